@@ -1,0 +1,108 @@
+"""Activations: rows of samples for each site, as values and as a file. Knows no pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from refusal_core.errors import FileError
+from refusal_core.files import load_tensors, save_tensors
+from refusal_core.models.load import Fingerprint
+from refusal_core.models.sites import Site
+from refusal_core.settings import CaptureSettings
+
+MAX_BYTES = 8 << 30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """The rows read at one site. Sites with the same input (all text sites of a model) share one."""
+
+    unsafe: Tensor  # [n, H]
+    safe: Tensor  # [n, H], row by row the twins of unsafe
+    neutral: Tensor  # [m, H], m may be 0
+    pair_of_row: Tensor  # [n] int64
+    by_token: bool  # rows are text tokens: only their mean over a prompt compares between prompts
+
+    @property
+    def differences(self) -> Tensor:
+        """R [n, H], rowwise unsafe - safe."""
+        return self.unsafe - self.safe
+
+    @property
+    def ordinary(self) -> Tensor:
+        """Safe and neutral rows [n + m, H]: what must not be touched."""
+        return torch.cat([self.safe, self.neutral])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activations:
+    """All rows of all captured sites: the model is not needed from here on."""
+
+    model: Fingerprint
+    concept: str
+    pairs: tuple[tuple[str, str], ...]
+    settings: CaptureSettings
+    sites: Mapping[Site, Samples]
+
+    def describe(self) -> str:
+        """Return one line: sites, rows, memory."""
+        unique = {id(s): s for s in self.sites.values()}.values()
+        size = sum(4 * (2 * s.unsafe.numel() + s.neutral.numel()) for s in unique)
+        rows = max(len(s.unsafe) for s in unique)
+        return f"{len(self.sites)} sites, {rows} rows, {size / 2**20:.1f} MB"
+
+
+def save_activations(seen: Activations, path: Path) -> Path:
+    """Write activations to a safetensors file; shared samples are written once."""
+    unique = list({id(s): s for s in seen.sites.values()}.values())
+    place = {id(s): i for i, s in enumerate(unique)}
+    tensors = {}
+    for i, samples in enumerate(unique):
+        tensors |= {f"{i}.unsafe": samples.unsafe, f"{i}.safe": samples.safe}
+        tensors |= {f"{i}.neutral": samples.neutral, f"{i}.pair_of_row": samples.pair_of_row}
+    header = {
+        "kind": "activations",
+        "schema": 1,
+        "model": asdict(seen.model),
+        "concept": seen.concept,
+        "pairs": seen.pairs,
+        "settings": asdict(seen.settings),
+        "sites": [asdict(site) | {"samples": place[id(s)]} for site, s in seen.sites.items()],
+        "by_token": [s.by_token for s in unique],
+    }
+    return save_tensors(path, tensors, header)
+
+
+def load_activations(path: Path) -> Activations:
+    """Read activations; raises FileError with one sentence where the file is not sound."""
+    tensors, header = load_tensors(path, kind="activations", limit=MAX_BYTES)
+    try:
+        if header["schema"] != 1:
+            raise FileError(f"{path.name} has schema {header['schema']}; this version reads 1.")
+        samples = [
+            Samples(*(tensors[f"{i}.{n}"] for n in ("unsafe", "safe", "neutral", "pair_of_row")), bool(flag))
+            for i, flag in enumerate(header["by_token"])
+        ]
+        sites = {}
+        for entry in header["sites"]:
+            fields = dict(entry)
+            chosen = samples[fields.pop("samples")]
+            site = TypeAdapter(Site).validate_python(fields)
+            if chosen.unsafe.shape != chosen.safe.shape or chosen.unsafe.shape[1] != site.inputs:
+                raise FileError(f"{path.name}: the rows of {site.name[:80]} do not fit the site.")
+            sites[site] = chosen
+        return Activations(
+            model=TypeAdapter(Fingerprint).validate_python(header["model"]),
+            concept=str(header["concept"]),
+            pairs=tuple((str(u), str(s)) for u, s in header["pairs"]),
+            settings=TypeAdapter(CaptureSettings).validate_python(header["settings"]),
+            sites=sites,
+        )
+    except (KeyError, TypeError, IndexError, ValueError, ValidationError) as e:
+        raise FileError(f"{path.name} is not a sound activations file; capture again.") from e

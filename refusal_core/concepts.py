@@ -1,0 +1,230 @@
+"""Concepts as plain text: prompt pairs, neutral prompts, and preset files. Knows no tensors."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from refusal_core.errors import FileError, InputError
+from refusal_core.settings import Anchor, Method, SiteKind
+
+MAX_PROMPT = 500  # characters
+MAX_PAIRS = 64
+MAX_NEUTRAL = 2000
+MAX_FILE = 1 << 20  # bytes of a preset or pairs file
+PRESETS = Path(__file__).resolve().parent.parent / "presets"
+
+
+def clean_prompt(text: object, where: str) -> str:
+    """Return a prompt without surrounding space, or raise InputError with one sentence.
+
+    Control characters and invisible direction marks are refused: they show one thing and say another.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{where} must be text, not {type(text).__name__}.")
+    stripped = text.strip()
+    if not stripped:
+        raise InputError(f"{where} is empty; write a prompt.")
+    if len(stripped) > MAX_PROMPT:
+        raise InputError(f"{where} has {len(stripped)} characters; shorten it to {MAX_PROMPT}.")
+    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in stripped):
+        raise InputError(f"{where} holds invisible control characters; type it again by hand.")
+    return stripped
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPair:
+    """An unsafe and a safe prompt, equal but for the concept: (u_i, s_i) in the paper."""
+
+    unsafe: str
+    safe: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unsafe", clean_prompt(self.unsafe, "The unsafe prompt"))
+        object.__setattr__(self, "safe", clean_prompt(self.safe, "The safe prompt"))
+        if self.unsafe.casefold() == self.safe.casefold():
+            raise InputError(f"Unsafe and safe prompt are the same ('{self.safe}'); they must differ.")
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """What is to be unlearned: pairs that show it, neutral prompts that must survive."""
+
+    name: str
+    pairs: tuple[PromptPair, ...]
+    neutral: tuple[str, ...] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.pairs) < 2:
+            raise InputError(f"Add at least 2 prompt pairs; '{self.name}' has {len(self.pairs)}.")
+        if len(self.pairs) > MAX_PAIRS:
+            raise InputError(f"'{self.name}' has {len(self.pairs)} pairs; {MAX_PAIRS} is the limit.")
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """The settings a preset recommends; chosen on a tuning split, never on its evaluation."""
+
+    method: Method = "whitened"
+    sites: tuple[SiteKind, ...] = ("text",)
+    layers: str = "all"
+    rank: int = 1
+    strength: float = 1.0
+    anchor: Anchor = "zero"
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A concept with a title, a prompt to try and recommended settings."""
+
+    title: str
+    category: str
+    model: str
+    prompt: str
+    concept: Concept
+    recommended: Recommended = field(default_factory=Recommended)
+
+
+_Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+_Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+class _PairFile(BaseModel):
+    model_config = _STRICT
+    unsafe: _Text
+    safe: _Text
+
+
+class _RecommendedFile(BaseModel):
+    model_config = _STRICT
+    method: Method = "whitened"
+    sites: Annotated[list[SiteKind], Field(min_length=1, max_length=6)] = ["text"]
+    layers: Annotated[str, Field(max_length=60)] = "all"
+    rank: Annotated[int, Field(ge=1, le=128)] = 1
+    strength: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 1.0
+    anchor: Anchor = "zero"
+
+
+class _PresetFile(BaseModel):
+    model_config = _STRICT
+    format: Literal["refusal-studio preset"]
+    version: Literal[1]
+    name: _Name
+    title: _Text
+    category: _Text
+    model: _Name
+    prompt: _Text
+    note: Annotated[str, Field(max_length=2000)] = ""
+    pairs: Annotated[list[_PairFile], Field(min_length=2, max_length=MAX_PAIRS)]
+    neutral: Annotated[list[_Text], Field(max_length=MAX_NEUTRAL)] | _Name
+    recommended: _RecommendedFile = _RecommendedFile()
+
+
+class _PairsFile(BaseModel):
+    model_config = _STRICT
+    pairs: Annotated[list[_PairFile], Field(min_length=2, max_length=MAX_PAIRS)]
+
+
+class _NeutralFile(BaseModel):
+    model_config = _STRICT
+    format: Literal["refusal-studio neutral prompts"]
+    version: Literal[1]
+    name: _Name
+    prompts: Annotated[list[_Text], Field(min_length=1, max_length=MAX_NEUTRAL)]
+
+
+def _sentence(error: ValidationError, name: str) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(p) for p in first["loc"]) or "the file"
+    return f"{name}: {place}: {first['msg'].rstrip('.').lower()}; correct it and load the file again."
+
+
+def _read_json(path: Path) -> object:
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise FileError(f"{path.name} is larger than {MAX_FILE >> 20} MB; a preset holds only prompts.")
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError as e:
+        raise FileError(f"{path.name} does not exist; check the name.") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise FileError(f"{path.name} cannot be read as text; save it as UTF-8 JSON.") from e
+    except (json.JSONDecodeError, RecursionError, ValueError) as e:
+        raise FileError(f"{path.name} is not valid JSON; export it again or correct it.") from e
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def _load_neutral(name: str) -> tuple[str, ...]:
+    path = PRESETS / "neutral" / f"{name}.json"
+    try:
+        return tuple(_NeutralFile.model_validate(_read_json(path)).prompts)
+    except ValidationError as e:
+        raise FileError(_sentence(e, path.name)) from e
+
+
+def _pairs(found: list[_PairFile], name: str) -> tuple[PromptPair, ...]:
+    pairs = []
+    for row, pair in enumerate(found, start=1):
+        try:
+            pairs.append(PromptPair(pair.unsafe, pair.safe))
+        except InputError as e:
+            raise InputError(f"{name}, pair {row}: {e}") from e
+    return tuple(pairs)
+
+
+def load_preset(source: str | Path) -> Preset:
+    """Read a preset by its name (``fire``) or its path.
+
+    Raises:
+        FileError: the file is missing, too large, or not a preset; the sentence says where.
+        InputError: a pair is empty, equal on both sides, or too long.
+    """
+    path = Path(source)
+    if isinstance(source, str) and re.fullmatch(r"[a-z0-9-]+", source):
+        path = PRESETS / f"{source}.json"
+        if not path.exists():
+            known = ", ".join(p.stem for p in sorted(PRESETS.glob("*.json")))
+            raise InputError(f"There is no preset '{source}'; choose one of {known}.")
+    try:
+        found = _PresetFile.model_validate(_read_json(path))
+    except ValidationError as e:
+        raise FileError(_sentence(e, path.name)) from e
+    neutral = _load_neutral(found.neutral) if isinstance(found.neutral, str) else tuple(found.neutral)
+    chosen = found.recommended.model_dump() | {"sites": tuple(found.recommended.sites)}
+    return Preset(
+        title=found.title,
+        category=found.category,
+        model=found.model,
+        prompt=found.prompt,
+        concept=Concept(found.name, _pairs(found.pairs, path.name), neutral, found.note),
+        recommended=Recommended(**chosen),
+    )
+
+
+def load_concept(source: str | Path) -> Concept:
+    """Read the concept of a preset, by name or path. Raises as ``load_preset`` does."""
+    return load_preset(source).concept
+
+
+def load_pairs(path: Path) -> tuple[PromptPair, ...]:
+    """Read pairs from JSON: ``{"pairs": [{"unsafe": "...", "safe": "..."}, ...]}``."""
+    try:
+        return _pairs(_PairsFile.model_validate(_read_json(path)).pairs, path.name)
+    except ValidationError as e:
+        raise FileError(_sentence(e, path.name)) from e
+
+
+def list_presets(model: str | None = None) -> tuple[Preset, ...]:
+    """Return the bundled presets, those of one model where it is named, in the order of their files."""
+    presets = (load_preset(path) for path in sorted(PRESETS.glob("*.json")))
+    return tuple(p for p in presets if model is None or p.model == model)

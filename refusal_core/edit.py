@@ -1,0 +1,260 @@
+"""Edits: a few numbers a site that describe a weight change, as values and as a file. Needs no model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from torch import Tensor
+
+from refusal_core.directions import Directions
+from refusal_core.errors import FileError, InputError
+from refusal_core.files import load_tensors, save_tensors
+from refusal_core.fold import is_separable, joint_detector
+from refusal_core.models.load import Fingerprint
+from refusal_core.models.sites import Site, select
+from refusal_core.settings import EditSettings, SubspaceSettings
+
+MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiteEdit:
+    """The change of one site: x~ = x - U D (Q^T x - level), METHOD as in ``fold``.
+
+    Rows of several concepts lie below one another with each concept's own detector; ``resolved``
+    makes them independent of one another.
+    """
+
+    remove: Tensor  # U [m, H]
+    detect: Tensor  # Q [m, H]
+    strength: Tensor  # lambda [m]
+    level: Tensor | None  # [m]; None: moved to zero, no bias is needed
+    concept: tuple[int, ...]  # of each row: index into Edit.origins
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFigures:
+    """Diagnostics of one site of one concept, kept with the edit."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    site: str
+    kept_share: float
+    rank_used: int
+    rank_available: int
+    separation: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The recipe of one concept of an edit."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    concept: Annotated[str, Field(max_length=200)]
+    pairs: Annotated[tuple[tuple[str, str], ...], Field(max_length=64)]
+    subspace: SubspaceSettings
+    strength: float
+    anchor: str
+    versions: dict[str, str]
+    figures: Annotated[tuple[SiteFigures, ...], Field(max_length=4000)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edit:
+    """A model-free description of a weight change; nothing is changed until it is applied."""
+
+    model: Fingerprint
+    sites: Mapping[Site, SiteEdit]
+    origins: tuple[Origin, ...]
+
+
+def make_edit(found: Directions, settings: EditSettings | None = None) -> Edit:
+    """Turn directions into an edit.
+
+    Raises:
+        SiteError: the chosen kinds and layers leave no site.
+    """
+    settings = settings or EditSettings()
+    sites = {}
+    for site in select(tuple(found.sites), settings.kinds, settings.layers):
+        d = found.sites[site]
+        rows = len(d.remove)
+        anchored = settings.anchor == "mean" and site.has_bias
+        sites[site] = SiteEdit(
+            remove=d.remove.float(),
+            detect=d.detect.float(),
+            strength=torch.full((rows,), float(settings.strength)),
+            level=d.level.float() if anchored else None,
+            concept=(0,) * rows,
+        )
+    figures = tuple(
+        SiteFigures(s.name, d.kept_share, d.rank_used, d.rank_available, d.separation)
+        for s, d in found.sites.items()
+        if s in sites
+    )
+    origin = Origin(
+        found.concept,
+        found.pairs,
+        found.settings,
+        float(settings.strength),
+        settings.anchor,
+        _versions(),
+        figures,
+    )
+    return Edit(found.model, sites, (origin,))
+
+
+def combine(*edits: Edit) -> Edit:
+    """Return one edit that removes several concepts, in whatever order they are given.
+
+    Raises:
+        InputError: no edit is given, they are made for different models, or two concepts are nearly
+            one direction at a site; the sentence names them.
+    """
+    if not edits:
+        raise InputError("Give at least one edit to combine.")
+    first = edits[0]
+    sites: dict[Site, SiteEdit] = {}
+    origins: list[Origin] = []
+    for edit in edits:
+        if not edit.model.fits(first.model):
+            raise InputError("The edits are made for different models; combine edits of one model.")
+        for site, mine in edit.sites.items():
+            shifted = replace(mine, concept=tuple(c + len(origins) for c in mine.concept))
+            sites[site] = _stack(sites[site], shifted) if site in sites else shifted
+        origins.extend(edit.origins)
+    joined = Edit(first.model, sites, tuple(origins))
+    for site, site_edit in sites.items():
+        resolved(site_edit, joined.origins, site.name)
+    return joined
+
+
+def with_strength(edit: Edit, strength: float, concept: str | None = None) -> Edit:
+    """Return the edit with another strength, for one of its concepts or for all."""
+    EditSettings(strength=strength)  # checks the range
+    chosen = {i for i, o in enumerate(edit.origins) if concept in (None, o.concept)}
+    if not chosen:
+        raise InputError(f"The edit holds no concept '{concept}'.")
+    sites = {}
+    for site, mine in edit.sites.items():
+        rows = [
+            strength if c in chosen else float(s) for c, s in zip(mine.concept, mine.strength, strict=True)
+        ]
+        sites[site] = replace(mine, strength=torch.tensor(rows))
+    origins = tuple(replace(o, strength=strength) if i in chosen else o for i, o in enumerate(edit.origins))
+    return Edit(edit.model, sites, origins)
+
+
+def resolved(edit: SiteEdit, origins: tuple[Origin, ...], name: str) -> SiteEdit:
+    """Return the site's change with detectors that keep its concepts apart (``fold.joint_detector``).
+
+    Raises:
+        InputError: two concepts are nearly one direction here.
+    """
+    if len(set(edit.concept)) < 2:
+        return edit
+    detect, level, condition = joint_detector(edit.remove, edit.detect, edit.strength, edit.level)
+    if not is_separable(edit.remove, edit.detect, edit.strength, condition):
+        names = [origins[c].concept for c in sorted(set(edit.concept))]
+        raise InputError(
+            f"'{names[0]}' and '{names[1]}' are nearly one direction at {name}; merge their pairs into one"
+            " concept."
+        )
+    return replace(edit, detect=detect.float(), level=None if level is None else level.float())
+
+
+def _stack(a: SiteEdit, b: SiteEdit) -> SiteEdit:
+    level = None
+    if a.level is not None or b.level is not None:
+        level = torch.cat(
+            [_zeros(a) if a.level is None else a.level, _zeros(b) if b.level is None else b.level]
+        )
+    return SiteEdit(
+        torch.cat([a.remove, b.remove]),
+        torch.cat([a.detect, b.detect]),
+        torch.cat([a.strength, b.strength]),
+        level,
+        a.concept + b.concept,
+    )
+
+
+def _zeros(edit: SiteEdit) -> Tensor:
+    return torch.zeros(len(edit.strength))
+
+
+def _versions() -> dict[str, str]:
+    from refusal_core import __version__
+
+    found = {"refusal-studio": __version__, "python": platform.python_version()}
+    for package in ("torch", "diffusers", "transformers"):
+        found[package] = importlib.metadata.version(package)
+    return found
+
+
+# --- the file --------------------------------------------------------------------------------------
+
+
+def save_edit(edit: Edit, path: Path) -> Path:
+    """Write an edit as one small safetensors file with its whole recipe in the metadata."""
+    tensors, entries = {}, []
+    for i, (site, mine) in enumerate(edit.sites.items()):
+        tensors |= {f"{i}.remove": mine.remove, f"{i}.detect": mine.detect, f"{i}.strength": mine.strength}
+        if mine.level is not None:
+            tensors[f"{i}.level"] = mine.level
+        entries.append({"site": asdict(site), "concept": mine.concept})
+    header = {
+        "kind": "edit",
+        "schema": 1,
+        "model": asdict(edit.model),
+        "origins": [asdict(o) for o in edit.origins],
+        "sites": entries,
+    }
+    return save_tensors(Path(path), tensors, header)
+
+
+def load_edit(path: Path) -> Edit:
+    """Read an edit, trusting nothing in the file.
+
+    Raises:
+        FileError: missing, damaged, of another kind or version, or not sound; one sentence.
+    """
+    path = Path(path)
+    tensors, header = load_tensors(path, kind="edit", limit=MAX_BYTES)
+    try:
+        if header["schema"] != 1:
+            raise FileError(f"{path.name} has schema {header['schema']}; this version reads 1.")
+        origins = tuple(TypeAdapter(Origin).validate_python(o) for o in header["origins"])
+        sites = {}
+        for i, entry in enumerate(header["sites"]):
+            site = TypeAdapter(Site).validate_python(entry["site"])
+            sites[site] = _read_site(tensors, i, entry["concept"], site, len(origins))
+        if not sites or not origins:
+            raise FileError(f"{path.name} holds no site; make the edit again.")
+        return Edit(TypeAdapter(Fingerprint).validate_python(header["model"]), sites, origins)
+    except FileError:
+        raise
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, ValidationError, InputError) as e:
+        raise FileError(f"{path.name} is not a sound edit file; make the edit again.") from e
+
+
+def _read_site(
+    tensors: Mapping[str, Tensor], i: int, concept: list[int], site: Site, origins: int
+) -> SiteEdit:
+    remove, detect, strength = (tensors[f"{i}.{name}"].float() for name in ("remove", "detect", "strength"))
+    level = tensors[f"{i}.level"].float() if f"{i}.level" in tensors else None
+    rows = len(remove)
+    if remove.shape != (rows, site.inputs) or detect.shape != remove.shape or strength.shape != (rows,):
+        raise FileError(f"The directions of {site.name[:80]} do not fit the site; make the edit again.")
+    if level is not None and level.shape != (rows,):
+        raise FileError(f"The levels of {site.name[:80]} do not fit the site; make the edit again.")
+    if len(concept) != rows or not all(isinstance(c, int) and 0 <= c < origins for c in concept):
+        raise FileError(f"The concepts of {site.name[:80]} do not fit the edit; make the edit again.")
+    for value in strength.tolist():
+        EditSettings(strength=value)
+    return SiteEdit(remove, detect, strength, level, tuple(concept))

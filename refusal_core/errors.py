@@ -1,0 +1,35 @@
+"""Every error that is meant for a person: one sentence with what happened and what to do."""
+
+from __future__ import annotations
+
+
+class RefusalError(Exception):
+    """The base: its text is shown to the user as it is."""
+
+
+class InputError(RefusalError):
+    """A value that a person gave is not usable."""
+
+
+class ModelError(RefusalError):
+    """The model cannot be loaded, or is of a kind that is not supported."""
+
+
+class SiteError(RefusalError):
+    """A site, layer or kind of site does not exist, or cannot be edited."""
+
+
+class RankError(RefusalError):
+    """No direction is left: the samples hold nothing of the concept."""
+
+
+class FileError(RefusalError):
+    """A file is missing, damaged, too large, or not what it should be."""
+
+
+class MemoryLimitError(RefusalError):
+    """The device has too little memory for what was asked."""
+
+
+class Cancelled(RefusalError):
+    """The user stopped the work."""

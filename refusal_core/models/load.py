@@ -1,0 +1,164 @@
+"""Loading a pipeline as a ``Model``: bundled, from a folder, or from the hub. Safetensors only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from refusal_core.errors import InputError, ModelError
+from refusal_core.models.families import FAMILIES, Defaults, Family
+from refusal_core.models.sites import Site, list_sites
+from refusal_core.progress import Progress, silent
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """A model that ships with the project."""
+
+    folder: str
+    title: str
+    defaults: Defaults
+
+
+BUNDLED: dict[str, Bundled] = {
+    "toyworld": Bundled("toyworld-wan", "Toy world (bundled)", Defaults(17, 64, 64, 8.0, 16, 3.0, 24)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What an edit or a file of activations was made for. Equal weights give equal fingerprints."""
+
+    family: str
+    pipeline: str
+    config: str  # hash of the denoisers' configurations
+    weights: str  # hash of shapes and first values of the editable weights
+
+    def fits(self, other: Fingerprint) -> bool:
+        """Return whether an edit made for the other can be applied: the same architecture."""
+        return (self.family, self.pipeline, self.config) == (other.family, other.pipeline, other.config)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A loaded pipeline with its editable sites."""
+
+    name: str
+    title: str
+    pipeline: Any  # a diffusers pipeline: the classes share no useful base type
+    family: Family
+    defaults: Defaults
+    sites: tuple[Site, ...]
+    layers: Mapping[str, nn.Linear] = field(repr=False)
+    fingerprint: Fingerprint
+
+    @property
+    def denoisers(self) -> tuple[nn.Module, ...]:
+        """The networks that predict noise or velocity, in execution order."""
+        return tuple(m for _, m in _denoisers(self.pipeline, self.family))
+
+    @property
+    def block_count(self) -> int:
+        """Number of blocks."""
+        return 1 + max(site.block for site in self.sites)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether many prompts may go through in one batch."""
+        return sum(p.numel() for d in self.denoisers for p in d.parameters()) < 100_000_000
+
+
+def load_model(
+    source: str, *, device: str = "auto", dtype: str = "auto", progress: Progress = silent
+) -> Model:
+    """Load a model for editing.
+
+    Args:
+        source: ``toyworld``, a diffusers folder, or a hub id.
+        device: ``auto`` (GPU where there is one), ``cpu``, ``cuda``, ...
+        dtype: ``auto`` (float32 on a CPU, bfloat16 elsewhere), ``float32``, ``float16``, ``bfloat16``.
+        progress: told what is being loaded.
+
+    Raises:
+        InputError: an unknown dtype.
+        ModelError: the model is missing, is no supported pipeline, or is quantised.
+    """
+    import diffusers
+    import transformers
+    from diffusers import DiffusionPipeline
+
+    diffusers.utils.logging.disable_progress_bar()  # ours tells what is being loaded
+    transformers.utils.logging.disable_progress_bar()
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if dtype not in ("auto", *DTYPES):
+        raise InputError(f"dtype '{dtype}' is not known; choose auto, {', '.join(DTYPES)}.")
+    chosen = DTYPES.get(dtype, torch.float32 if where == "cpu" else torch.bfloat16)
+    bundled = BUNDLED.get(source)
+    path = str(ASSETS / bundled.folder) if bundled else source
+    progress(0.0, f"Loading {source}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipeline = DiffusionPipeline.from_pretrained(
+                path, dtype=chosen, use_safetensors=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, AttributeError, KeyError, ImportError) as e:
+        raise ModelError(
+            f"'{source}' cannot be loaded as a diffusers video pipeline; give toyworld, a folder with"
+            " model_index.json, or a hub id that this machine can reach."
+        ) from e
+    model = wrap_pipeline(pipeline.to(where), name=source)
+    if bundled:
+        model = replace(model, title=bundled.title, defaults=bundled.defaults)
+    progress(1.0, f"{source} is ready")
+    return model
+
+
+def wrap_pipeline(pipeline: Any, name: str) -> Model:
+    """Return the Model of a pipeline that is already loaded.
+
+    Raises:
+        ModelError: no family knows this pipeline class.
+    """
+    kind = type(pipeline).__name__
+    family = next((f for f in FAMILIES if kind in f.pipelines), None)
+    if family is None:
+        known = ", ".join(p for f in FAMILIES for p in f.pipelines)
+        raise ModelError(f"{kind} is not supported yet; supported are {known}.")
+    pipeline.set_progress_bar_config(disable=True)
+    found = dict(list_sites(_denoisers(pipeline, family), family))
+    layers = {site.name: layer for site, layer in found.items()}
+    fingerprint = Fingerprint(family.name, kind, _config_hash(pipeline, family), _weights_hash(layers))
+    return Model(name, name, pipeline, family, family.defaults, tuple(found), layers, fingerprint)
+
+
+def _denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
+    found = [(name, getattr(pipeline, name, None)) for name in family.denoisers]
+    return [(name, module) for name, module in found if module is not None]
+
+
+def _config_hash(pipeline: Any, family: Family) -> str:
+    configs = [
+        {k: v for k, v in sorted(dict(m.config).items()) if not k.startswith("_")}
+        for _, m in _denoisers(pipeline, family)
+    ]
+    return hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _weights_hash(layers: Mapping[str, nn.Linear]) -> str:
+    digest = hashlib.sha256()
+    for name, layer in layers.items():
+        first = layer.weight.detach().flatten()[:16].float().cpu()
+        digest.update(f"{name} {tuple(layer.weight.shape)}".encode() + first.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,17 @@
+"""One mechanism for progress and for cancelling: a callable that may raise ``Cancelled``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[float, str], None]
+"""Called with the fraction done (0 to 1) and a sentence; raises ``Cancelled`` to stop the work."""
+
+
+def silent(fraction: float, sentence: str) -> None:
+    """Show nothing, never cancel."""
+
+
+def part(progress: Progress, low: float, high: float) -> Progress:
+    """Return a progress whose 0 to 1 is the stretch from ``low`` to ``high`` of another."""
+    return lambda fraction, sentence: progress(low + (high - low) * fraction, sentence)

@@ -1,0 +1,223 @@
+"""Refusal vectors and low-rank subspaces, from rows of activations. Tensors in, tensors out.
+
+Rows are samples, columns are the H inputs of a linear layer. Symbols are those of the paper,
+*Video Unlearning via Low-Rank Refusal Vector* (arXiv 2506.07891).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from refusal_core.errors import InputError, RankError
+
+DOUBLE_LIMIT = 64 << 20  # bytes of float64 up to which the work is done in float64
+
+
+def precise(x: Tensor) -> Tensor:
+    """Return x on the CPU in float64, or in float32 where float64 would take over 64 MB.
+
+    Raises:
+        InputError: x holds NaN or infinity.
+    """
+    dtype = torch.float64 if x.numel() * 8 <= DOUBLE_LIMIT else torch.float32
+    y = x.detach().to("cpu", dtype)
+    if not torch.isfinite(y).all():
+        raise InputError("The activations hold NaN or infinity; load the model in float32 and capture again.")
+    return y
+
+
+def refusal_vector(unsafe: Tensor, safe: Tensor) -> Tensor:
+    """Return r = mean(unsafe - safe), Eq. (RV) of the paper.
+
+    Args:
+        unsafe: activations [n, H].
+        safe: activations [n, H], row by row the twins of ``unsafe``.
+
+    Returns:
+        r [H].
+
+    Raises:
+        InputError: the shapes differ, or a value is not finite.
+    """
+    if unsafe.shape != safe.shape or unsafe.ndim != 2:
+        raise InputError(
+            f"Unsafe {list(unsafe.shape)} and safe {list(safe.shape)} rows must be twins of one shape [n, H]."
+        )
+    return (precise(unsafe) - precise(safe)).mean(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Covariances of the differences and of neutral samples, in coordinates of their common span.
+
+    ``basis`` [H, s] is orthonormal (None: the coordinates are the H inputs themselves); every
+    eigenvector with a non-zero eigenvalue lies in it, so that nothing H x H is ever built when
+    samples are few. It does not depend on alpha, rank or strength.
+    """
+
+    basis: Tensor | None
+    differences: Tensor  # C_r [s, s]
+    neutral: Tensor | None  # C_e [s, s]
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Orthonormal directions [H, k], largest eigenvalue first; ``available`` had a positive one."""
+
+    vectors: Tensor
+    values: Tensor
+    available: int
+
+
+def _covariance(rows: Tensor, center: bool) -> Tensor:
+    """Return the covariance (n - 1), or the second moment (n) where not centred."""
+    if not center:
+        return rows.T @ rows / len(rows)
+    centred = rows - rows.mean(0)
+    return centred.T @ centred / max(1, len(rows) - 1)
+
+
+def _common_basis(rows: Tensor) -> Tensor | None:
+    """Return an orthonormal basis [H, s] of the rows' span; None where rows are too many to gain.
+
+    QR [H, n] and a small eigenproblem against a full one: 0.40 s against 11.97 s at H = 4608, n = 750.
+    """
+    count, width = rows.shape
+    return None if count > width / 2 else torch.linalg.qr(rows.T)[0]
+
+
+def sample_span(differences: Tensor, neutral: Tensor | None, *, center: bool) -> Span:
+    """Do the H-sized work of PCA and contrastive PCA once.
+
+    Args:
+        differences: R [n, H], rowwise unsafe - safe.
+        neutral: E [m, H], or None for PCA without contrast.
+        center: the paper's covariance; False takes the second moment of R, where the mean counts.
+
+    Returns:
+        The span; ``contrastive_basis`` takes it from there.
+    """
+    r = precise(differences)
+    e = None if neutral is None else precise(neutral).to(r.dtype)
+    basis = _common_basis(r if e is None else torch.cat([r, e]))
+    if basis is not None:
+        r, e = r @ basis, None if e is None else e @ basis
+    return Span(basis, _covariance(r, center), None if e is None else _covariance(e, center=True))
+
+
+def contrastive_basis(span: Span, *, rank: int, alpha: float, relative: bool) -> Basis:
+    """Return the top eigenvectors of C = C_r - alpha C_e (cPCA; PCA where alpha is 0).
+
+    C is indefinite: the largest *algebraic* eigenvalues count, and only positive ones.
+
+    Args:
+        span: from ``sample_span``.
+        rank: directions wanted (k); more than are positive are not given.
+        alpha: weight of the neutral covariance; raising it drops directions that ordinary content uses.
+        relative: divide each covariance by its trace first, so that alpha means the same at every layer.
+
+    Raises:
+        InputError: rank below 1, or alpha negative or not finite.
+        RankError: no eigenvalue is positive.
+    """
+    if rank < 1:
+        raise InputError(f"rank is {rank}; it must be 1 or more.")
+    if not 0 <= alpha < float("inf"):
+        raise InputError(f"alpha is {alpha}; it must be 0 or more.")
+    matrix = span.differences
+    scale = float(matrix.trace())
+    if alpha > 0 and span.neutral is not None:
+        ordinary = span.neutral
+        if relative and scale > 0 and float(ordinary.trace()) > 0:
+            ordinary = ordinary * (scale / float(ordinary.trace()))
+        matrix = matrix - alpha * ordinary
+    values, vectors = torch.linalg.eigh(matrix)
+    limit = float(values.abs().max()) * len(values) * torch.finfo(values.dtype).eps
+    available = int((values > limit).sum())
+    if available == 0:
+        raise RankError("No direction varies more in the pairs than in neutral prompts; lower alpha.")
+    k = min(rank, available)
+    kept = vectors[:, -k:].flip(1)
+    full = kept if span.basis is None else span.basis @ kept
+    return Basis(full, values[-k:].flip(0), available)
+
+
+def kept_part(r: Tensor, basis: Basis) -> tuple[Tensor, float]:
+    """Return p = U_k U_k^T r and the kept share |p|^2 / |r|^2 (0 where r is zero)."""
+    p = basis.vectors @ (basis.vectors.T @ r)
+    norm = float(r @ r)
+    return p, float(p @ p) / norm if norm > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Whitening:
+    """All directions of the whitened edit, best first: U [H, s] (remove), Q [H, s] (detect), Q^T U = I."""
+
+    remove: Tensor
+    detect: Tensor
+    values: Tensor  # generalised eigenvalues: concept variation over ordinary variation
+    available: int
+    mean: Tensor  # mu [H], of the ordinary rows
+
+
+def whiten(differences: Tensor, ordinary: Tensor, *, shrinkage: float) -> Whitening:
+    """Solve the generalised eigenproblem of the whitened edit once, for every rank.
+
+    With Sigma = Cov(ordinary) + shrinkage * tr/H * I = L L^T and C_r the second moment of the
+    differences, L^-1 C_r L^-T = Z diag(w) Z^T gives U = L Z and Q = Sigma^-1 U = L^-T Z. The detector
+    Q reads zero on the ordinary mean and as little as linearly possible on ordinary variation
+    (LEACE's idea, Belrose et al. 2023, arXiv 2306.03819; for k = 1 the linear discriminant).
+
+    Args:
+        differences: R [n, H], rowwise unsafe - safe.
+        ordinary: safe and neutral activations [m, H].
+        shrinkage: share of the identity; raising it moves the edit towards the paper's orthogonal one.
+
+    Raises:
+        InputError: fewer than two ordinary rows, or shrinkage not above 0.
+        RankError: the differences, or all ordinary variation, are zero.
+    """
+    if len(ordinary) < 2:
+        raise InputError("The whitened edit needs at least 2 ordinary samples; add neutral prompts.")
+    if not shrinkage > 0:
+        raise InputError(f"shrinkage is {shrinkage}; it must be above 0.")
+    r, x = precise(differences), precise(ordinary)
+    x = x.to(r.dtype)
+    mean = x.mean(0)
+    x = x - mean
+    width = r.shape[1]
+    basis = _common_basis(torch.cat([r, x]))
+    if basis is not None:
+        r, x = r @ basis, x @ basis
+    sigma = x.T @ x / (len(x) - 1)
+    total = float(sigma.trace())
+    if total == 0.0:
+        raise RankError("The ordinary samples do not vary at this site; use rv here.")
+    sigma.diagonal().add_(shrinkage * total / width)
+    lower = torch.linalg.cholesky(sigma)
+    half = torch.linalg.solve_triangular(lower, r.T, upper=False)  # L^-1 R^T
+    values, z = torch.linalg.eigh(half @ half.T / len(r))
+    values, z = values.flip(0), z.flip(1)
+    limit = float(values[0]) * len(values) * torch.finfo(values.dtype).eps
+    available = int((values > max(limit, 0.0)).sum())
+    if available == 0:
+        raise RankError("Unsafe and safe activations are equal at this site.")
+    values, z = values[:available], z[:, :available]
+    remove = lower @ z
+    detect = torch.linalg.solve_triangular(lower.T, z, upper=True)
+    if basis is not None:
+        remove, detect = basis @ remove, basis @ detect
+    return Whitening(remove, detect, values, available, mean)
+
+
+def whitened_basis(
+    differences: Tensor, ordinary: Tensor, *, rank: int, shrinkage: float
+) -> tuple[Tensor, Tensor]:
+    """Return (U, Q), each [m, H] with m <= rank, of the whitened edit; see ``whiten``."""
+    if rank < 1:
+        raise InputError(f"rank is {rank}; it must be 1 or more.")
+    found = whiten(differences, ordinary, shrinkage=shrinkage)
+    return found.remove[:, :rank].T.contiguous(), found.detect[:, :rank].T.contiguous()

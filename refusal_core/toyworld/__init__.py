@@ -1,0 +1,1 @@
+"""The bundled toy world: captioned moving shapes, and the small video model that is trained on them."""
