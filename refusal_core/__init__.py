@@ -36,7 +36,7 @@ _HOMES = {
     "SamplingSettings": "settings",
     "RefusalError": "errors",
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are strings, built once
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

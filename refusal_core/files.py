@@ -86,7 +86,7 @@ def load_tensors(path: Path, *, kind: str, limit: int) -> tuple[dict[str, Tensor
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER_KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError, ValueError, RecursionError) as e:
         raise FileError(f"{path.name} is damaged; get it again.") from e
     if not isinstance(header, dict) or header.get("kind") != kind:

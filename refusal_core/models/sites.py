@@ -79,7 +79,6 @@ def select(
     )
     if not chosen:
         known = ", ".join(dict.fromkeys(s.kind for s in sites))
-        raise SiteError(
-            f"No site is left for kinds {list(kinds or [])} and layers {list(layers or [])}; this model has {known}."
-        )
+        asked = f"{', '.join(kinds or ('any',))} at layers {', '.join(map(str, layers or ('any',)))}"
+        raise SiteError(f"No site is left for {asked}; this model has {known}.")
     return chosen

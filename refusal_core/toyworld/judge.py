@@ -104,7 +104,7 @@ def load_judge(path: Path = FILE) -> Judge:
     try:
         with safe_open(path, framework="pt") as file:
             known = json.loads((file.metadata() or {}).get("attributes", "{}"))
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}
         if known != {name: list(values) for name, values in ATTRIBUTES.items()}:
             raise FileError(f"{path.name} judges other attributes; train it again with `toyworld train`.")
         network.load_state_dict(tensors)

@@ -108,7 +108,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int) -> Non
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     """Return the tensors and the step of a checkpoint."""
     with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, int(file.metadata()["step"])  # noqa: SIM118
+        return {key: file.get_tensor(key) for key in file.keys()}, int(file.metadata()["step"])
 
 
 def train_stage(

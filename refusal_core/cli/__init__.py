@@ -1,0 +1,35 @@
+"""The command line. Heavy imports stay inside commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from refusal_core.cli import bench, compare, edit, evaluate, toyworld
+from refusal_core.errors import RefusalError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Remove a concept from a text-to-video diffusion model in closed form, and see the result.",
+)
+app.command()(compare.compare)
+app.command()(edit.edit)
+app.command()(edit.info)
+app.command()(evaluate.evaluate)
+app.command()(bench.bench)
+app.add_typer(toyworld.app, name="toyworld")
+
+
+def main() -> None:
+    """Run a command; a known failure is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except RefusalError as e:
+        print(f"Error: {e}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("Stopped. Nothing was left half-written.", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,31 @@
+"""``bench`` prints ratios of times, measured side by side in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refusal_core.cli.screen import ModelOption, PresetOption, progress_bar
+
+
+def bench(
+    model: ModelOption = "toyworld",
+    preset: PresetOption = "fire",
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+) -> None:
+    """Measure generation, edit, cPCA, refit and capture against their yardsticks."""
+    from refusal_core.benchmark import as_json, run_benchmarks
+    from refusal_core.concepts import load_preset
+    from refusal_core.files import write_json
+    from refusal_core.models.load import load_model
+
+    chosen = load_preset(preset)
+    with progress_bar("Loading") as progress:
+        figures = run_benchmarks(load_model(model), chosen, progress)
+    print("| benchmark | value | on |\n|---|---|---|")
+    for f in figures:
+        print(f"| {f.name} | {f.value:.2f} {f.unit} | {f.on} |")
+    if json is not None:
+        write_json(json, as_json(figures))

@@ -1,0 +1,66 @@
+"""``toyworld train`` makes the bundled model; ``toyworld check`` prints how good it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refusal_core.cli.screen import progress_bar
+
+app = typer.Typer(no_args_is_help=True, help="The bundled model: train it, check it.")
+
+
+@app.command()
+def train(
+    work: Annotated[
+        Path, typer.Option("--work", help="Checkpoints; a stopped run goes on from here.")
+    ] = Path(".train"),
+    out: Annotated[Path | None, typer.Option("--out", help="Default: assets/models.")] = None,
+) -> None:
+    """Train the bundled model and its judge from nothing, then check it and write its card."""
+    import logging
+
+    from rich.logging import RichHandler
+
+    from refusal_core.models.load import ASSETS
+    from refusal_core.toyworld.train import train as run
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    assets = ASSETS if out is None else out
+    run(work, assets)
+    _check(assets, videos=200, card=True)
+
+
+@app.command()
+def check(
+    videos: Annotated[int, typer.Option("--videos", min=1, help="Generated clips a row.")] = 200,
+    card: Annotated[bool, typer.Option("--card", help="Also write model card and contact sheets.")] = False,
+) -> None:
+    """Print the judge's accuracy and what the bundled model draws when asked."""
+    from refusal_core.models.load import ASSETS
+
+    _check(ASSETS, videos, card)
+
+
+def _check(assets: Path, videos: int, card: bool) -> None:
+    from dataclasses import replace
+
+    from refusal_core.models.load import BUNDLED, load_model
+    from refusal_core.toyworld.check import check as run
+    from refusal_core.toyworld.check import save_sheets
+    from refusal_core.toyworld.judge import load_judge
+
+    with progress_bar("Loading") as progress:
+        folder = assets / BUNDLED["toyworld"].folder
+        model = replace(load_model(str(folder)), defaults=BUNDLED["toyworld"].defaults)
+        judge = load_judge(assets / "toyworld-judge" / "judge.safetensors")
+        report = run(model, judge, videos, progress=progress)
+        if card:
+            from refusal_core.toyworld.release import write_card
+            from refusal_core.toyworld.train import training_facts
+
+            save_sheets(model, folder)
+            write_card(folder, report, training_facts())
+    print("\n".join(report.lines()))

@@ -1,0 +1,1 @@
+"""Evaluation: suites of prompts, methods, and reports with intervals."""

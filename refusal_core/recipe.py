@@ -1,0 +1,117 @@
+"""From a preset or a form to an edit, in one plain value. Knows no files and no screens."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
+
+from refusal_core.capture import capture
+from refusal_core.concepts import Concept, Preset
+from refusal_core.directions import Directions, Estimator
+from refusal_core.edit import Edit, make_edit
+from refusal_core.models.load import Model
+from refusal_core.progress import Progress, silent
+from refusal_core.settings import (
+    CaptureSettings,
+    EditSettings,
+    Method,
+    SamplingSettings,
+    SubspaceSettings,
+    parse_layers,
+)
+
+PAPER_BLOCKS, PAPER_LAYERS, PAPER_RANK = 28, (17, 18), 100  # STDiT, counted from 1
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides an edit, but the model."""
+
+    concept: Concept
+    capture: CaptureSettings
+    subspace: SubspaceSettings
+    edit: EditSettings
+
+
+def preset_recipe(preset: Preset, model: Model) -> Recipe:
+    """Return a preset's recommended recipe for a model; raises InputError on layers it does not have."""
+    chosen = preset.recommended
+    layers = parse_layers(chosen.layers, model.block_count)
+    return Recipe(
+        preset.concept,
+        CaptureSettings(kinds=chosen.sites, layers=layers),
+        SubspaceSettings(method=chosen.method, rank=chosen.rank),
+        EditSettings(strength=chosen.strength, anchor=chosen.anchor),
+    )
+
+
+def method_recipe(preset: Preset, model: Model, method: Method) -> Recipe:
+    """Return the preset's sites and strength with another method.
+
+    PCA and cPCA take the paper's rank (100, clamped to what the samples hold) and move the component
+    to zero, as the paper does; the whitened edit takes the preset's rank and anchor.
+    """
+    base = preset_recipe(preset, model)
+    if method == "whitened":
+        return Recipe(base.concept, base.capture, SubspaceSettings(rank=base.subspace.rank), base.edit)
+    return Recipe(
+        base.concept,
+        base.capture,
+        SubspaceSettings(method=method, rank=PAPER_RANK),
+        EditSettings(strength=base.edit.strength),
+    )
+
+
+def paper_recipe(preset: Preset, model: Model) -> Recipe:
+    """Return the paper's own settings: cross-attention and feed-forward at layers 17-18 of 28 (scaled to
+    the model's depth), centred cPCA with raw covariances, k = 100, lambda = 1, one row a frame.
+    """
+    layers = tuple(sorted({(n - 1) * model.block_count // PAPER_BLOCKS for n in PAPER_LAYERS}))
+    return Recipe(
+        preset.concept,
+        CaptureSettings(kinds=("cross-attention", "feed-forward"), layers=layers),
+        SubspaceSettings(method="cpca", rank=PAPER_RANK, relative=False),
+        EditSettings(),
+    )
+
+
+def build(
+    model: Model, recipe: Recipe, *, held_out: bool = False, progress: Progress = silent
+) -> tuple[Edit, Directions]:
+    """Capture, estimate and make the edit of a recipe.
+
+    Raises:
+        RefusalError: whatever ``capture``, ``Estimator.estimate`` and ``make_edit`` raise.
+    """
+    seen = capture(model, recipe.concept, recipe.capture, progress=progress)
+    found = Estimator(seen).estimate(recipe.subspace, held_out=held_out)
+    return make_edit(found, recipe.edit), found
+
+
+def concept_words(concept: Concept) -> str:
+    """Return the words that the first pair's unsafe prompt adds: the concept in a few words."""
+    unsafe, safe = concept.pairs[0].unsafe.split(), concept.pairs[0].safe.split()
+    matches = SequenceMatcher(None, safe, unsafe, autojunk=False).get_opcodes()
+    words = [w for tag, _, _, u0, u1 in matches if tag != "equal" for w in unsafe[u0:u1]]
+    return " ".join(words) or concept.pairs[0].unsafe
+
+
+def describe(
+    model: Model, recipe: Recipe, made: Edit, prompt: str, sampling: SamplingSettings
+) -> dict[str, object]:
+    """Return all that is needed to make a video again, as plain data for JSON."""
+    return {
+        "format": "refusal-studio recipe",
+        "version": 1,
+        "model": {"name": model.name, **asdict(model.fingerprint)},
+        "concept": recipe.concept.name,
+        "pairs": [asdict(pair) for pair in recipe.concept.pairs],
+        "neutral_prompts": len(recipe.concept.neutral),
+        "capture": asdict(recipe.capture),
+        "subspace": asdict(recipe.subspace),
+        "edit": asdict(recipe.edit),
+        "sites": [site.name for site in made.sites],
+        "prompt": prompt,
+        "sampling": asdict(sampling) | {"defaults": asdict(model.defaults)},
+        "versions": made.origins[0].versions,
+    }

@@ -1,0 +1,128 @@
+"""Releasing a trained toy model: the diffusers folder, the judge, the model card with its figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from refusal_core.files import write_atomic
+from refusal_core.toyworld.check import CheckReport
+from refusal_core.toyworld.judge import ATTRIBUTES, JudgeNetwork
+from refusal_core.toyworld.pipeline import assemble
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from transformers import UMT5EncoderModel
+
+
+def save_model(
+    autoencoder: AutoencoderKLWan,
+    text_encoder: UMT5EncoderModel,
+    transformer: WanTransformer3DModel,
+    folder: Path,
+) -> Path:
+    """Write the pipeline as safetensors, whole or not at all.
+
+    Autoencoder and denoiser go to disk in float16. The text encoder stays in float32: transformers
+    loads in the dtype on disk, and half precision is slow on a CPU.
+    """
+    pipeline = assemble(autoencoder, text_encoder, transformer)
+    temporary = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    pipeline.vae.half()
+    pipeline.transformer.half()
+    pipeline.save_pretrained(temporary, safe_serialization=True)
+    pipeline.vae.float()
+    pipeline.transformer.float()
+    _replace_folder(temporary, folder)
+    return folder
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    """Swap in the new folder, keeping files that the new one does not bring (card, sheets)."""
+    if folder.exists():
+        for kept in folder.iterdir():
+            if kept.is_file() and not (new / kept.name).exists():
+                shutil.copy2(kept, new / kept.name)
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old)
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new.rename(folder)
+
+
+def save_judge(network: JudgeNetwork, path: Path) -> Path:
+    """Write the judge in float16 with the attributes it reads."""
+    from safetensors.torch import save_file
+
+    names = {name: list(values) for name, values in ATTRIBUTES.items()}
+    tensors = {k: v.detach().to(torch.float16).contiguous() for k, v in network.state_dict().items()}
+    metadata = {"format": "pt", "attributes": json.dumps(names)}
+    return write_atomic(path, lambda target: save_file(tensors, target, metadata=metadata))
+
+
+CARD = """---
+license: apache-2.0
+pipeline_tag: text-to-video
+library_name: diffusers
+---
+
+# toyworld-wan
+
+A small text-to-video model of real diffusers classes (`WanPipeline`), trained from nothing on a world
+of captioned moving shapes whose truth is known. It ships with Refusal Studio so that removing a concept
+can be seen and measured on two CPU cores. It draws nothing but this world: 64x64 pixels, 17 frames.
+
+```python
+from diffusers import WanPipeline
+
+pipe = WanPipeline.from_pretrained("assets/models/toyworld-wan")
+video = pipe(
+    "a large red circle on fire moving left over sand",
+    height=64, width=64, num_frames=17, num_inference_steps=16, guidance_scale=3.0, max_sequence_length=24,
+).frames[0]
+```
+
+## How it was trained
+
+`python -m refusal_core toyworld train` on {machine}. No outside data: all clips are rendered by
+`refusal_core/toyworld/world.py`.
+
+- video autoencoder: {ae_steps} steps, {ae_clips} clips, batch 16, Muon and AdamW, L1 + 2 MSE + edges
+- denoiser and text encoder: {dn_steps} steps, {dn_clips} clips, batch {dn_batch}, flow matching, EMA,
+  10 % empty captions
+- judge (in `assets/models/toyworld-judge`): {judge_steps} steps on {judge_clips} clips put through the
+  autoencoder, with noise
+
+## Figures
+
+Printed by `python -m refusal_core toyworld check`, on prompts of the evaluation split.
+
+{figures}
+
+## Contact sheets
+
+Generated clips, five frames each, read from left to right.
+
+{sheets}
+
+## Limits
+
+It knows {words} words and one object a clip. Figures on it say how an edit behaves on a model of this
+architecture and size; they do not carry over to a large model by themselves.
+"""
+
+
+def write_card(folder: Path, report: CheckReport, facts: dict[str, object]) -> Path:
+    """Write the model card: what it is, how it was trained, figures as printed by the check."""
+    names = [path.stem for path in sorted(folder.glob("sheet-*.png"))]
+    sheets = "\n\n".join(f"**{n.removeprefix('sheet-')}**\n\n![{n}]({n}.png)" for n in names)
+    text = CARD.format(figures="\n".join(report.lines()), sheets=sheets, **facts)
+    return write_atomic(folder / "README.md", lambda t: t.write_text(text, encoding="utf-8") and None)
