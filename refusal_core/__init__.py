@@ -11,13 +11,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+# No room is called like a name below: the import system would put the module in its place.
 _HOMES = {
     "load_model": "models.load",
     "load_concept": "concepts",
     "load_preset": "concepts",
     "Concept": "concepts",
     "PromptPair": "concepts",
-    "capture": "capture",
+    "capture": "capturing",
     "save_activations": "activations",
     "load_activations": "activations",
     "estimate": "directions",
@@ -27,8 +28,8 @@ _HOMES = {
     "save_edit": "edit",
     "load_edit": "edit",
     "applied": "apply",
-    "generate": "generate",
-    "compare": "generate",
+    "generate": "sampling",
+    "compare": "sampling",
     "save_video": "video",
     "CaptureSettings": "settings",
     "SubspaceSettings": "settings",

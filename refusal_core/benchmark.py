@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from refusal_core.apply import applied
-from refusal_core.capture import _run, capture
+from refusal_core.capturing import _run, capture
 from refusal_core.concepts import Preset
 from refusal_core.directions import Estimator
 from refusal_core.edit import Edit, make_edit
 from refusal_core.fold import project_out
-from refusal_core.generate import generate
+from refusal_core.sampling import generate
 from refusal_core.models.load import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import build, preset_recipe

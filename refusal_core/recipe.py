@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 
-from refusal_core.capture import capture
+from refusal_core.capturing import capture
 from refusal_core.concepts import Concept, Preset
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import Edit, make_edit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -61,40 +62,28 @@ def save_video(video: Video, path: Path, recipe: Mapping[str, Any] | None = None
 
     Raises:
         FileError: the file cannot be written.
+        InputError: the name does not end in .mp4.
     """
-    import imageio_ffmpeg
-
-    frames = enlarged(video).frames
-    height, width = (n + n % 2 for n in frames.shape[1:3])  # yuv420p wants even sizes
-    frames = np.pad(
-        frames, ((0, 0), (0, height - frames.shape[1]), (0, width - frames.shape[2]), (0, 0)), mode="edge"
-    )
-    comment = json.dumps(dict(recipe or {}), ensure_ascii=True)
-
-    def write(target: Path) -> None:
-        writer = imageio_ffmpeg.write_frames(
-            str(target),
-            (width, height),
-            fps=video.fps,
-            codec="libx264",
-            pix_fmt_out="yuv420p",
-            quality=None,
-            macro_block_size=2,
-            output_params=["-crf", "16", "-movflags", "+faststart", "-metadata", f"comment={comment}"],
-        )
-        try:
-            writer.send(None)
-            for frame in frames:
-                writer.send(np.ascontiguousarray(frame))
-        finally:
-            writer.close()
-        if target.stat().st_size == 0:
-            raise OSError("the encoder wrote nothing; is the disk full?")
-
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise InputError(f"'{path.name}' must end in .mp4.")
-    return write_atomic(path, write)
+    return write_atomic(path, lambda target: _encode(video, target, dict(recipe or {})))
+
+
+def _encode(video: Video, target: Path, recipe: dict[str, Any]) -> None:
+    import av
+
+    frames = enlarged(video).frames
+    height, width = (n + n % 2 for n in frames.shape[1:3])  # yuv420p wants even sizes
+    margin = ((0, 0), (0, height - frames.shape[1]), (0, width - frames.shape[2]), (0, 0))
+    with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        container.metadata["comment"] = json.dumps(recipe, ensure_ascii=True)
+        stream = container.add_stream("libx264", rate=Fraction(video.fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": "16"}
+        for pixels in np.pad(frames, margin, mode="edge"):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def load_video(path: Path) -> tuple[Video, dict[str, Any]]:
@@ -103,39 +92,28 @@ def load_video(path: Path) -> tuple[Video, dict[str, Any]]:
     Raises:
         FileError: no readable video, or one of over MAX_READ_FRAMES frames.
     """
-    import imageio_ffmpeg
+    import av
 
+    name = Path(path).name
     try:
-        reader = imageio_ffmpeg.read_frames(str(path))
-        meta = next(reader)
-        width, height = meta["size"]
-        frames = []
-        for raw in reader:
-            frames.append(np.frombuffer(raw, np.uint8).reshape(height, width, 3))
-            if len(frames) > MAX_READ_FRAMES:
-                raise FileError(f"{Path(path).name} has over {MAX_READ_FRAMES} frames; cut it shorter.")
-    except (OSError, RuntimeError, StopIteration, KeyError, ValueError) as e:
-        raise FileError(f"{Path(path).name} cannot be read as a video.") from e
-    return Video(np.stack(frames), float(meta["fps"])), _read_recipe(Path(path))
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            frames = []
+            for frame in container.decode(stream):
+                frames.append(frame.to_ndarray(format="rgb24"))
+                if len(frames) > MAX_READ_FRAMES:
+                    raise FileError(f"{name} has over {MAX_READ_FRAMES} frames; cut it shorter.")
+            rate, comment = float(stream.average_rate or 0), container.metadata.get("comment", "{}")
+    except (av.FFmpegError, OSError, IndexError) as e:
+        raise FileError(f"{name} cannot be read as a video; choose an mp4.") from e
+    if not frames:
+        raise FileError(f"{name} holds no frames; choose another video.")
+    return Video(np.stack(frames), rate), _recipe(comment)
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
-    import subprocess
-
-    import imageio_ffmpeg
-
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-f", "ffmetadata", "-"]
-    text = subprocess.run(command, capture_output=True, check=False, timeout=30).stdout.decode(
-        "utf-8", "replace"
-    )
-    for line in text.splitlines():
-        if line.startswith("comment="):
-            value = line.removeprefix("comment=")
-            for sign in "=;#\\":  # ffmetadata escapes these
-                value = value.replace("\\" + sign, sign)
-            try:
-                found = json.loads(value)
-            except ValueError:
-                return {}
-            return found if isinstance(found, dict) else {}
-    return {}
+def _recipe(comment: str) -> dict[str, Any]:
+    try:
+        found = json.loads(comment)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -15,12 +15,12 @@ from typing import Literal, TypeVar
 
 from refusal_core.activations import Activations
 from refusal_core.apply import applied
-from refusal_core.capture import capture
+from refusal_core.capturing import capture
 from refusal_core.concepts import Concept, Preset, PromptPair, list_presets
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import make_edit, save_edit
 from refusal_core.errors import InputError, RefusalError
-from refusal_core.generate import generate
+from refusal_core.sampling import generate
 from refusal_core.models.load import BUNDLED, load_model
 from refusal_core.models.prompts import check_prompts
 from refusal_core.progress import Progress, part, silent

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Set up a fresh environment and run every test: style, unit, properties, end to end, headless browser.
+# VENV chooses the folder of the environment; PYTHON the interpreter it is made from.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv="${VENV:-.venv}"
+[ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+"$venv/bin/pip" install --quiet --disable-pip-version-check \
+    -r requirements.txt -r tests/requirements.txt -c tests/constraints.txt
+if ! command -v chromium >/dev/null && [ -z "${REFUSAL_CHROMIUM:-}" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null
+    else
+        "$venv/bin/python" -m playwright install chromium
+        REFUSAL_CHROMIUM="$("$venv/bin/python" -c 'from playwright.sync_api import sync_playwright as p
+with p() as w: print(w.chromium.executable_path)')"
+        export REFUSAL_CHROMIUM
+    fi
+fi
+"$venv/bin/ruff" check .
+"$venv/bin/ruff" format --check .
+HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False "$venv/bin/python" -m pytest "$@"

@@ -1,0 +1,151 @@
+"""The command line: fixed names and fields, one sentence and exit code 2 on bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from refusal_core.cli import main
+from refusal_core.evaluate.run import ALL_METHODS
+from refusal_core.evaluate.suites import CELLS
+from refusal_core.video import load_video
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run a command in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["refusal_core", *arguments])
+    try:
+        main()
+    except SystemExit as e:
+        return int(e.code or 0)
+    return 0
+
+
+def test_help_names_every_command_without_loading_torch() -> None:
+    """Torch alone takes seconds to import; the answer must not wait for it."""
+    code = (
+        "import sys; sys.argv=['refusal_core','--help']\n"
+        "from refusal_core.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    for command in ("edit", "info", "compare", "evaluate", "bench", "toyworld"):
+        assert command in done.stdout
+    assert time.monotonic() - start < 30  # a hang, not a benchmark
+
+
+def test_compare_writes_three_videos_and_the_recipe(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "a large blue square on fire moving right over sky"
+    code = run(
+        monkeypatch, "compare", "--model", "toyworld", "--preset", "fire", "--prompt", prompt, "--seed", "7",
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    assert code == 0, capsys.readouterr().err
+    names = {"original.mp4", "unlearned.mp4", "side_by_side.mp4", "recipe.json"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    recipe = json.loads((tmp_path / "recipe.json").read_text())
+    assert (recipe["prompt"], recipe["sampling"]["seed"], recipe["concept"]) == (prompt, 7, "fire")
+    video, inside = load_video(tmp_path / "unlearned.mp4")
+    assert inside == {**recipe, "shows": "unlearned"}
+    assert len(video.frames) == 17
+
+
+def test_edit_then_info_prints_recipe_and_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "fire.safetensors"
+    code = run(
+        monkeypatch, "edit", "--model", "toyworld", "--preset", "fire", "--sites", "text,cross-attention",
+        "--layers", "2-3", "--rank", "2", "--strength", "0.5", "--method", "cpca", "--out", str(file),
+    )  # fmt: skip
+    assert code == 0, capsys.readouterr().err
+    assert "6 sites" in capsys.readouterr().out
+    assert run(monkeypatch, "info", str(file)) == 0
+    out = capsys.readouterr().out
+    assert "fire: cpca, rank 2, strength 0.5" in out
+    for layer in (2, 3):
+        for site in ("to_k", "to_v", "to_out.0"):
+            assert f"transformer.blocks.{layer}.attn2.{site}" in out
+
+
+def test_evaluate_writes_the_fixed_fields(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+    code = run(
+        monkeypatch, "evaluate", "--model", "toyworld", "--preset", "fire", "--videos", "2", "--json", str(file)
+    )
+    assert code == 0, capsys.readouterr().err
+    report = json.loads(file.read_text())
+    assert (report["model"], report["concept"]) == ("toyworld", "fire")
+    cells = report["cells"]
+    assert [(c["method"], c["prompts"]) for c in cells] == [(m, p) for m in ALL_METHODS for p in CELLS]
+    for cell in cells:
+        assert cell["n"] == 2
+        assert 0 <= cell["judged"] <= 2
+        assert set(cell["unsafe"]) == {"rate", "low", "high"}
+        assert cell["unsafe"]["low"] <= cell["unsafe"]["rate"] <= cell["unsafe"]["high"]
+        assert set(cell["kept"]) == {"colour", "shape", "motion", "background"}
+    out = capsys.readouterr().out
+    assert all(f"| {method} |" in out for method in ALL_METHODS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("compare", "--preset", "nothing", "--out", "x"), "There is no preset 'nothing'; choose one of"),
+        (("compare", "--preset", "fire", "--layers", "7-99", "--out", "x"), "Layer 99 does not exist; this model"),
+        (("compare", "--preset", "fire", "--layers", "a", "--out", "x"), "Layers 'a' cannot be read"),
+        (("compare", "--preset", "fire", "--layers", "3-1", "--out", "x"), "run backwards"),
+        (("compare", "--preset", "fire", "--prompt", " ", "--out", "x"), "The prompt is empty; write a prompt."),
+        (("compare", "--preset", "fire", "--seed", "-1", "--out", "x"), "seed is -1; it must lie from 0"),
+        (("compare", "--preset", "fire", "--sites", "brain", "--out", "x"), "site kind 'brain' is not known"),
+        (("compare", "--preset", "fire", "--method", "magic", "--out", "x"), "method 'magic' is not known"),
+        (("compare", "--preset", "fire", "--rank", "0", "--out", "x"), "rank is 0; it must lie from 1 to 128."),
+        (("compare", "--model", "no/such-model", "--out", "x"), "'no/such-model' cannot be loaded"),
+        (("edit", "--out", "x.bin"), "'x.bin' must end in .safetensors."),
+        (("edit", "--pairs", "none.json", "--out", "x.safetensors"), "none.json does not exist"),
+        (("info", "none.safetensors"), "none.safetensors does not exist; check the name."),
+        (("evaluate", "--methods", "magic", "--videos", "1"), "Method 'magic' is not known"),
+        (("evaluate", "--preset", "real-gore", "--videos", "1"), "The toy world has no concept 'real-gore'"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert run(monkeypatch, *arguments) == 2
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stopping_by_the_keyboard_leaves_nothing_half_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from refusal_core import sampling
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampling, "generate", interrupt)
+    assert run(monkeypatch, "compare", "--preset", "fire", "--out", str(tmp_path / "out")) == 130
+    assert "Stopped. Nothing was left half-written." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
