@@ -64,3 +64,28 @@ def _check(assets: Path, videos: int, card: bool) -> None:
             save_sheets(model, folder)
             write_card(folder, report, training_facts())
     print("\n".join(report.lines()))
+
+
+@app.command()
+def gallery(
+    out: Annotated[Path, typer.Option("--out", help="The GIF to write.")] = Path("assets/gallery.gif"),
+    seed: Annotated[int, typer.Option("--seed", help="Of the noise.")] = 7,
+) -> None:
+    """Write the README's picture: each toy concept, original above unlearned."""
+    from refusal_core.models.load import load_model
+    from refusal_core.toyworld.gallery import save_gallery
+
+    with progress_bar("Loading") as progress:
+        save_gallery(load_model("toyworld"), out, seed, progress=progress)
+    print(out)
+
+
+@app.command()
+def presets(
+    out: Annotated[Path | None, typer.Option("--out", help="Default: presets/.")] = None,
+) -> None:
+    """Write the five toy presets from the world's preset split."""
+    from refusal_core.concepts import PRESETS
+    from refusal_core.toyworld.presets import write
+
+    write(PRESETS if out is None else out)
