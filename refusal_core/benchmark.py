@@ -17,10 +17,10 @@ from refusal_core.concepts import Preset
 from refusal_core.directions import Estimator
 from refusal_core.edit import Edit, make_edit
 from refusal_core.fold import project_out
-from refusal_core.sampling import generate
 from refusal_core.models.load import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import build, preset_recipe
+from refusal_core.sampling import generate
 from refusal_core.settings import CaptureSettings, SubspaceSettings
 from refusal_core.subspace import contrastive_basis, sample_span
 

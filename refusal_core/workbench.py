@@ -20,11 +20,11 @@ from refusal_core.concepts import Concept, Preset, PromptPair, list_presets
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import make_edit, save_edit
 from refusal_core.errors import InputError, RefusalError
-from refusal_core.sampling import generate
 from refusal_core.models.load import BUNDLED, load_model
 from refusal_core.models.prompts import check_prompts
 from refusal_core.progress import Progress, part, silent
 from refusal_core.recipe import Recipe, describe
+from refusal_core.sampling import generate
 from refusal_core.settings import (
     SITE_KINDS,
     Anchor,

@@ -111,6 +111,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
         return {key: file.get_tensor(key) for key in file.keys()}, int(file.metadata()["step"])
 
 
+def is_finished(path: Path, schedule: Schedule) -> bool:
+    """Return whether a stage's checkpoint has all its steps, so that its data need not be made again."""
+    return path.exists() and load_checkpoint(path)[1] >= schedule.steps
+
+
 def train_stage(
     title: str,
     modules: Mapping[str, nn.Module],

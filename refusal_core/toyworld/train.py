@@ -16,7 +16,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import ATTRIBUTES, NO_CONCEPT, JudgeNetwork
-from refusal_core.toyworld.optimise import Schedule, load_checkpoint, save_checkpoint, train_stage
+from refusal_core.toyworld.optimise import (
+    Schedule,
+    is_finished,
+    load_checkpoint,
+    save_checkpoint,
+    train_stage,
+)
 from refusal_core.toyworld.pipeline import (
     build_autoencoder,
     build_text_encoder,
@@ -32,7 +38,7 @@ CLIPS = 8000  # rendered once; 0.2 MB each in memory
 AUTOENCODER = Schedule(steps=3800, muon=5e-3, adam=2e-3)
 BATCH = 16
 LATENT_CLIPS = 16_000
-DENOISER = Schedule(steps=6500, muon=2e-3, adam=1.5e-3, warmup=200, ema=0.9995)
+DENOISER = Schedule(steps=4000, muon=2e-3, adam=1.5e-3, warmup=200, ema=0.9995)
 DENOISER_BATCH = 64
 SHIFT = 2.0  # of the scheduler; training draws noise levels the same way
 JUDGE_CLIPS = 6000
@@ -84,7 +90,9 @@ def train_autoencoder(work: Path) -> torch.nn.Module:
     """Train the video autoencoder on clips of 5, 9 and 17 frames (on 5 alone, 17 would drift)."""
     torch.manual_seed(1)
     autoencoder = build_autoencoder()
-    clips = _draw(_scenes(CLIPS, seed=1), seed=1_000_000)
+    checkpoint = work / "autoencoder.safetensors"
+    count = 0 if is_finished(checkpoint, AUTOENCODER) else CLIPS
+    clips = _draw(_scenes(count, seed=1), seed=1_000_000)
     reduced = use_bfloat16()
 
     def loss_of_step(step: int) -> Tensor:
@@ -100,9 +108,7 @@ def train_autoencoder(work: Path) -> torch.nn.Module:
             output = autoencoder.decode(latents + 0.03 * noise).sample.float()
         return reconstruction_loss(output, target, latents)
 
-    train_stage(
-        "autoencoder", {"vae": autoencoder}, loss_of_step, AUTOENCODER, work / "autoencoder.safetensors"
-    )
+    train_stage("autoencoder", {"vae": autoencoder}, loss_of_step, AUTOENCODER, checkpoint)
     return autoencoder
 
 
@@ -172,19 +178,21 @@ def train_judge(autoencoder: torch.nn.Module, work: Path) -> JudgeNetwork:
     """Train the judge on rendered clips put through the autoencoder, with latent and pixel noise."""
     torch.manual_seed(4)
     network = JudgeNetwork()
-    scenes = _scenes(JUDGE_CLIPS, seed=5)
+    checkpoint = work / "judge.safetensors"
+    count = 0 if is_finished(checkpoint, JUDGE) else JUDGE_CLIPS
+    scenes = _scenes(count, seed=5)
     labels = {
         name: torch.tensor([values.index(_value(scene, name)) for scene in scenes])
         for name, values in ATTRIBUTES.items()
     }
     seen = []
-    for start in range(0, JUDGE_CLIPS, 500):
+    for start in range(0, count, 500):
         drawn = _draw(scenes[start : start + 500], 5_000_000 + start)
         decoded = _reconstruct(autoencoder, drawn, start)
         decoded[::5] = drawn[::5]  # a fifth as drawn, so that the judge reads those too
         seen.append(decoded)
-        logger.info("judge: %d of %d clips put through the autoencoder", start + 500, JUDGE_CLIPS)
-    clips = torch.cat(seen)
+        logger.info("judge: %d of %d clips put through the autoencoder", start + 500, count)
+    clips = torch.cat(seen) if seen else torch.empty(0)
 
     def loss_of_step(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(20_000_000 + step)
@@ -200,7 +208,7 @@ def train_judge(autoencoder: torch.nn.Module, work: Path) -> JudgeNetwork:
         ]
         return torch.stack(losses).sum()
 
-    train_stage("judge", {"judge": network}, loss_of_step, JUDGE, work / "judge.safetensors")
+    train_stage("judge", {"judge": network}, loss_of_step, JUDGE, checkpoint)
     return network.eval()
 
 
