@@ -16,7 +16,7 @@ from refusal_core.activations import Activations, Samples
 from refusal_core.errors import RankError
 from refusal_core.models.load import Fingerprint
 from refusal_core.models.sites import Site
-from refusal_core.separation import auc, mean_by_group
+from refusal_core.separation import auc, d_prime, mean_by_group
 from refusal_core.settings import SubspaceSettings
 from refusal_core.subspace import (
     Span,
@@ -33,6 +33,14 @@ ZERO = 1e-6  # |r| below this share of the rows' size is rounding: the site has 
 LOW_SHARE = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """How well the detector tells unsafe from safe on pairs that it was not estimated from."""
+
+    auc: float  # 0.5 none, 1 perfect
+    d_prime: float  # distance of the means in spreads; goes on where the AUC is already 1
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Direction:
     """What an edit takes out at one site, with its diagnostics."""
@@ -44,7 +52,7 @@ class Direction:
     kept_share: float  # share of |r|^2 that the subspace holds
     rank_used: int
     rank_available: int
-    separation: float | None  # AUC on held-out pairs
+    separation: Separation | None  # on held-out pairs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +81,7 @@ class Estimator:
         self.seen = seen
         self._spans: dict[tuple[int, bool, bool], Span] = {}
         self._whitenings: dict[tuple[int, float], Whitening] = {}
-        self._separations: dict[tuple[int, SubspaceSettings], float | None] = {}
+        self._separations: dict[tuple[int, SubspaceSettings], Separation | None] = {}
 
     def estimate(self, settings: SubspaceSettings, *, held_out: bool = False) -> Directions:
         """Return the directions at these settings.
@@ -158,15 +166,15 @@ class Estimator:
         unit = (p / p.norm())[None]
         return unit, unit, unit @ precise(samples.ordinary).mean(0), share, used, available
 
-    def _separation(self, samples: Samples, settings: SubspaceSettings) -> float | None:
-        """Return the AUC of the detector on pairs it has not seen, leaving one pair out at a time."""
+    def _separation(self, samples: Samples, settings: SubspaceSettings) -> Separation | None:
+        """Measure the detector on pairs it has not seen, leaving one pair out at a time."""
         key = (id(samples), settings)
         if key not in self._separations:
             self._separations[key] = _leave_one_pair_out(samples, settings, self.seen)
         return self._separations[key]
 
 
-def _leave_one_pair_out(samples: Samples, settings: SubspaceSettings, seen: Activations) -> float | None:
+def _leave_one_pair_out(samples: Samples, settings: SubspaceSettings, seen: Activations) -> Separation | None:
     pairs = torch.unique(samples.pair_of_row).tolist()
     if len(pairs) < 3:
         return None
@@ -185,13 +193,15 @@ def _leave_one_pair_out(samples: Samples, settings: SubspaceSettings, seen: Acti
             return None
         detect = solved[1]
         # All directions are read along the one that the other pairs' mean difference takes.
-        lead = detect.T @ (detect @ refusal_vector(rest.unsafe, rest.safe))
+        r = refusal_vector(rest.unsafe, rest.safe)
+        lead = detect.T @ (detect @ r)
+        lead = lead / (lead @ r)  # folds differ in scale otherwise
         unsafe.append(precise(samples.unsafe[out]) @ lead)
         safe.append(precise(samples.safe[out]) @ lead)
     u, s, groups = torch.cat(unsafe), torch.cat(safe), samples.pair_of_row
     if samples.by_token:
         u, s = mean_by_group(u, groups), mean_by_group(s, groups)
-    return auc(u, s)
+    return Separation(auc(u, s), d_prime(u, s))
 
 
 def _notes(found: Mapping[Site, Direction], empty: list[str], settings: SubspaceSettings) -> tuple[str, ...]:

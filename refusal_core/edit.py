@@ -48,7 +48,8 @@ class SiteFigures:
     kept_share: float
     rank_used: int
     rank_available: int
-    separation: float | None
+    auc: float | None
+    d_prime: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,7 @@ def make_edit(found: Directions, settings: EditSettings | None = None) -> Edit:
             level=d.level.float() if anchored else None,
             concept=(0,) * rows,
         )
-    figures = tuple(
-        SiteFigures(s.name, d.kept_share, d.rank_used, d.rank_available, d.separation)
-        for s, d in found.sites.items()
-        if s in sites
-    )
+    figures = tuple(f for f, s in zip(site_figures(found), found.sites, strict=True) if s in sites)
     origin = Origin(
         found.concept,
         found.pairs,
@@ -108,6 +105,21 @@ def make_edit(found: Directions, settings: EditSettings | None = None) -> Edit:
         figures,
     )
     return Edit(found.model, sites, (origin,))
+
+
+def site_figures(found: Directions) -> tuple[SiteFigures, ...]:
+    """Return the diagnostics of each site as plain numbers, in the order of the sites."""
+    return tuple(
+        SiteFigures(
+            site=site.name,
+            kept_share=d.kept_share,
+            rank_used=d.rank_used,
+            rank_available=d.rank_available,
+            auc=d.separation.auc if d.separation else None,
+            d_prime=d.separation.d_prime if d.separation else None,
+        )
+        for site, d in found.sites.items()
+    )
 
 
 def combine(*edits: Edit) -> Edit:

@@ -66,7 +66,8 @@ class SiteRow:
     site: str
     kind: SiteKind
     layer: int
-    separation: float | None
+    auc: float | None  # on held-out pairs
+    d_prime: float | None
     kept_share: float
     rank_used: int
 
@@ -137,8 +138,8 @@ class Workbench:
         recipe = self._recipe(request)
         found = self._directions(recipe, progress, held_out=True)
         rows = tuple(
-            SiteRow(s.name, s.kind, s.block, d.separation, d.kept_share, d.rank_used)
-            for s, d in found.sites.items()
+            SiteRow(f.site, s.kind, s.block, f.auc, f.d_prime, f.kept_share, f.rank_used)
+            for s, f in zip(found.sites, site_figures(found), strict=True)
         )
         return Estimate(rows, found.notes)
 

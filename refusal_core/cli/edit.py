@@ -81,8 +81,8 @@ def info(file: Annotated[Path, typer.Argument(help="An edit file.")]) -> None:
         for unsafe, safe in origin.pairs:
             console.print(f"pair      {unsafe}  |  {safe}")
         console.print("versions  " + ", ".join(f"{k} {v}" for k, v in origin.versions.items()))
-        table = Table("site", "kept share", "rank", "available", "separation", box=None)
+        table = Table("site", "kept share", "rank", "available", "AUC", "d'", box=None)
         for f in origin.figures:
-            separation = "-" if f.separation is None else f"{f.separation:.2f}"
-            table.add_row(f.site, f"{f.kept_share:.3f}", str(f.rank_used), str(f.rank_available), separation)
+            held_out = ["-" if v is None else f"{v:.2f}" for v in (f.auc, f.d_prime)]
+            table.add_row(f.site, f"{f.kept_share:.3f}", str(f.rank_used), str(f.rank_available), *held_out)
         Console(width=120).print(table)

@@ -38,7 +38,7 @@ CLIPS = 8000  # rendered once; 0.2 MB each in memory
 AUTOENCODER = Schedule(steps=3800, muon=5e-3, adam=2e-3)
 BATCH = 16
 LATENT_CLIPS = 16_000
-DENOISER = Schedule(steps=4000, muon=2e-3, adam=1.5e-3, warmup=200, ema=0.9995)
+DENOISER = Schedule(steps=3200, muon=2e-3, adam=1.5e-3, warmup=200, ema=0.9995)
 DENOISER_BATCH = 64
 SHIFT = 2.0  # of the scheduler; training draws noise levels the same way
 JUDGE_CLIPS = 6000
