@@ -18,7 +18,7 @@ from refusal_core.apply import applied
 from refusal_core.capturing import capture
 from refusal_core.concepts import Concept, Preset, PromptPair, list_presets
 from refusal_core.directions import Directions, Estimator
-from refusal_core.edit import make_edit, save_edit
+from refusal_core.edit import make_edit, save_edit, site_figures
 from refusal_core.errors import InputError, RefusalError
 from refusal_core.models.load import BUNDLED, load_model
 from refusal_core.models.prompts import check_prompts

@@ -30,7 +30,7 @@ def rows_of(table: Any) -> tuple[tuple[str, str], ...]:
     """Return the table's rows as pairs of text; rows that are wholly empty are left out."""
     found = []
     for row in table or []:
-        unsafe, safe = (str(cell or "").strip() for cell in (list(row) + ["", ""])[:2])
+        unsafe, safe = (str(cell or "").strip() for cell in [*row, "", ""][:2])
         if unsafe or safe:
             found.append((unsafe, safe))
     return tuple(found)

@@ -14,7 +14,7 @@ from refusal_core.studio.concept import GLUE
 from refusal_core.studio.frame import card, step_title
 from refusal_core.workbench import Estimate, Workbench
 
-PLOT_COLUMNS = ("layer", "AUC")
+PLOT_COLUMNS = ("layer", "d′")
 MAX_RANK = 32
 
 
@@ -48,18 +48,21 @@ def _knob(settings: type, name: str) -> dict[str, Any]:
 
 def frame_of(found: Estimate | None) -> pd.DataFrame:
     """Return the plot's rows: the mean separation of each kind of site at each layer."""
-    seen = [r for r in (found.rows if found else ()) if r.separation is not None]
+    seen = [r for r in (found.rows if found else ()) if r.d_prime is not None]
     one_kind = len({r.kind for r in seen}) < 2
-    rows = [(str(r.layer) if one_kind else f"{r.kind} {r.layer}", r.separation) for r in seen]
-    table = pd.DataFrame(rows, columns=list(PLOT_COLUMNS)).astype({"AUC": float})
-    return table.groupby("layer", as_index=False, sort=False)["AUC"].mean()
+    rows = [(str(r.layer) if one_kind else f"{r.kind} {r.layer}", r.d_prime) for r in seen]
+    table = pd.DataFrame(rows, columns=list(PLOT_COLUMNS)).astype({"d′": float})
+    return table.groupby("layer", as_index=False, sort=False)["d′"].mean()
 
 
 def rows_of(found: Estimate) -> list[list[Any]]:
     """Return the table's rows, one a site."""
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
     return [
-        [r.site, "-" if r.separation is None else f"{r.separation:.2f}", f"{r.kept_share:.1%}", r.rank_used]
-        for r in found.rows
+        [r.site, number(r.auc), number(r.d_prime), f"{r.kept_share:.1%}", r.rank_used] for r in found.rows
     ]
 
 
@@ -100,8 +103,8 @@ def build(workbench: Workbench) -> EditStep:
         plot = gr.BarPlot(
             frame_of(None),
             x="layer",
-            y="AUC",
-            y_lim=[0, 1],
+            y="d′",
+            x_label_angle=-45,
             label=texts.PLOT,
             caption=texts.PLOT_EMPTY,
             height=220,

@@ -79,6 +79,7 @@ CSS = """
 #rows-state .bad { color: #b91c1c; }
 .dark #rows-state .bad { color: #fca5a5; }
 #rows-state .good, #method-info, .rs-note { color: var(--body-text-color-subdued); font-size: .9rem; }
+#method-info, #method-info p { font-size: .9rem; margin: 0; }
 #status p { margin: 0; padding: 9px 12px; border-radius: 8px; font-size: .93rem; min-height: 40px;
   background: var(--neutral-100); color: var(--neutral-800); border-left: 4px solid var(--neutral-400); }
 .dark #status p { background: var(--neutral-800); color: var(--neutral-100); }
@@ -86,7 +87,8 @@ CSS = """
 #status p[data-state=working] { border-left-color: #2563eb; }
 #status p[data-state=stale], #status p[data-state=stopped] { border-left-color: #d97706; }
 #status p[data-state=failed] { border-left-color: #dc2626; }
-.rs-pane { border: 2px solid; border-radius: 12px; overflow: hidden; padding: 0 !important; gap: 0 !important; }
+.rs-pane {
+  border: 2px solid; border-radius: 12px; overflow: hidden; padding: 0 !important; gap: 0 !important; }
 .rs-pane.original { border-color: #d97706; }
 .rs-pane.unlearned { border-color: #0f766e; }
 .dark .rs-pane.unlearned { border-color: #2dd4bf; }

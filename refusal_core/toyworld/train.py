@@ -114,7 +114,7 @@ def train_autoencoder(work: Path) -> torch.nn.Module:
 
 def encode_clips(autoencoder: torch.nn.Module, clips: Tensor) -> Tensor:
     """Return latents [n, C, 5, 4, 4] of uint8 clips, not yet scaled."""
-    with torch.inference_mode():
+    with torch.no_grad():
         return torch.cat([autoencoder.encode(to_unit(part)).latent_dist.mode() for part in clips.split(32)])
 
 
@@ -224,7 +224,7 @@ def _reconstruct(autoencoder: torch.nn.Module, clips: Tensor, seed: int) -> Tens
 
 def decode_clips(autoencoder: torch.nn.Module, latents: Tensor) -> Tensor:
     """Return uint8 clips [n, 3, T, H, W] of unscaled latents."""
-    with torch.inference_mode():
+    with torch.no_grad():
         parts = [autoencoder.decode(part).sample for part in latents.split(32)]
         return torch.cat([p.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8) for p in parts])
 
