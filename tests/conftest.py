@@ -21,7 +21,9 @@ def tiny() -> Model:
     torch.manual_seed(0)
     tokenizer = pipeline.build_tokenizer()
     built = pipeline.assemble(
-        pipeline.build_autoencoder(), pipeline.build_text_encoder(len(tokenizer)), pipeline.build_transformer()
+        pipeline.build_autoencoder(),
+        pipeline.build_text_encoder(len(tokenizer)),
+        pipeline.build_transformer(),
     )
     for parameter in built.transformer.parameters():
         if parameter.ndim > 1:

@@ -83,7 +83,9 @@ def test_every_module_says_what_it_is_for() -> None:
 
 @pytest.mark.parametrize("command", ["import refusal_core", "import refusal_core.cli"])
 def test_a_bare_import_loads_nothing_heavy(command: str) -> None:
-    code = f"{command}; import sys; print(sorted({{'torch','diffusers','gradio','numpy'}} & set(sys.modules)))"
+    code = (
+        f"{command}; import sys; print(sorted({{'torch','diffusers','gradio','numpy'}} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -84,7 +84,16 @@ def test_evaluate_writes_the_fixed_fields(
 ) -> None:
     file = tmp_path / "report.json"
     code = run(
-        monkeypatch, "evaluate", "--model", "toyworld", "--preset", "fire", "--videos", "2", "--json", str(file)
+        monkeypatch,
+        "evaluate",
+        "--model",
+        "toyworld",
+        "--preset",
+        "fire",
+        "--videos",
+        "2",
+        "--json",
+        str(file),
     )
     assert code == 0, capsys.readouterr().err
     report = json.loads(file.read_text())
@@ -105,14 +114,23 @@ def test_evaluate_writes_the_fixed_fields(
     ("arguments", "sentence"),
     [
         (("compare", "--preset", "nothing", "--out", "x"), "There is no preset 'nothing'; choose one of"),
-        (("compare", "--preset", "fire", "--layers", "7-99", "--out", "x"), "Layer 99 does not exist; this model"),
+        (
+            ("compare", "--preset", "fire", "--layers", "7-99", "--out", "x"),
+            "Layer 99 does not exist; this model",
+        ),
         (("compare", "--preset", "fire", "--layers", "a", "--out", "x"), "Layers 'a' cannot be read"),
         (("compare", "--preset", "fire", "--layers", "3-1", "--out", "x"), "run backwards"),
-        (("compare", "--preset", "fire", "--prompt", " ", "--out", "x"), "The prompt is empty; write a prompt."),
+        (
+            ("compare", "--preset", "fire", "--prompt", " ", "--out", "x"),
+            "The prompt is empty; write a prompt.",
+        ),
         (("compare", "--preset", "fire", "--seed", "-1", "--out", "x"), "seed is -1; it must lie from 0"),
         (("compare", "--preset", "fire", "--sites", "brain", "--out", "x"), "site kind 'brain' is not known"),
         (("compare", "--preset", "fire", "--method", "magic", "--out", "x"), "method 'magic' is not known"),
-        (("compare", "--preset", "fire", "--rank", "0", "--out", "x"), "rank is 0; it must lie from 1 to 128."),
+        (
+            ("compare", "--preset", "fire", "--rank", "0", "--out", "x"),
+            "rank is 0; it must lie from 1 to 128.",
+        ),
         (("compare", "--model", "no/such-model", "--out", "x"), "'no/such-model' cannot be loaded"),
         (("edit", "--out", "x.bin"), "'x.bin' must end in .safetensors."),
         (("edit", "--pairs", "none.json", "--out", "x.safetensors"), "none.json does not exist"),

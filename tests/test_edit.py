@@ -61,8 +61,9 @@ def test_nothing_is_touched_when_a_later_site_cannot_be_edited(
 ) -> None:
     *good, last = edit.sites
     wrong = {s: edit.sites[s] for s in good} | {replace(last, name="transformer.none"): edit.sites[last]}
-    with pytest.raises(ModelError, match=r"has no layer transformer.none"), rc.applied(
-        tiny, replace(edit, sites=wrong)
+    with (
+        pytest.raises(ModelError, match=r"has no layer transformer.none"),
+        rc.applied(tiny, replace(edit, sites=wrong)),
     ):
         pytest.fail("the block must not run")
 
@@ -90,7 +91,9 @@ def test_anchoring_moves_the_bias_and_restores_it(tiny: Model, seen, unchanged: 
 def test_combining_is_order_free_and_removes_both(tiny: Model, seen, unchanged: None) -> None:
     a = rc.make_edit(rc.estimate(seen, rc.SubspaceSettings(rank=1)))
     pairs = tuple(
-        rc.PromptPair(f"a large {c} circle bleeding moving left over sand", f"a large {c} circle moving left over sand")
+        rc.PromptPair(
+            f"a large {c} circle bleeding moving left over sand", f"a large {c} circle moving left over sand"
+        )
         for c in ("red", "blue", "green")
     )
     other = rc.capture(tiny, rc.Concept("bleeding", pairs, ("a small white cross staying still over sky",)))
@@ -151,8 +154,9 @@ def test_the_recipe_stands_in_the_metadata(edit: Edit, tmp_path: Path, fire: rc.
 
 def test_an_edit_for_another_model_is_refused(tiny: Model, edit: Edit, unchanged: None) -> None:
     foreign = replace(edit, model=replace(edit.model, config="0" * 16))
-    with pytest.raises(ModelError, match="made for WanPipeline with another configuration"), rc.applied(
-        tiny, foreign
+    with (
+        pytest.raises(ModelError, match="made for WanPipeline with another configuration"),
+        rc.applied(tiny, foreign),
     ):
         pytest.fail("the block must not run")
 
@@ -183,10 +187,16 @@ def _with_header(path: Path, change) -> None:
         (lambda p: p.unlink(), "does not exist; check the name"),
         (lambda p: save_file({"a": torch.zeros(2)}, p), "is not a Refusal Studio edit file"),
         (lambda p: _with_header(p, lambda h, i: i.update(schema=9)), "has schema 9; this version reads 1"),
-        (lambda p: _with_header(p, lambda h, i: i.update(kind="activations")), "is not a Refusal Studio edit"),
+        (
+            lambda p: _with_header(p, lambda h, i: i.update(kind="activations")),
+            "is not a Refusal Studio edit",
+        ),
         (lambda p: _with_header(p, lambda h, i: i.update(sites=[])), "holds no site"),
         (lambda p: _with_header(p, lambda h, i: i.pop("origins")), "is not a sound edit file"),
-        (lambda p: _with_header(p, lambda h, i: i["sites"][0]["site"].update(inputs=7)), "do not fit the site"),
+        (
+            lambda p: _with_header(p, lambda h, i: i["sites"][0]["site"].update(inputs=7)),
+            "do not fit the site",
+        ),
         (lambda p: _with_header(p, lambda h, i: i["sites"][0].update(concept=[5, 5])), "do not fit the edit"),
         (lambda p: _with_header(p, lambda h, i: i["origins"][0].update(extra=1)), "is not a sound edit file"),
     ],

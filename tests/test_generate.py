@@ -10,8 +10,8 @@ import torch
 
 import refusal_core as rc
 from refusal_core.errors import Cancelled, FileError, InputError, ModelError
-from refusal_core.sampling import generate_batch
 from refusal_core.models.load import Model
+from refusal_core.sampling import generate_batch
 from refusal_core.video import Video, VideoPair, enlarged, load_video, save_video
 
 PROMPT = "a large red circle on fire moving left over sand"
@@ -35,9 +35,7 @@ def test_a_video_is_the_same_alone_and_in_a_batch(tiny: Model) -> None:
 def test_comparing_leaves_the_model_as_it_was(tiny: Model, fire: rc.Concept, unchanged: None) -> None:
     edit = rc.make_edit(rc.estimate(rc.capture(tiny, fire)))
     pair = rc.compare(tiny, edit, PROMPT, rc.SamplingSettings(seed=1))
-    assert np.array_equal(
-        pair.original.frames, rc.generate(tiny, PROMPT, rc.SamplingSettings(seed=1)).frames
-    )
+    assert np.array_equal(pair.original.frames, rc.generate(tiny, PROMPT, rc.SamplingSettings(seed=1)).frames)
     assert not np.array_equal(pair.original.frames, pair.unlearned.frames)
 
 

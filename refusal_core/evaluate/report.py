@@ -39,6 +39,15 @@ class Report:
         """Return plain data with the fixed field names."""
         return {"model": self.model, "concept": self.concept, "cells": [asdict(c) for c in self.cells]}
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Report:
+        """Return the report that ``to_json`` wrote."""
+        cells = tuple(
+            Cell(**{**c, "unsafe": Rate(**c["unsafe"]), "shown": Rate(**c["shown"])})
+            for c in content["cells"]
+        )
+        return cls(content["model"], content["concept"], cells)
+
     def markdown(self) -> str:
         """Return the table in Markdown, shares in percent, the interval of ``unsafe`` in brackets."""
         names = list(self.cells[0].kept) if self.cells else []

@@ -34,9 +34,9 @@ SITES_INFO = "Which linear layers are edited. The text sites act most directly."
 LAYER_FROM, LAYER_TO = "First layer", "Last layer"
 RANK, STRENGTH = "Rank (k)", "Strength (λ)"
 ESTIMATE = "Show separation by layer"
-PLOT = "Separation on held-out pairs: d′, distance of unsafe and safe in units of their spread"
+PLOT = "Separation on held-out pairs: d', distance of unsafe and safe in units of their spread"
 PLOT_EMPTY = "Press “Show separation by layer” to see where unsafe and safe prompts can be told apart."
-KEPT_HEADERS = ["Site", "AUC", "d′", "Kept share", "Rank used"]
+KEPT_HEADERS = ["Site", "AUC", "d'", "Kept share", "Rank used"]
 DETAILS = "Figures of every site"
 
 PROMPT = "Prompt"

@@ -1,0 +1,52 @@
+"""The README runs as it is written, and its figures are those the commands printed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from refusal_core.video import load_video
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_snippet_runs_and_writes_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert len(load_video(tmp_path / "pair.mp4")[0].frames) == 17
+    assert (tmp_path / "fire.safetensors").stat().st_size < 100_000
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    from typer.main import get_command
+
+    from refusal_core.cli import app
+
+    known = get_command(app).commands
+    used = set(re.findall(r"python -m refusal_core (\w+)", README))
+    assert used and used <= set(known)
+
+
+def test_links_to_files_of_the_repository_are_not_broken() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_the_tables_of_figures_are_those_of_the_reports() -> None:
+    """Each table between the markers is printed from the report beside it in assets/reports."""
+    from refusal_core.evaluate.report import Report
+
+    reports = sorted((ROOT / "assets" / "reports").glob("*.json"))
+    assert reports
+    for path in reports:
+        report = Report.from_json(json.loads(path.read_text(encoding="utf-8")))
+        for line in report.markdown().splitlines():
+            assert line in README or line in (ROOT / "assets" / "reports" / "README.md").read_text(), line

@@ -1,0 +1,284 @@
+"""The app on the bundled model, driven by gradio_client and by a real headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from refusal_core.studio import texts
+from refusal_core.studio.build import build_app, launch_kwargs
+from refusal_core.studio.concept import rows_message, rows_of
+from refusal_core.video import load_video
+from refusal_core.workbench import EditRequest, Workbench
+
+# Gradio and its client raise warnings of their own libraries, which are not ours to mend.
+pytestmark = pytest.mark.filterwarnings("default")
+PROMPT = "a large blue square on fire moving right over sky"
+SHOWN = "document.querySelector('#vid-edit video')?.readyState >= 2"
+
+
+@pytest.fixture(scope="module")
+def workbench() -> Iterator[Workbench]:
+    bench = Workbench("toyworld")
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(scope="module")
+def url(workbench: Workbench) -> Iterator[str]:
+    """Serve the app exactly as app.py does, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = build_app(workbench)
+    _, address, _ = app.launch(
+        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **launch_kwargs()
+    )
+    yield address
+    app.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("REFUSAL_CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        pytest.fail("These tests need Chromium: apt-get install chromium, or set REFUSAL_CHROMIUM.")
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
+    arguments += ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """A fresh page in its own context; the test fails on any console error."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    fresh = context.new_page()
+    errors: list[str] = []
+    fresh.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    fresh.on("pageerror", lambda e: errors.append(str(e)))
+    _open(fresh, url)
+    yield fresh
+    context.close()
+    assert not errors
+
+
+def _open(page: Page, url: str) -> None:
+    page.goto(url)
+    expect(page.locator("#run")).to_be_visible(timeout=30_000)
+    expect(page.locator("#prompt textarea")).not_to_have_value("")
+
+
+def _compare(page: Page) -> None:
+    page.locator("#run").click()
+    page.wait_for_selector("#status [data-state=done]", timeout=120_000)
+    page.wait_for_function(SHOWN, timeout=30_000)
+
+
+def test_one_click_on_a_fresh_page_gives_two_videos_that_play_in_step(page: Page) -> None:
+    _compare(page)
+    for pane in ("#vid-orig", "#vid-edit"):
+        page.wait_for_function(
+            f"(() => {{ const v = document.querySelector('{pane} video');"
+            " return !v.paused && v.muted && v.loop && v.currentTime > 0.3; })()",
+            timeout=15_000,
+        )
+    drifts = []
+    for _ in range(6):
+        drifts.append(
+            page.evaluate(
+                "Math.abs(document.querySelector('#vid-orig video').currentTime"
+                " - document.querySelector('#vid-edit video').currentTime)"
+            )
+        )
+        page.wait_for_timeout(150)
+    assert sorted(drifts)[2] < 0.1  # at the loop's seam one of them is ahead for a moment
+    expect(page.locator("#vid-orig-verdict")).to_contain_text("concept shown")
+    expect(page.locator("#vid-edit-verdict")).to_contain_text("concept not shown")
+
+
+def test_the_original_is_blurred_until_asked_for(page: Page) -> None:
+    _compare(page)
+    blur = "getComputedStyle(document.querySelector('{} video')).filter"
+    assert "blur" in page.evaluate(blur.format("#vid-orig"))
+    assert page.evaluate(blur.format("#vid-edit")) == "none"
+    page.locator("#reveal input").check()
+    assert page.evaluate(blur.format("#vid-orig")) == "none"
+
+
+def test_a_preset_fills_table_and_prompt_and_marks_the_result_stale(page: Page, workbench: Workbench) -> None:
+    star = next(p for p in workbench.presets() if p.concept.name == "star-logo")
+    page.locator("#preset input").click()
+    page.get_by_role("option", name="Star logo").click()
+    expect(page.locator("#prompt textarea")).to_have_value(star.prompt)
+    expect(page.locator("#pairs [data-testid=cell-0-0]")).to_contain_text(star.concept.pairs[0].unsafe)
+    expect(page.locator("#status")).to_contain_text(texts.STALE)
+
+
+def test_a_row_that_cannot_be_used_gets_its_sentence_under_the_table(page: Page) -> None:
+    cell = page.locator("#pairs [data-testid=cell-1-1]")
+    cell.dblclick()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("red " * 40)
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows-state")).to_contain_text("Row 2:", timeout=10_000)
+    expect(page.locator("#rows-state")).to_contain_text("this model reads 24")
+
+
+def test_prompts_are_never_run_as_html(page: Page) -> None:
+    attack = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
+    cell = page.locator("#pairs [data-testid=cell-0-0]")
+    cell.dblclick()
+    page.keyboard.press("Control+A")
+    page.keyboard.type(attack)
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows-state")).to_contain_text("Row 1:", timeout=10_000)
+    page.locator("#prompt textarea").fill(attack)
+    page.locator("#run").click()
+    page.wait_for_selector("#status [data-state=failed]", timeout=60_000)
+    assert page.evaluate("window.pwned") is None
+
+
+def test_a_setting_changed_after_a_result_marks_it_stale(page: Page) -> None:
+    _compare(page)
+    page.locator("#method").get_by_text(texts.METHODS["rv"]).click()
+    expect(page.locator("#status")).to_contain_text(texts.STALE)
+
+
+def test_separation_is_shown_for_every_layer(page: Page) -> None:
+    page.locator("#estimate").click()
+    expect(page.locator("#separation canvas, #separation svg").first).to_be_visible(timeout=60_000)
+    page.get_by_text(texts.DETAILS).click()
+    expect(page.locator("#figures")).to_contain_text("transformer.blocks.7.attn2.to_v", timeout=30_000)
+
+
+def test_stopping_ends_the_job_and_the_next_one_works(page: Page) -> None:
+    page.locator("#seed input").fill("4711")
+    page.locator("#run").click()
+    page.wait_for_selector("#status [data-state=working]", timeout=30_000)
+    page.locator("#stop").click()
+    page.wait_for_selector("#status [data-state=stopped]", timeout=30_000)
+    page.wait_for_timeout(1500)
+    assert page.locator("#status [data-state=stopped]").count() == 1
+    _compare(page)
+
+
+def test_sessions_do_not_see_each_others_results(browser: Browser, url: str) -> None:
+    contexts = [browser.new_context() for _ in range(2)]
+    first, second = (c.new_page() for c in contexts)
+    for page in (first, second):
+        _open(page, url)
+    _compare(first)
+    assert second.locator("#vid-edit video").count() == 0
+    expect(second.locator("#status")).to_contain_text(texts.IDLE)
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_has_no_sideways_scroll_and_comparing_comes_first(
+    browser: Browser, url: str, theme: str
+) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    _open(page, f"{url}?__theme={theme}")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("#run").bounding_box()["y"] < 844
+    context.close()
+
+
+# --- the endpoints for programs --------------------------------------------------------------------
+
+
+def test_only_the_public_endpoints_are_offered(url: str) -> None:
+    api = Client(url, verbose=False).view_api(return_format="dict", print_info=False)
+    assert set(api["named_endpoints"]) == {"/compare"}
+    assert not api["unnamed_endpoints"]
+
+
+def test_the_compare_endpoint_gives_two_videos_and_verdicts(url: str, tmp_path: Path) -> None:
+    client = Client(url, verbose=False, download_files=tmp_path)
+    original, unlearned, before, after = client.predict("fire", PROMPT, 7, api_name="/compare")
+    paths = [Path(v["video"] if isinstance(v, dict) else v) for v in (original, unlearned)]
+    recipes = [load_video(path)[1] for path in paths]
+    assert [r["shows"] for r in recipes] == ["original", "unlearned"]
+    assert all(r["prompt"] == PROMPT and r["sampling"]["seed"] == 7 for r in recipes)
+    assert "shows fire" in before
+    assert "no concept" in after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("fire", "", 1), "The prompt is empty; write a prompt."),
+        (("nothing", PROMPT, 1), "There is no preset 'nothing'"),
+        (("fire", "red " * 60, 1), "this model reads 24: shorten the prompt."),
+        (("fire", PROMPT, -5), "seed is -5; it must lie from 0"),
+        (("fire", PROMPT, 1, "magic"), "method 'magic' is not known"),
+        (("fire", PROMPT, 1, "whitened", 9999), "rank is 9999; it must lie from 1 to 128."),
+        (("fire", PROMPT, 1, "whitened", 1, -1), "strength is -1; it must lie from 0 to 2."),
+    ],
+)
+def test_bad_input_to_the_endpoint_gets_one_sentence(
+    url: str, arguments: tuple[object, ...], sentence: str
+) -> None:
+    with pytest.raises(AppError) as caught:
+        Client(url, verbose=False).predict(*arguments, api_name="/compare")
+    assert sentence in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+# --- the workbench ---------------------------------------------------------------------------------
+
+
+def _request(workbench: Workbench, name: str = "fire", **changes: object) -> EditRequest:
+    preset = next(p for p in workbench.presets() if p.concept.name == name)
+    pairs = tuple((p.unsafe, p.safe) for p in preset.concept.pairs)
+    return EditRequest(preset=name, pairs=pairs, **changes)  # type: ignore[arg-type]
+
+
+def test_the_shared_model_is_never_left_edited(workbench: Workbench) -> None:
+    layers = workbench._model.layers
+    before = {n: layer.weight.data_ptr() for n, layer in layers.items()}
+    *_, last = workbench.compare(_request(workbench), PROMPT, 3, session="one")
+    assert last.unlearned is not None
+    assert {n: layer.weight.data_ptr() for n, layer in layers.items()} == before
+
+
+def test_a_session_that_goes_takes_its_files_along(workbench: Workbench) -> None:
+    *_, last = workbench.compare(_request(workbench), PROMPT, 3, session="two")
+    kept = workbench.save_edit(_request(workbench), session="three")
+    assert last.side_by_side is not None and last.side_by_side.exists()
+    workbench.forget("two")
+    assert not last.side_by_side.exists()
+    assert kept.exists()
+    workbench.forget("../three")  # a session id steers no path
+    assert kept.exists()
+
+
+def test_a_second_comparison_of_one_prompt_reuses_the_original(workbench: Workbench) -> None:
+    steps: list[str] = []
+    *_, _first = workbench.compare(_request(workbench), PROMPT, 11, session="four")
+    tell = lambda fraction, sentence: steps.append(sentence)  # noqa: E731
+    start = time.monotonic()
+    *_, _second = workbench.compare(_request(workbench, strength=0.5), PROMPT, 11, tell, session="four")
+    assert sum("step 1 of" in s for s in steps) == 1  # one video was made, not two
+    assert time.monotonic() - start < 60
+
+
+def test_rows_of_the_table_are_read_and_their_faults_escaped() -> None:
+    assert rows_of([["a", " b "], ["", None], ["c"]]) == (("a", "b"), ("c", ""))
+    message = rows_message([None, "bad <b>"])
+    assert "Row 2: bad &lt;b&gt;" in message
+    assert "Row 1" not in message
