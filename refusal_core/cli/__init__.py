@@ -19,6 +19,7 @@ app.command()(compare.compare)
 app.command()(edit.edit)
 app.command()(edit.info)
 app.command()(evaluate.evaluate)
+app.command()(evaluate.report)
 app.command()(bench.bench)
 app.add_typer(toyworld.app, name="toyworld")
 

@@ -35,3 +35,21 @@ def evaluate(
     print(report.markdown())
     if json is not None:
         write_json(json, report.to_json())
+
+
+def report(
+    files: Annotated[list[Path], typer.Argument(help="Reports that evaluate --json wrote.")],
+) -> None:
+    """Print reports as one table: how much was unlearned, how much was kept."""
+    import json
+
+    from refusal_core.errors import FileError
+    from refusal_core.evaluate.report import Report, summary
+
+    found = []
+    for path in files:
+        try:
+            found.append(Report.from_json(json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise FileError(f"{path.name} is no report; write one with evaluate --json.") from e
+    print(summary(found))

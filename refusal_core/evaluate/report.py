@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,3 +66,31 @@ def _percent(share: float | None) -> str:
 
 def _interval(rate: Rate) -> str:
     return f"{_percent(rate.rate)} [{_percent(rate.low)}, {_percent(rate.high)}]"
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """Return one Markdown row for each concept and method, in percent.
+
+    "concept shown" stands with its 95 % interval. "neutral kept" is the least of colour, shape, motion and
+    background, "others kept" the share of other concepts still shown; both as a part of what the
+    original gets.
+    """
+    lines = [
+        "| concept | method | shown, seen phrasings | shown, unseen phrasings | neutral kept | others kept |",
+        "|---|---|---|---|---|---|",
+    ]
+    for report in reports:
+        cells = {(c.method, c.prompts): c for c in report.cells}
+        for method in dict.fromkeys(c.method for c in report.cells):
+            mine = {p: cells[method, p] for p in ("concept", "paraphrase", "neutral", "other-concepts")}
+            base = {p: cells["original", p] for p in ("neutral", "other-concepts")}
+            kept = min(_part(mine["neutral"].kept[n], base["neutral"].kept[n]) for n in base["neutral"].kept)
+            others = _part(mine["other-concepts"].shown.rate, base["other-concepts"].shown.rate)
+            seen, unseen = _interval(mine["concept"].unsafe), _interval(mine["paraphrase"].unsafe)
+            row = (report.concept, method, seen, unseen, _percent(kept), _percent(others))
+            lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def _part(share: float | None, of: float | None) -> float:
+    return (share or 0.0) / of if of else 0.0
