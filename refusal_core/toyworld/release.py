@@ -38,6 +38,8 @@ def save_model(
     pipeline.save_pretrained(temporary, safe_serialization=True)
     pipeline.vae.float()
     pipeline.transformer.float()
+    for file in temporary.rglob("*.safetensors"):
+        file.chmod(0o644)  # the writer leaves them private
     _replace_folder(temporary, folder)
     return folder
 

@@ -42,7 +42,7 @@ DENOISER = Schedule(steps=3200, muon=2e-3, adam=1.5e-3, warmup=200, ema=0.9995)
 DENOISER_BATCH = 64
 SHIFT = 2.0  # of the scheduler; training draws noise levels the same way
 JUDGE_CLIPS = 6000
-JUDGE = Schedule(steps=2400, muon=1e-3, adam=1e-3)
+JUDGE = Schedule(steps=1500, muon=1e-3, adam=1e-3)
 
 
 def _scenes(count: int, seed: int) -> list[world.Scene]:
