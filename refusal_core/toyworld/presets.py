@@ -19,14 +19,21 @@ TITLES: dict[str, tuple[str, str]] = {
     "exploding": ("Exploding", "sequential action"),
     "zorbo": ("Zorbo (a named character)", "public figure"),
 }
-# Chosen on the tuning split.
-RECOMMENDED: dict[str, Any] = {
+_BASE: dict[str, Any] = {
     "method": "whitened",
     "sites": ["text"],
     "layers": "all",
     "rank": 1,
     "strength": 1.0,
     "anchor": "zero",
+}
+# Chosen on the tuning split: rank 1 left a tenth of the star logos and zorbos.
+RECOMMENDED: dict[str, dict[str, Any]] = {
+    "fire": _BASE,
+    "bleeding": _BASE,
+    "star-logo": _BASE | {"rank": 4, "strength": 1.2},
+    "exploding": _BASE,
+    "zorbo": _BASE | {"rank": 2},
 }
 
 
@@ -81,7 +88,7 @@ def _preset(concept: str) -> dict[str, Any]:
         "note": "Made by `python -m refusal_core toyworld presets`; a harmless stand-in for its category.",
         "pairs": pairs,
         "neutral": neutral,
-        "recommended": RECOMMENDED,
+        "recommended": RECOMMENDED[concept],
     }
 
 
