@@ -9,6 +9,7 @@ import typer
 from refusal_core.cli import bench, compare, edit, evaluate, toyworld
 from refusal_core.errors import RefusalError
 
+INTERRUPTED = 130
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -31,6 +32,7 @@ def main() -> None:
     except RefusalError as e:
         print(f"Error: {e}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("Stopped. Nothing was left half-written.", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as e:
+        if e.code == INTERRUPTED:  # typer has turned Ctrl-C into this code
+            print("Stopped. Nothing was left half-written.", file=sys.stderr)
+        raise

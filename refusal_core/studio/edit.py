@@ -14,7 +14,7 @@ from refusal_core.studio.concept import GLUE
 from refusal_core.studio.frame import card, step_title
 from refusal_core.workbench import Estimate, Workbench
 
-PLOT_COLUMNS = ("layer", "d'")
+PLOT_COLUMNS = ("layer", "separation")
 MAX_RANK = 32
 
 
@@ -51,8 +51,8 @@ def frame_of(found: Estimate | None) -> pd.DataFrame:
     seen = [r for r in (found.rows if found else ()) if r.d_prime is not None]
     one_kind = len({r.kind for r in seen}) < 2
     rows = [(str(r.layer) if one_kind else f"{r.kind} {r.layer}", r.d_prime) for r in seen]
-    table = pd.DataFrame(rows, columns=list(PLOT_COLUMNS)).astype({"d'": float})
-    return table.groupby("layer", as_index=False, sort=False)["d'"].mean()
+    table = pd.DataFrame(rows, columns=list(PLOT_COLUMNS)).astype({"separation": float})
+    return table.groupby("layer", as_index=False, sort=False)["separation"].mean()
 
 
 def rows_of(found: Estimate) -> list[list[Any]]:
@@ -103,7 +103,8 @@ def build(workbench: Workbench) -> EditStep:
         plot = gr.BarPlot(
             frame_of(None),
             x="layer",
-            y="d'",
+            y="separation",
+            y_title="d'",
             x_label_angle=-45,
             label=texts.PLOT,
             caption=texts.PLOT_EMPTY,
