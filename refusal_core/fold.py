@@ -50,6 +50,8 @@ def lora_factors(weight: Tensor, remove: Tensor, detect: Tensor, strength: Tenso
 def shift_bias(weight: Tensor, bias: Tensor, remove: Tensor, strength: Tensor, level: Tensor) -> Tensor:
     """Return b~ = b + W U D level: the bias of the anchored form x~ = x - U D (Q^T x - level).
 
+    Strength zero everywhere returns an exact copy.
+
     Args:
         weight: the original W [O, H].
         bias: b [O].
@@ -57,6 +59,11 @@ def shift_bias(weight: Tensor, bias: Tensor, remove: Tensor, strength: Tensor, l
         strength: lambda [m].
         level: Q^T mu [m], the value each component is moved to.
     """
+    _check_shapes(weight, remove, remove, strength)
+    if bias.shape != weight.shape[:1] or level.shape != strength.shape:
+        raise InputError("An anchored edit needs a bias [O] and a level for each of its m directions.")
+    if not strength.any():
+        return bias.clone()
     dtype, device = _working(weight), weight.device
     moved = remove.to(device, dtype).T @ (strength * level).to(device, dtype)
     return (bias.to(dtype) + weight.to(dtype) @ moved).to(bias.dtype)
@@ -68,7 +75,7 @@ def joint_detector(
     """Return the detector that keeps several concepts apart: Q' = G^-1 Q with G = Q U^T.
 
     Then Q' U^T = I, so each direction is removed once and in any order. Orthogonal projectors of one
-    strength reduce to the projector on the span of all directions.
+    strength reduce to the projector on the span of all directions, those under 2e-5 apart counting as one.
 
     Args:
         remove: U [m, H], the directions of all concepts.
@@ -77,12 +84,12 @@ def joint_detector(
         level: own levels [m], or None.
 
     Returns:
-        Q' [m, H], the joint levels, and cond(G): above its limit the edit must be refused
+        Q' [m, H], the joint levels, and cond(G), balanced: above its limit the edit must be refused
         (``is_separable``), as nearly equal directions blow up.
     """
     q, u = detect.double(), remove.double()
     gram = q @ u.T
-    condition = float(torch.linalg.cond(gram)) if len(gram) > 1 else 1.0
+    condition = float(torch.linalg.cond(_balanced(gram))) if len(gram) > 1 else 1.0
     if _one_projector(q, u, strength):
         inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-10)
     elif condition < 1e12:
@@ -99,6 +106,21 @@ def is_separable(remove: Tensor, detect: Tensor, strength: Tensor, condition: fl
     if _one_projector(q, u, strength):
         return True
     return condition <= (ORTHOGONAL_LIMIT if _is_orthogonal(q, u) else OBLIQUE_LIMIT)
+
+
+def _balanced(gram: Tensor) -> Tensor:
+    """Return the Gram matrix with its directions scaled so that rows and columns weigh the same.
+
+    An edit is the same for (U, Q) and (t U, Q / t), its condition must be too: unscaled, a direction of
+    unit length beside a whitened one in the units of its site looks like one direction. A symmetric
+    matrix, as of concepts that share Sigma, stays as it is.
+    """
+    for _ in range(20):  # two directions are balanced after the first round
+        off = (gram - gram.diagonal().diag()).square()
+        rows, columns = off.sum(1), off.sum(0)
+        scale = torch.where((rows > 0) & (columns > 0), columns / rows, 1.0) ** 0.125
+        gram = scale[:, None] * gram / scale
+    return gram
 
 
 def _is_orthogonal(detect: Tensor, remove: Tensor) -> bool:

@@ -18,8 +18,8 @@ def auc(unsafe: Tensor, safe: Tensor) -> float:
     """
     both = torch.cat([unsafe, safe]).double()
     _, inverse, counts = torch.unique(both, return_inverse=True, return_counts=True)
-    ends = counts.cumsum(0)
-    ranks = (ends - (counts - 1) / 2.0)[inverse]
+    ends = counts.cumsum(0).double()  # ranks of many rows do not fit float32
+    ranks = (ends - (counts - 1).double() / 2)[inverse]
     n, m = len(unsafe), len(safe)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 

@@ -40,12 +40,14 @@ def refusal_vector(unsafe: Tensor, safe: Tensor) -> Tensor:
         r [H].
 
     Raises:
-        InputError: the shapes differ, or a value is not finite.
+        InputError: the shapes differ, there are no rows, or a value is not finite.
     """
     if unsafe.shape != safe.shape or unsafe.ndim != 2:
         raise InputError(
             f"Unsafe {list(unsafe.shape)} and safe {list(safe.shape)} rows must be twins of one shape [n, H]."
         )
+    if len(unsafe) == 0:
+        raise InputError("There are no unsafe and safe rows to compare; capture again.")
     return (precise(unsafe) - precise(safe)).mean(0)
 
 
@@ -194,7 +196,8 @@ def whiten(differences: Tensor, ordinary: Tensor, *, shrinkage: float) -> Whiten
         r, x = r @ basis, x @ basis
     sigma = x.T @ x / (len(x) - 1)
     total = float(sigma.trace())
-    if total == 0.0:
+    rounding = 4 * torch.finfo(x.dtype).eps  # of a mean: rows all alike leave a little of it behind
+    if total <= rounding**2 * float(mean @ mean):
         raise RankError("The ordinary samples do not vary at this site; use rv here.")
     sigma.diagonal().add_(shrinkage * total / width)
     lower = torch.linalg.cholesky(sigma)

@@ -1,0 +1,106 @@
+"""How well scores separate, against counting every comparison by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from refusal_core.separation import auc, d_prime, mean_by_group
+
+few_values = st.lists(st.integers(-3, 3), min_size=1, max_size=12)  # few values: many ties
+cheap = settings(derandomize=True, max_examples=80, deadline=None)
+
+
+def scores(values: list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def brute(unsafe: list[int], safe: list[int], tie: float = 0.5) -> float:
+    """Every comparison, O(n m)."""
+    wins = sum(1.0 if u > s else tie if u == s else 0.0 for u in unsafe for s in safe)
+    return wins / (len(unsafe) * len(safe))
+
+
+@cheap
+@given(few_values, few_values)
+def test_auc_counts_every_comparison_and_ties_half(unsafe: list[int], safe: list[int]) -> None:
+    found = auc(scores(unsafe), scores(safe))
+    assert found == pytest.approx(brute(unsafe, safe), abs=1e-15)
+    if set(unsafe) & set(safe):
+        assert found != pytest.approx(brute(unsafe, safe, tie=0.0), abs=1e-9)
+
+
+def test_auc_has_its_three_landmarks() -> None:
+    low, high = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    assert (auc(high, low), auc(low, high), auc(low, low)) == (1.0, 0.0, 0.5)
+    assert auc(torch.ones(3), torch.ones(5)) == 0.5
+    assert auc(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 3.0])) == 0.5
+    assert auc(torch.tensor([1.0, 4.0]), torch.tensor([2.0])) == 0.5
+    assert auc(torch.tensor([3.0, 4.0]), torch.tensor([2.0, 3.5])) == 0.75
+
+
+@pytest.mark.parametrize(("n", "m"), [(100_000, 10), (10, 100_000), (46_800, 46_800)])
+def test_the_landmarks_are_exact_for_many_rows(n: int, m: int) -> None:
+    """Sums of ranks pass 2^24, where float32 stops counting."""
+    low, high = torch.arange(n).float(), n + torch.arange(m).float()
+    assert (auc(high, low), auc(low, high)) == (1.0, 0.0)
+    assert auc(torch.zeros(n), torch.zeros(m)) == 0.5
+
+
+@cheap
+@given(few_values, few_values)
+def test_auc_knows_only_the_order_of_the_scores(unsafe: list[int], safe: list[int]) -> None:
+    u, s = scores(unsafe), scores(safe)
+    assert auc(u.exp() * 7 - 3, s.exp() * 7 - 3) == auc(u, s)
+    assert auc(u.flip(0), s.flip(0)) == auc(u, s)
+    assert auc(u, s) + auc(s, u) == pytest.approx(1.0, abs=1e-15)
+    assert auc(-u, -s) == pytest.approx(1.0 - auc(u, s), abs=1e-15)
+
+
+def test_auc_saturates_where_d_prime_goes_on() -> None:
+    safe = torch.tensor([0.0, 1.0])
+    near, far = safe + 2, safe + 20
+    assert auc(near, safe) == auc(far, safe) == 1.0
+    assert d_prime(far, safe) == pytest.approx(10 * d_prime(near, safe))
+
+
+def test_d_prime_is_the_distance_in_spreads() -> None:
+    a, b = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0])
+    assert d_prime(a, b) == pytest.approx(1 / math.sqrt(2))
+    assert d_prime(b, a) == pytest.approx(-1 / math.sqrt(2))
+    assert d_prime(5 * a - 7, 5 * b - 7) == pytest.approx(d_prime(a, b))
+    assert d_prime(a, 2 * b) != pytest.approx(d_prime(a, b))
+    unequal = torch.tensor([0.0, 6.0])  # variances 2 and 18, their mean 10
+    assert d_prime(a, unequal) == pytest.approx(-1 / math.sqrt(10))
+
+
+def test_d_prime_is_bounded_where_nothing_varies() -> None:
+    a = torch.tensor([1.0, 3.0])
+    assert d_prime(a, a) == 0.0
+    assert d_prime(torch.ones(3), torch.ones(3)) == 0.0
+    assert d_prime(torch.ones(3), torch.zeros(3)) == 1000.0
+    assert d_prime(torch.zeros(3), torch.ones(3)) == -1000.0
+
+
+def test_scores_are_averaged_by_group() -> None:
+    found = mean_by_group(torch.tensor([1.0, 10.0, 3.0, 5.0]), torch.tensor([4, 9, 4, 4]))
+    assert found.tolist() == [3.0, 10.0]
+    assert found.dtype == torch.float32
+    assert mean_by_group(torch.tensor([1.0, 2.0]), torch.tensor([1, 0])).tolist() == [2.0, 1.0]
+
+
+@cheap
+@given(few_values, st.integers(0, 1000))
+def test_the_group_means_weighed_by_their_sizes_give_the_mean(values: list[int], seed: int) -> None:
+    group = torch.randint(0, 4, (len(values),), generator=torch.Generator().manual_seed(seed))
+    means = mean_by_group(scores(values), group)
+    by_hand = [
+        sum(v for v, g in zip(values, group.tolist(), strict=True) if g == name) / group.tolist().count(name)
+        for name in sorted(set(group.tolist()))
+    ]
+    assert means.tolist() == pytest.approx(by_hand, abs=1e-12)
