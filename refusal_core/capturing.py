@@ -1,8 +1,9 @@
 """Capture: read what enters each site while the model sees unsafe, safe and neutral prompts.
 
-There is no denoising loop here: the real pipeline runs, and hooks listen. With shared latents the
-calls that the safe prompt makes are recorded and replayed with the unsafe prompt's text, so that
-both see the same noisy video and differ by the condition alone.
+There is no denoising loop here: the real pipeline runs, and its calls of the denoiser are recorded.
+Some of them are then repeated with hooks that listen, up to the deepest site. With shared latents the
+unsafe prompt's text takes the place of the safe prompt's in these calls, so that both see the same
+noisy video and differ by the condition alone.
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from refusal_core.activations import Activations, Samples
 from refusal_core.concepts import Concept
 from refusal_core.errors import InputError
-from refusal_core.hooks import StopForward, tap, watch_calls
+from refusal_core.hooks import StopForward, tap
+from refusal_core.models.calling import Request, call_pipeline
+from refusal_core.models.layouts import call_shape, text_rows, video_rows
 from refusal_core.models.load import Model
 from refusal_core.models.prompts import check_prompts
 from refusal_core.models.sites import Site, select
 from refusal_core.progress import Progress, part, silent
-from refusal_core.settings import CaptureSettings, Pool
+from refusal_core.settings import CaptureSettings, Pool, SamplingSettings
 
-TEXT_KINDS = ("text-entry", "text")
 SMALL_BATCH, LARGE_BATCH = 32, 1
 
 
@@ -53,12 +56,13 @@ def capture(
     """
     settings = settings or CaptureSettings()
     sites = select(model.sites, settings.kinds, settings.layers)
-    text = [s for s in sites if s.kind in TEXT_KINDS]
-    video = [s for s in sites if s.kind not in TEXT_KINDS]
+    text = [s for s in sites if model.layouts[s.name] == "text"]
+    video = [s for s in sites if model.layouts[s.name] != "text"]
     prompts = _Prompts(
         check_prompts(model, (p.unsafe for p in concept.pairs)),
         check_prompts(model, (p.safe for p in concept.pairs)),
         check_prompts(model, concept.neutral) if concept.neutral else [],
+        [(p.unsafe_image, p.safe_image) for p in concept.pairs],
     )
     middle = 0.3 if video else 1.0
     found: dict[Site, Samples] = {}
@@ -78,28 +82,70 @@ class _Prompts:
     unsafe: list[str]
     safe: list[str]
     neutral: list[str]
+    images: list[tuple[Path | None, Path | None]]  # of each pair, unsafe and safe
 
 
-def _run(model: Model, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> None:
-    """Run the real pipeline without guidance: every row of every pass is then conditional."""
-    d = model.defaults
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    model.pipeline(
-        prompt=list(prompts),
-        height=d.height,
-        width=d.width,
-        num_frames=d.frames,
-        num_inference_steps=steps,
-        guidance_scale=1.0,
-        generator=generators,
-        output_type="latent",
-        max_sequence_length=d.text_length,
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """One forward of a denoiser, as the pipeline made it."""
+
+    denoiser: nn.Module
+    arguments: dict[str, Any]
+
+
+def _record(
+    model: Model, prompts: Sequence[str], seeds: Sequence[int], steps: int, limit: int, image: Path | None
+) -> list[_Call]:
+    """Run the real pipeline without guidance and return the denoiser calls it makes, ``limit`` at most."""
+    calls: list[_Call] = []
+
+    def before(denoiser: nn.Module, arguments: dict[str, Any]) -> None:
+        calls.append(_Call(denoiser, arguments))
+        if len(calls) == limit:
+            raise StopForward
+
+    settings = SamplingSettings(steps=steps)
+    try:
+        call_pipeline(model, Request(prompts, seeds, settings, False, "latent", image), before)
+    except StopForward:
+        pass
+    return calls
+
+
+def _listen(call: _Call, model: Model, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """Repeat a call and return what enters the sites of its denoiser; stop after the deepest one."""
+    of = dict(zip((id(d) for d in model.denoisers), model.denoiser_names, strict=True))[id(call.denoiser)]
+    mine = {s.name: s for s in sites if s.name.startswith(f"{of}.")}
+    seen: dict[Site, Tensor] = {}
+
+    def read(name: str, x: Tensor) -> None:
+        seen[mine[name]] = x  # the tensor itself: identity tells which sites share their input
+        if len(seen) == len(mine):
+            raise StopForward
+
+    if mine:
+        with tap({name: model.layers[name] for name in mine}, read):
+            try:
+                call.denoiser(**call.arguments)
+            except StopForward:
+                pass
+    return seen
 
 
 def _batches(model: Model, count: int) -> list[range]:
-    size = SMALL_BATCH if model.is_small else LARGE_BATCH
+    size = SMALL_BATCH if model.is_small and not model.takes_image else LARGE_BATCH
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _valid_rows(model: Model, call: _Call, shape: tuple[int, int], tokens: Sequence[list[int]]) -> Tensor:
+    """Return [B, T] bool: the text rows that are no padding."""
+    mask = call.arguments.get("encoder_attention_mask")
+    if torch.is_tensor(mask) and tuple(mask.shape) == shape:
+        return mask.bool().cpu()
+    if model.family.templated:
+        return torch.ones(shape, dtype=torch.bool)
+    lengths = torch.tensor([len(t) for t in tokens])
+    return torch.arange(shape[1])[None] < lengths[:, None]
 
 
 # --- text side: one forward of the text encoder suffices, as its output sees no timestep ------------
@@ -135,37 +181,35 @@ def _text_samples(
 
 
 def _text_rows(model: Model, prompts: Sequence[str], sites: Sequence[Site], progress: Progress) -> _TextRows:
-    layers = {s.name: model.layers[s.name] for s in sites}
-    by_name = {s.name: s for s in sites}
     found = _TextRows([], {}, {})
     for batch in _batches(model, len(prompts)):
         chunk = [prompts[i] for i in batch]
         tokens = [list(t) for t in model.pipeline.tokenizer(chunk).input_ids]
-        seen: dict[str, Tensor] = {}
-
-        def read(name: str, x: Tensor, seen: dict[str, Tensor] = seen) -> None:
-            seen[name] = x  # the tensor itself: identity tells which sites share their input
-            if len(seen) == len(layers):
-                raise StopForward
-
-        with tap(layers, read):
-            try:
-                _run(model, chunk, [0] * len(chunk), steps=1)
-            except StopForward:
-                pass
-        first_of: dict[int, Site] = {}
-        for name, x in seen.items():
-            site = by_name[name]
-            first = first_of.setdefault(id(x), site)
-            found.shares.setdefault(site, first)
-            if first is site:
-                pieces = x.float().cpu()
-                found.rows.setdefault(site, []).extend(
-                    pieces[i, : len(t)].clone() for i, t in enumerate(tokens)
-                )
-        found.tokens.extend(tokens)
-        progress((batch.stop) / len(prompts), f"Reading text activations, {batch.stop} of {len(prompts)}")
+        call = _record(model, chunk, [0] * len(chunk), 1, 1, None)[0]
+        for denoiser in model.denoisers:  # a second expert has a text entry of its own
+            seen = _listen(_Call(denoiser, call.arguments), model, sites)
+            _keep_text(model, call, seen, tokens, found)
+        found.tokens.extend([0] for _ in tokens) if model.family.templated else found.tokens.extend(tokens)
+        progress(batch.stop / len(prompts), f"Reading text activations, {batch.stop} of {len(prompts)}")
     return found
+
+
+def _keep_text(
+    model: Model, call: _Call, seen: dict[Site, Tensor], tokens: list[list[int]], found: _TextRows
+) -> None:
+    """Add the text rows of one batch: one a token, or their mean where a template hides the tokens."""
+    first_of: dict[int, Site] = {}
+    for site, x in seen.items():
+        first = first_of.setdefault(id(x), site)
+        found.shares.setdefault(site, first)
+        if first is not site:
+            continue
+        rows = text_rows(x, len(tokens)).float().cpu()
+        valid = _valid_rows(model, call, (rows.shape[0], rows.shape[1]), tokens)
+        kept = [rows[i, valid[i]].clone() for i in range(len(tokens))]
+        if model.family.templated:
+            kept = [r.mean(0, keepdim=True) for r in kept]
+        found.rows.setdefault(site, []).extend(kept)
 
 
 def _twin_rows(
@@ -190,82 +234,49 @@ def _twin_rows(
 # --- video side ------------------------------------------------------------------------------------
 
 
-class _Reader:
-    """Pools what enters the sites at the chosen denoising steps."""
-
-    def __init__(self, model: Model, sites: Sequence[Site], pool: Pool, steps: Sequence[int]) -> None:
-        self.layers = {s.name: model.layers[s.name] for s in sites}
-        self.rows: dict[str, list[Tensor]] = {s.name: [] for s in sites}  # [B, rows a step, H] a step
-        self.calls: list[dict[str, Any]] = []  # the denoiser's arguments at the chosen steps
-        self._pool, self._steps, self._step = pool, set(steps), -1
-        self._last = max(steps)
-        self._frames, self._patch = 1, model.denoisers[0].config.patch_size[0]
-        self._active, self._missing = False, 0
-
-    def before_call(self, kwargs: dict[str, Any]) -> None:
-        """Note a denoiser call and whether it is one of the chosen steps."""
-        self._step += 1
-        self._active = self._step in self._steps
-        self._missing = len(self.layers)
-        self._frames = kwargs["hidden_states"].shape[2] // self._patch
-        if self._active:
-            self.calls.append(kwargs)
-
-    def read(self, name: str, x: Tensor) -> None:
-        """Keep the pooled input of a site; stop the pass after the last one that is wanted."""
-        if not self._active:
-            return
-        rows = x.detach().float()
-        if self._pool != "token":
-            rows = rows.unflatten(1, (self._frames, -1)).mean(2)
-        if self._pool in ("timestep", "pair"):
-            rows = rows.mean(1, keepdim=True)
-        self.rows[name].append(rows.cpu())
-        self._missing -= 1
-        if self._missing == 0 and self._step == self._last:
-            raise StopForward
-
-    def pooled(self, name: str) -> Tensor:
-        """Return [B, rows, H]: steps after one another, or their mean for the pool ``pair``."""
-        steps = torch.stack(self.rows[name], dim=1)
-        return steps.mean(1) if self._pool == "pair" else steps.flatten(1, 2)
-
-
 def _video_samples(
     model: Model, prompts: _Prompts, sites: Sequence[Site], settings: CaptureSettings, progress: Progress
 ) -> dict[Site, Samples]:
     total = len(prompts.unsafe) + len(prompts.safe) + len(prompts.neutral)
-    rows: dict[str, dict[str, list[Tensor]]] = {s.name: {"u": [], "s": [], "e": []} for s in sites}
+    rows: dict[str, dict[Site, list[Tensor]]] = {"unsafe": {}, "safe": {}, "neutral": {}}
     done = 0
 
-    def keep(side: str, reader: _Reader, count: int) -> None:
+    def keep(side: str, calls: Sequence[_Call], texts: Sequence[str]) -> None:
         nonlocal done
-        for name in reader.layers:
-            rows[name][side].append(reader.pooled(name))
-        done += count
+        for site, read in _pooled(model, calls, sites, settings, texts).items():
+            rows[side].setdefault(site, []).append(read)
+        done += len(texts)
         progress(done / total, f"Reading video activations, {done} of {total} prompts")
 
     for batch in _batches(model, len(prompts.safe)):
         seeds = [settings.seed + i for i in batch]
-        safe = _watch(model, [prompts.safe[i] for i in batch], seeds, sites, settings)
-        keep("s", safe, len(batch))
-        unsafe_prompts = [prompts.unsafe[i] for i in batch]
-        if settings.trajectory == "own":
-            unsafe = _watch(model, unsafe_prompts, seeds, sites, settings)
+        unsafe, safe = [prompts.unsafe[i] for i in batch], [prompts.safe[i] for i in batch]
+        unsafe_image, safe_image = prompts.images[batch.start]  # one prompt a batch where there are images
+        calls = _chosen_calls(model, safe, seeds, settings, safe_image)
+        keep("safe", calls, safe)
+        # Another image is another video: there is no x_t that both share.
+        if settings.trajectory == "own" or unsafe_image != safe_image:
+            keep("unsafe", _chosen_calls(model, unsafe, seeds, settings, unsafe_image), unsafe)
         else:
-            unsafe = _replay(model, safe.calls, unsafe_prompts, sites, settings)
-        keep("u", unsafe, len(batch))
+            text = _text_arguments(model, unsafe, unsafe_image)
+            keep("unsafe", [_Call(c.denoiser, c.arguments | text) for c in calls], unsafe)
     for batch in _batches(model, len(prompts.neutral)):
         seeds = [settings.seed + 1000 + i for i in batch]
-        keep("e", _watch(model, [prompts.neutral[i] for i in batch], seeds, sites, settings), len(batch))
-    return {s: _join(rows[s.name], s.inputs) for s in sites}
+        neutral = [prompts.neutral[i] for i in batch]
+        keep("neutral", _chosen_calls(model, neutral, seeds, settings, None), neutral)
+    return {s: _join(rows, s) for s in sites}
 
 
-def _join(rows: Mapping[str, list[Tensor]], width: int) -> Samples:
-    unsafe, safe = torch.cat(rows["u"]), torch.cat(rows["s"])
-    neutral = torch.cat(rows["e"]).flatten(0, 1) if rows["e"] else torch.empty(0, width)
-    pair_of_row = torch.arange(len(unsafe)).repeat_interleave(unsafe.shape[1])
-    return Samples(unsafe.flatten(0, 1), safe.flatten(0, 1), neutral, pair_of_row, by_token=False)
+def _join(rows: Mapping[str, Mapping[Site, list[Tensor]]], site: Site) -> Samples:
+    unsafe, safe = torch.cat(rows["unsafe"][site]), torch.cat(rows["safe"][site])
+    neutral = rows["neutral"].get(site)
+    return Samples(
+        unsafe.flatten(0, 1),
+        safe.flatten(0, 1),
+        torch.cat(neutral).flatten(0, 1) if neutral else torch.empty(0, site.inputs),
+        torch.arange(len(unsafe)).repeat_interleave(unsafe.shape[1]),
+        by_token=False,
+    )
 
 
 def chosen_steps(count: int, total: int) -> list[int]:
@@ -275,49 +286,62 @@ def chosen_steps(count: int, total: int) -> list[int]:
     return sorted({round((i + 0.5) * total / count - 0.5) for i in range(count)})
 
 
-def _watch(
-    model: Model, prompts: list[str], seeds: list[int], sites: Sequence[Site], settings: CaptureSettings
-) -> _Reader:
-    """Run the pipeline on the prompts and read the sites on the way."""
-    reader = _Reader(model, sites, settings.pool, chosen_steps(settings.timesteps, model.defaults.steps))
-    with watch_calls(model.denoisers, reader.before_call), tap(reader.layers, reader.read):
-        try:
-            _run(model, prompts, seeds, model.defaults.steps)
-        except StopForward:
-            model.pipeline.maybe_free_model_hooks()
-    return reader
+def _chosen_calls(
+    model: Model, prompts: list[str], seeds: list[int], settings: CaptureSettings, image: Path | None
+) -> list[_Call]:
+    """Return the denoiser calls at the chosen steps; of two experts, each its own."""
+    steps = model.defaults.steps
+    chosen = chosen_steps(settings.timesteps, steps)
+    if len(model.denoisers) == 1:
+        calls = _record(model, prompts, seeds, steps, chosen[-1] + 1, image)
+        return [calls[i] for i in chosen]
+    calls = _record(model, prompts, seeds, steps, 0, image)
+    found = []
+    for denoiser in model.denoisers:
+        mine = [c for c in calls if c.denoiser is denoiser]
+        if not mine:
+            raise InputError(f"One of the model's experts takes no step out of {steps}; ask for more steps.")
+        found += [mine[i] for i in chosen_steps(min(settings.timesteps, len(mine)), len(mine))]
+    return found
 
 
-def _replay(
+def _pooled(
     model: Model,
-    calls: Sequence[dict[str, Any]],
-    prompts: list[str],
+    calls: Sequence[_Call],
     sites: Sequence[Site],
     settings: CaptureSettings,
-) -> _Reader:
-    """Repeat recorded denoiser calls with the text of other prompts."""
-    text = _text_arguments(model, prompts)
-    reader = _Reader(model, sites, settings.pool, range(len(calls)))
-    with watch_calls(model.denoisers, reader.before_call), tap(reader.layers, reader.read):
-        for call in calls:
-            try:
-                model.denoisers[0](**(call | text))
-            except StopForward:
-                break
-    return reader
-
-
-def _text_arguments(model: Model, prompts: list[str]) -> dict[str, Any]:
-    """Return what the pipeline hands to its denoiser for these prompts, without running it."""
-    found: dict[str, Any] = {}
-
-    def stop(kwargs: dict[str, Any]) -> None:
-        found.update({name: kwargs[name] for name in model.family.text_arguments})
-        raise StopForward
-
-    with watch_calls(model.denoisers, stop):
-        try:
-            _run(model, prompts, [0] * len(prompts), steps=1)
-        except StopForward:
-            model.pipeline.maybe_free_model_hooks()
+    prompts: Sequence[str],
+) -> dict[Site, Tensor]:
+    """Return [B, rows, H] of each site: steps after one another, or their mean for the pool ``pair``."""
+    tokens = [list(t) for t in model.pipeline.tokenizer(list(prompts)).input_ids]
+    steps: dict[Site, list[Tensor]] = {}
+    for call in calls:
+        for site, x in _listen(call, model, sites).items():
+            steps.setdefault(site, []).append(_pool(model, call, site, x, tokens, settings.pool))
+    found = {}
+    for site, pieces in steps.items():
+        found[site] = torch.stack(pieces).mean(0) if settings.pool == "pair" else torch.cat(pieces, 1)
     return found
+
+
+def _pool(
+    model: Model, call: _Call, site: Site, x: Tensor, tokens: Sequence[list[int]], pool: Pool
+) -> Tensor:
+    """Return [B, rows, H] of one step: one row a frame, a step or a token; text rows as their mean."""
+    layout = model.layouts[site.name]
+    x = x.detach().float()
+    if layout == "text-stream":
+        valid = _valid_rows(model, call, (x.shape[0], x.shape[1]), tokens).to(x)[..., None]
+        return ((x * valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)).cpu()
+    shape = call_shape(model.family, call.denoiser, call.arguments, len(tokens))
+    rows = video_rows(x, layout, shape)  # [B, F, S, H]
+    if pool == "token":
+        return rows.flatten(1, 2).cpu()
+    rows = rows.mean(2)
+    return (rows if pool == "frame" else rows.mean(1, keepdim=True)).cpu()
+
+
+def _text_arguments(model: Model, prompts: list[str], image: Path | None) -> dict[str, Any]:
+    """Return what the pipeline hands to its denoiser for the text of these prompts."""
+    arguments = _record(model, prompts, [0] * len(prompts), 1, 1, image)[0].arguments
+    return {name: arguments[name] for name in model.family.text_arguments if name in arguments}

@@ -44,11 +44,14 @@ class PromptPair:
 
     unsafe: str
     safe: str
+    unsafe_image: Path | None = None  # where a video starts from one; None: plain grey
+    safe_image: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unsafe", clean_prompt(self.unsafe, "The unsafe prompt"))
         object.__setattr__(self, "safe", clean_prompt(self.safe, "The safe prompt"))
-        if self.unsafe.casefold() == self.safe.casefold():
+        same_images = self.unsafe_image == self.safe_image
+        if self.unsafe.casefold() == self.safe.casefold() and same_images:
             raise InputError(f"Unsafe and safe prompt are the same ('{self.safe}'); they must differ.")
 
 
@@ -94,6 +97,8 @@ class Preset:
 
 _Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+# A bare file name beside the file that names it: no path leads anywhere else.
+_Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.(png|jpg|jpeg|webp)$")]
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -101,12 +106,14 @@ class _PairFile(BaseModel):
     model_config = _STRICT
     unsafe: _Text
     safe: _Text
+    unsafe_image: _Image | None = None
+    safe_image: _Image | None = None
 
 
 class _RecommendedFile(BaseModel):
     model_config = _STRICT
     method: Method = "whitened"
-    sites: Annotated[list[SiteKind], Field(min_length=1, max_length=6)] = ["text"]
+    sites: Annotated[list[SiteKind], Field(min_length=1, max_length=7)] = ["text"]
     layers: Annotated[str, Field(max_length=60)] = "all"
     rank: Annotated[int, Field(ge=1, le=128)] = 1
     strength: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 1.0
@@ -172,13 +179,14 @@ def _load_neutral(name: str) -> tuple[str, ...]:
         raise FileError(_sentence(e, path.name)) from e
 
 
-def _pairs(found: list[_PairFile], name: str) -> tuple[PromptPair, ...]:
+def _pairs(found: list[_PairFile], path: Path) -> tuple[PromptPair, ...]:
     pairs = []
     for row, pair in enumerate(found, start=1):
+        images = [path.parent / name if name else None for name in (pair.unsafe_image, pair.safe_image)]
         try:
-            pairs.append(PromptPair(pair.unsafe, pair.safe))
+            pairs.append(PromptPair(pair.unsafe, pair.safe, *images))
         except InputError as e:
-            raise InputError(f"{name}, pair {row}: {e}") from e
+            raise InputError(f"{path.name}, pair {row}: {e}") from e
     return tuple(pairs)
 
 
@@ -206,7 +214,7 @@ def load_preset(source: str | Path) -> Preset:
         category=found.category,
         model=found.model,
         prompt=found.prompt,
-        concept=Concept(found.name, _pairs(found.pairs, path.name), neutral, found.note),
+        concept=Concept(found.name, _pairs(found.pairs, path), neutral, found.note),
         recommended=Recommended(**chosen),
     )
 
@@ -219,7 +227,7 @@ def load_concept(source: str | Path) -> Concept:
 def load_pairs(path: Path) -> tuple[PromptPair, ...]:
     """Read pairs from JSON: ``{"pairs": [{"unsafe": "...", "safe": "..."}, ...]}``."""
     try:
-        return _pairs(_PairsFile.model_validate(_read_json(path)).pairs, path.name)
+        return _pairs(_PairsFile.model_validate(_read_json(path)).pairs, path)
     except ValidationError as e:
         raise FileError(_sentence(e, path.name)) from e
 

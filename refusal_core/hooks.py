@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,11 +26,14 @@ def tap(layers: Mapping[str, nn.Module], read: Callable[[str, Tensor], None]) ->
 
 
 @contextmanager
-def watch_calls(modules: tuple[nn.Module, ...], before: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """Call ``before(kwargs)`` at the start of each forward of the modules."""
+def watch_calls(
+    modules: tuple[nn.Module, ...], before: Callable[[nn.Module, dict[str, Any]], None]
+) -> Iterator[None]:
+    """Call ``before(module, arguments)`` at the start of each forward, all arguments by their names."""
 
-    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        before(kwargs | {f"argument {i}": value for i, value in enumerate(args)})
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        plain = getattr(module, "_orig_mod", module)  # torch.compile hides the signature
+        before(plain, dict(inspect.signature(plain.forward).bind(*args, **kwargs).arguments))
 
     with _hooks([m.register_forward_pre_hook(hook, with_kwargs=True) for m in modules]):
         yield

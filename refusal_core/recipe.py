@@ -100,6 +100,7 @@ def describe(
     model: Model, recipe: Recipe, made: Edit, prompt: str, sampling: SamplingSettings
 ) -> dict[str, object]:
     """Return all that is needed to make a video again, as plain data for JSON."""
+    image = sampling.image.name if sampling.image else None
     return {
         "format": "refusal-studio recipe",
         "version": 1,
@@ -112,6 +113,6 @@ def describe(
         "edit": asdict(recipe.edit),
         "sites": [site.name for site in made.sites],
         "prompt": prompt,
-        "sampling": asdict(sampling) | {"defaults": asdict(model.defaults)},
+        "sampling": asdict(sampling) | {"image": image, "defaults": asdict(model.defaults)},
         "versions": made.origins[0].versions,
     }

@@ -11,6 +11,7 @@ import torch
 from refusal_core.apply import applied
 from refusal_core.edit import Edit
 from refusal_core.errors import InputError, MemoryLimitError, ModelError
+from refusal_core.models.calling import Request, call_pipeline
 from refusal_core.models.load import Model
 from refusal_core.models.prompts import check_prompts
 from refusal_core.progress import Progress, part, silent
@@ -55,61 +56,49 @@ def generate_batch(
         model: a loaded model.
         prompts: one a video.
         seeds: one a video; noise is drawn on the CPU, so that a seed means the same everywhere.
-        settings: steps, guidance, size; its seed is not used here.
+        settings: steps, guidance, size, image; its seed is not used here.
         progress: told after each denoising step; may raise ``Cancelled``.
 
     Raises:
         InputError: a prompt is empty or too long, or the size does not suit the model.
+        FileError: the image cannot be read.
         MemoryLimitError: the device has too little memory.
         ModelError: the model gave NaN.
     """
     settings = settings or SamplingSettings()
     cleaned = check_prompts(model, prompts)
+    if settings.negative_prompt is not None:
+        check_prompts(model, [settings.negative_prompt])
     if len(seeds) != len(cleaned):
         raise InputError(f"{len(cleaned)} prompts need {len(cleaned)} seeds, not {len(seeds)}.")
-    arguments = _arguments(model, settings, len(cleaned))
-    steps = arguments["num_inference_steps"]
-
-    def after_step(_pipeline: Any, step: int, _time: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
-        progress((step + 1) / (steps + 1), f"Denoising, step {step + 1} of {steps}")
-        return {}
-
+    if model.takes_image and len(cleaned) > 1:  # pipelines repeat one image over the batch
+        return [
+            generate_batch(model, [prompt], [seed], settings, progress=part(progress, i / len(cleaned), 1))[0]
+            for i, (prompt, seed) in enumerate(zip(cleaned, seeds, strict=True))
+        ]
+    request = Request(cleaned, seeds, settings, image=settings.image)
     try:
         with torch.inference_mode():
-            result = model.pipeline(
-                prompt=cleaned,
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-                callback_on_step_end=after_step,
-                output_type="np",
-                **arguments,
-            )
+            result = call_pipeline(model, request, _Steps(model, settings, progress))
     except torch.OutOfMemoryError as e:
         raise MemoryLimitError("Out of memory; ask for fewer frames or a smaller size.") from e
-    finally:
-        model.pipeline.maybe_free_model_hooks()
-    if not np.isfinite(result.frames).all():
+    frames = np.asarray(result.frames)
+    if not np.isfinite(frames).all():
         raise ModelError("The model gave NaN; load it in float32, or lower the strength.")
-    frames = np.rint(np.clip(result.frames, 0, 1) * 255).astype(np.uint8)
     progress(1.0, "Video is ready")
-    return [Video(clip, model.defaults.fps) for clip in frames]
+    return [Video(clip, model.defaults.fps) for clip in np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)]
 
 
-def _arguments(model: Model, settings: SamplingSettings, count: int) -> dict[str, Any]:
-    d = model.defaults
+class _Steps:
+    """Tells progress at each denoiser call: every pipeline has those, whatever callbacks it knows."""
 
-    def choose(value: float | None, default: float) -> Any:
-        return default if value is None else value
+    def __init__(self, model: Model, settings: SamplingSettings, progress: Progress) -> None:
+        self._total = settings.steps or model.defaults.steps
+        self._progress, self._time, self._step = progress, None, 0
 
-    height, width = choose(settings.height, d.height), choose(settings.width, d.width)
-    if height % 16 or width % 16:
-        raise InputError(f"Height and width are {height} and {width}; both must be multiples of 16.")
-    negative = settings.negative_prompt
-    return {
-        "num_inference_steps": choose(settings.steps, d.steps),
-        "guidance_scale": choose(settings.guidance_scale, d.guidance_scale),
-        "num_frames": choose(settings.frames, d.frames),
-        "height": height,
-        "width": width,
-        "max_sequence_length": d.text_length,
-        "negative_prompt": None if negative is None else check_prompts(model, [negative]) * count,
-    }
+    def __call__(self, _denoiser: torch.nn.Module, arguments: dict[str, Any]) -> None:
+        time = float(arguments["timestep"].max()) if torch.is_tensor(arguments["timestep"]) else None
+        if time != self._time or time is None:
+            self._time, self._step = time, min(self._step + 1, self._total)
+        fraction = (self._step - 1) / (self._total + 1)
+        self._progress(fraction, f"Denoising, step {self._step} of {self._total}")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from refusal_core.errors import InputError
 
 SiteKind = Literal[
-    "text-entry", "text", "cross-attention", "feed-forward", "feed-forward-out", "self-attention"
+    "text-entry", "text", "cross-attention", "feed-forward", "feed-forward-out", "self-attention", "temporal"
 ]
 SITE_KINDS: tuple[SiteKind, ...] = (
     "text-entry",
@@ -21,6 +22,7 @@ SITE_KINDS: tuple[SiteKind, ...] = (
     "feed-forward",
     "feed-forward-out",
     "self-attention",
+    "temporal",
 )
 Method = Literal["rv", "pca", "cpca", "whitened"]
 METHODS: tuple[Method, ...] = ("rv", "pca", "cpca", "whitened")
@@ -120,6 +122,7 @@ class SamplingSettings:
     height: int | None = knob(None, "Height in pixels.", 16, 4096)
     width: int | None = knob(None, "Width in pixels.", 16, 4096)
     negative_prompt: str | None = None
+    image: Path | None = None  # where a video starts from one; None: plain grey
 
     def __post_init__(self) -> None:
         _check_ranges(self)

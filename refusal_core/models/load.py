@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from refusal_core.errors import InputError, ModelError
-from refusal_core.models.families import FAMILIES, Defaults, Family
+from refusal_core.models.families import FAMILIES, LEFT_OUT
+from refusal_core.models.family import Defaults, Family, Layout
 from refusal_core.models.sites import Site, list_sites
 from refusal_core.progress import Progress, silent
 
@@ -61,7 +62,9 @@ class Model:
     defaults: Defaults
     sites: tuple[Site, ...]
     layers: Mapping[str, nn.Linear] = field(repr=False)
+    layouts: Mapping[str, Layout] = field(repr=False)  # of what enters each layer
     fingerprint: Fingerprint
+    extras: Mapping[str, Any] = field(default_factory=dict)  # arguments of this pipeline alone
 
     @property
     def denoisers(self) -> tuple[nn.Module, ...]:
@@ -69,9 +72,19 @@ class Model:
         return tuple(m for _, m in _denoisers(self.pipeline, self.family))
 
     @property
+    def denoiser_names(self) -> tuple[str, ...]:
+        """Their attributes in the pipeline."""
+        return tuple(name for name, _ in _denoisers(self.pipeline, self.family))
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether a video starts from an image."""
+        return "ImageToVideo" in self.fingerprint.pipeline
+
+    @property
     def block_count(self) -> int:
-        """Number of blocks."""
-        return 1 + max(site.block for site in self.sites)
+        """Number of blocks that see the text."""
+        return 1 + max(site.block for site in self.sites if site.kind != "temporal")
 
     @property
     def is_small(self) -> bool:
@@ -125,27 +138,56 @@ def load_model(
     return model
 
 
-def wrap_pipeline(pipeline: Any, name: str) -> Model:
+def wrap_pipeline(pipeline: Any, name: str, family: Family | None = None) -> Model:
     """Return the Model of a pipeline that is already loaded.
 
+    Args:
+        pipeline: a diffusers pipeline.
+        name: shown to the user.
+        family: what to take it for; None looks its class up in the table.
+
     Raises:
-        ModelError: no family knows this pipeline class.
+        ModelError: no family knows this pipeline class, or its layers are not as the family says.
     """
-    kind = type(pipeline).__name__
-    family = next((f for f in FAMILIES if kind in f.pipelines), None)
-    if family is None:
-        known = ", ".join(p for f in FAMILIES for p in f.pipelines)
-        raise ModelError(f"{kind} is not supported yet; supported are {known}.")
+    family = family or family_of(type(pipeline).__name__)
     pipeline.set_progress_bar_config(disable=True)
-    found = dict(list_sites(_denoisers(pipeline, family), family))
-    layers = {site.name: layer for site, layer in found.items()}
-    fingerprint = Fingerprint(family.name, kind, _config_hash(pipeline, family), _weights_hash(layers))
-    return Model(name, name, pipeline, family, family.defaults, tuple(found), layers, fingerprint)
+    denoisers = _denoisers(pipeline, family)
+    for attribute, module in denoisers:
+        if any(getattr(m, "fused_projections", False) for m in module.modules()):
+            raise ModelError(
+                f"{attribute} has fused projections, which are copies; call"
+                f" pipeline.{attribute}.unfuse_qkv_projections() first, and fuse again after."
+            )
+    found = list(list_sites(denoisers, family))
+    layers = {site.name: layer for site, layer, _ in found}
+    layouts = {site.name: layout for site, _, layout in found}
+    fingerprint = Fingerprint(
+        family.name, type(pipeline).__name__, _config_hash(pipeline, family), _weights_hash(layers)
+    )
+    sites = tuple(site for site, _, _ in found)
+    return Model(name, name, pipeline, family, family.defaults, sites, layers, layouts, fingerprint)
+
+
+def family_of(kind: str) -> Family:
+    """Return the family of a pipeline class; raises ModelError with what is known."""
+    for family in FAMILIES:
+        if kind in family.pipelines:
+            return family
+    if kind in LEFT_OUT:
+        raise ModelError(f"{kind} is left out: {LEFT_OUT[kind]}")
+    known = ", ".join(p for f in FAMILIES for p in f.pipelines)
+    raise ModelError(f"{kind} is not supported yet; supported are {known}.")
+
+
+def called_denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
+    """Return the denoisers with their attributes, as the pipeline calls them."""
+    found = [(name, getattr(pipeline, name, None)) for name in family.denoisers]
+    return [(name, module) for name, module in found if module is not None]
 
 
 def _denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
-    found = [(name, getattr(pipeline, name, None)) for name in family.denoisers]
-    return [(name, module) for name, module in found if module is not None]
+    # torch.compile wraps a module and puts a prefix before its names; the weights are those below.
+    return [(name, getattr(m, "_orig_mod", m)) for name, m in called_denoisers(pipeline, family)]
 
 
 def _config_hash(pipeline: Any, family: Family) -> str:
@@ -159,6 +201,8 @@ def _config_hash(pipeline: Any, family: Family) -> str:
 def _weights_hash(layers: Mapping[str, nn.Linear]) -> str:
     digest = hashlib.sha256()
     for name, layer in layers.items():
-        first = layer.weight.detach().flatten()[:16].float().cpu()
-        digest.update(f"{name} {tuple(layer.weight.shape)}".encode() + first.numpy().tobytes())
+        shape = (layer.out_features, layer.in_features)
+        digest.update(f"{name} {shape}".encode())
+        if layer.weight.device.type != "meta":
+            digest.update(layer.weight.detach().flatten()[:16].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from refusal_core.errors import ModelError, SiteError
-from refusal_core.models.families import Family
+from refusal_core.models.family import Blocks, Family, Layout
 from refusal_core.settings import SiteKind
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -29,27 +29,62 @@ class Site:
 
 def list_sites(
     denoisers: Sequence[tuple[str, nn.Module]], family: Family
-) -> Iterator[tuple[Site, nn.Linear]]:
-    """Yield every editable site of the denoisers with its layer.
+) -> Iterator[tuple[Site, nn.Linear, Layout]]:
+    """Yield every editable site of the denoisers with its layer and the layout of what enters it.
 
     Raises:
-        ModelError: a layer the family names is missing or is no plain linear layer.
+        ModelError: a layer the family names is missing, or is no plain linear layer.
     """
     for prefix, denoiser in denoisers:
         for path in family.entry:
-            yield _site(denoiser, prefix, path, 0, "text-entry")
-        for index in range(len(denoiser.get_submodule(family.blocks))):
-            for kind, paths in family.sites.items():
-                for path in paths:
-                    yield _site(denoiser, prefix, f"{family.blocks}.{index}.{path}", index, kind)
+            if _find(denoiser, path) is not None:
+                yield (*_site(denoiser, prefix, path, 0, "text-entry"), "text")
+        first = 0  # two lists of one track run one after the other and share a count
+        for blocks in family.blocks:
+            paths = block_paths(denoiser, blocks)
+            start = 0 if "temporal" in blocks.sites else first
+            for index, block in enumerate(paths, start):
+                for kind, relative in blocks.sites.items():
+                    layout = blocks.text if kind == "text" else blocks.layout
+                    for path in relative:
+                        yield (*_site(denoiser, prefix, f"{block}.{path}", index, kind), layout)
+            first = start + len(paths)
+
+
+def block_paths(denoiser: nn.Module, blocks: Blocks) -> list[str]:
+    """Return the paths of the blocks of a denoiser in execution order."""
+    return [path for pattern in blocks.paths for path in _expand(denoiser, pattern)]
+
+
+def _expand(module: nn.Module, pattern: str) -> list[str]:
+    head, star, tail = pattern.partition(".*")
+    found = _find(module, head)
+    if found is None:  # a UNet's outermost blocks have no attention
+        return []
+    if not star:
+        return [head]
+    inner = tail.removeprefix(".")
+    paths = []
+    for index, child in enumerate(found.children()):
+        rest = [f".{path}" for path in _expand(child, inner)] if inner else [""]
+        paths += [f"{head}.{index}{path}" for path in rest]
+    return paths
+
+
+def _find(module: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
 
 
 def _site(denoiser: nn.Module, prefix: str, path: str, block: int, kind: SiteKind) -> tuple[Site, nn.Linear]:
     name = f"{prefix}.{path}"
-    try:
-        layer = denoiser.get_submodule(path)
-    except AttributeError as e:
-        raise ModelError(f"The model has no layer {name}; it is not of the family it claims.") from e
+    layer = _find(denoiser, path)
+    if layer is None:
+        raise ModelError(f"The model has no layer {name}; it is not of the family it claims.")
+    while isinstance(base := getattr(layer, "base_layer", None), nn.Module):
+        layer = base  # wrapped by peft: the edit belongs into the weight below the adapter
     # Quantised layers keep the class name Linear; the type of the weight tells them apart.
     if (
         type(layer) is not nn.Linear
@@ -57,8 +92,8 @@ def _site(denoiser: nn.Module, prefix: str, path: str, block: int, kind: SiteKin
         or layer.weight.dtype not in _FLOATS
     ):
         raise ModelError(
-            f"{name} is a {type(layer).__name__} with a {type(layer.weight).__name__} weight;"
-            " load the model unquantised and without adapters."
+            f"{name} is a {type(layer).__name__} with a {type(layer.weight).__name__} of"
+            f" {layer.weight.dtype}; edit the unquantised model, then quantise the result."
         )
     return Site(name, block, kind, layer.in_features, layer.out_features, layer.bias is not None), layer
 

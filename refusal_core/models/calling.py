@@ -1,0 +1,125 @@
+"""Calling a pipeline: what we ask for, in the words of its own signature. Knows no edits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from refusal_core.errors import InputError
+from refusal_core.hooks import watch_calls
+from refusal_core.images import load_image, neutral_image
+from refusal_core.models.load import Model, called_denoisers
+from refusal_core.settings import SamplingSettings
+
+_FRAMES = ("num_frames", "video_length", "frames")  # what pipelines call the number of frames
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a pipeline is to make: one video a prompt, each on the noise of its own seed."""
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    settings: SamplingSettings
+    guided: bool = True  # False: one conditional pass a step, so that every row is the prompt's
+    output: str = "np"
+    image: Path | None = None  # where a video starts from an image; None: plain grey
+
+
+def call_pipeline(model: Model, request: Request, before: Callable[[nn.Module, dict[str, Any]], None]) -> Any:
+    """Run the real pipeline and return its output.
+
+    Noise is drawn on the CPU, so that a seed means the same everywhere.
+
+    Args:
+        model: whose pipeline runs.
+        request: what to make.
+        before: called with the denoiser and its arguments at the start of each of its forwards; every
+            pipeline has those, whatever callbacks it knows. It may raise to stop the run.
+
+    Raises:
+        InputError: the size does not suit the model.
+        FileError: the image cannot be read.
+    """
+    arguments = pipeline_arguments(model, request)
+    try:
+        with (
+            _guider(model, request),
+            _uncompiled(model, request.guided),
+            watch_calls(tuple(m for _, m in called_denoisers(model.pipeline, model.family)), before),
+        ):
+            return model.pipeline(**arguments)
+    finally:
+        model.pipeline.maybe_free_model_hooks()
+
+
+def pipeline_arguments(model: Model, request: Request) -> dict[str, Any]:
+    """Return the call of a request, only with arguments that the pipeline knows."""
+    family, defaults, settings = model.family, model.defaults, request.settings
+    known = inspect.signature(type(model.pipeline).__call__).parameters
+    height, width = settings.height or defaults.height, settings.width or defaults.width
+    multiple = family.size_multiple
+    if height % multiple or width % multiple:
+        raise InputError(f"Height and width are {height} and {width}; both must be multiples of {multiple}.")
+    scale = defaults.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
+    count = len(request.prompts)
+    wanted: dict[str, Any] = {
+        "prompt": list(request.prompts),
+        "height": height,
+        "width": width,
+        "num_inference_steps": settings.steps or defaults.steps,
+        "max_sequence_length": defaults.text_length,
+        "generator": [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds],
+        "output_type": request.output,
+        family.guided_by: scale,
+        **dict.fromkeys(_FRAMES, settings.frames or defaults.frames),
+        **family.arguments,
+    }
+    if settings.negative_prompt is not None:
+        wanted["negative_prompt"] = [settings.negative_prompt] * count
+    if model.takes_image:
+        wanted["image"] = load_image(request.image) if request.image else neutral_image(width, height)
+    if not request.guided:
+        wanted |= family.unguided
+    return {name: value for name, value in wanted.items() if name in known} | dict(model.extras)
+
+
+@contextmanager
+def _guider(model: Model, request: Request) -> Iterator[None]:
+    """Give a pipeline that keeps its guidance in a component the scale of this request."""
+    if model.family.guided_by != "guider":
+        yield
+        return
+    original = model.pipeline.guider
+    asked = request.settings.guidance_scale
+    scale = asked if request.guided else 1.0
+    try:
+        if scale is not None:
+            model.pipeline.guider = original.new(guidance_scale=scale)
+        yield
+    finally:
+        model.pipeline.guider = original
+
+
+@contextmanager
+def _uncompiled(model: Model, compiled: bool) -> Iterator[None]:
+    """Run compiled denoisers as plain modules: hooks added after compilation may be ignored."""
+    originals = {name: getattr(model.pipeline, name, None) for name in model.family.denoisers}
+    wrapped = {name: m for name, m in originals.items() if hasattr(m, "_orig_mod")}
+    if compiled or not wrapped:
+        yield
+        return
+    try:
+        for name, module in wrapped.items():
+            setattr(model.pipeline, name, module._orig_mod)
+        yield
+    finally:
+        for name, module in wrapped.items():
+            setattr(model.pipeline, name, module)

@@ -1,0 +1,147 @@
+"""Transformers in which text and video attend to each other as one sequence."""
+
+from __future__ import annotations
+
+from refusal_core.models.family import (
+    APACHE,
+    CARD,
+    Blocks,
+    Defaults,
+    Family,
+    joint_attention_sites,
+    published,
+)
+
+_MASKED = ("encoder_hidden_states", "encoder_attention_mask")
+
+JOINT_ATTENTION: tuple[Family, ...] = (
+    Family(
+        name="hunyuan",
+        title="HunyuanVideo",
+        pipelines=("HunyuanVideoPipeline",),
+        blocks=(
+            Blocks(("transformer_blocks.*",), joint_attention_sites("attn"), text="text-stream"),
+            Blocks(
+                ("single_transformer_blocks.*",),
+                {"feed-forward": ("proj_mlp",), "feed-forward-out": ("proj_out",)},
+                "text-last",
+            ),
+        ),
+        entry=("context_embedder.proj_in",),
+        text_arguments=(*_MASKED, "pooled_projections"),
+        defaults=Defaults(129, 720, 1280, 15.0, 50, 6.0, 256),
+        templated=True,
+        unguided={"true_cfg_scale": 1.0},  # the guidance scale is an input of the network, not a second pass
+        comfyui={
+            r"transformer_blocks\.(\d+)\.attn\.to_out\.0": r"double_blocks.\1.img_attn_proj",
+            r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj": r"double_blocks.\1.img_mlp.0",
+            r"transformer_blocks\.(\d+)\.ff\.net\.2": r"double_blocks.\1.img_mlp.2",
+            r"single_transformer_blocks\.(\d+)\.proj_out": r"single_blocks.\1.linear2",
+        },
+        checkpoints=(
+            published("hunyuanvideo-community/HunyuanVideo", "HunyuanVideoTransformer3DModel", CARD),
+        ),
+        note="feed-forward-out of a single block reads attention and feed-forward side by side.",
+    ),
+    Family(
+        name="hunyuan-1.5",
+        title="HunyuanVideo 1.5",
+        pipelines=("HunyuanVideo15Pipeline",),
+        blocks=(Blocks(("transformer_blocks.*",), joint_attention_sites("attn"), text="text-stream"),),
+        entry=("context_embedder.proj_in",),
+        text_arguments=(*_MASKED, "encoder_hidden_states_2", "encoder_attention_mask_2"),
+        defaults=Defaults(121, 480, 832, 24.0, 50, 6.0, 1000),
+        templated=True,
+        unguided={},
+        guided_by="guider",
+        lora="model",
+        checkpoints=(
+            published(
+                "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v",
+                "HunyuanVideo15Transformer3DModel",
+                CARD,
+            ),
+        ),
+    ),
+    Family(
+        name="cogvideox",
+        title="CogVideoX, text and image to video",
+        pipelines=("CogVideoXPipeline", "CogVideoXImageToVideoPipeline"),
+        blocks=(
+            Blocks(
+                ("transformer_blocks.*",),
+                {
+                    "cross-attention": ("attn1.to_out.0",),
+                    "feed-forward": ("ff.net.0.proj",),
+                    "feed-forward-out": ("ff.net.2",),
+                },
+                "text-first",
+            ),
+        ),
+        entry=("patch_embed.text_proj",),
+        latents="BFCHW",
+        text_arguments=("encoder_hidden_states",),
+        defaults=Defaults(49, 480, 720, 8.0, 50, 6.0, 226),
+        size_multiple=8,
+        checkpoints=(
+            published(
+                "THUDM/CogVideoX-2b",
+                "CogVideoXTransformer3DModel",
+                APACHE,
+                num_attention_heads=30,
+                num_layers=30,
+            ),
+            published(
+                "THUDM/CogVideoX-5b",
+                "CogVideoXTransformer3DModel",
+                CARD,
+                num_attention_heads=48,
+                num_layers=42,
+                use_rotary_positional_embeddings=True,
+            ),
+            published(
+                "THUDM/CogVideoX-5b-I2V",
+                "CogVideoXTransformer3DModel",
+                CARD,
+                in_channels=32,
+                num_attention_heads=48,
+                num_layers=42,
+                use_rotary_positional_embeddings=True,
+            ),
+        ),
+        note="Text and video share every weight of a block: the text side has its entry only.",
+    ),
+    Family(
+        name="mochi",
+        title="Mochi 1",
+        pipelines=("MochiPipeline",),
+        blocks=(Blocks(("transformer_blocks.*",), joint_attention_sites("attn1"), text="text-stream"),),
+        entry=("time_embed.caption_proj",),
+        text_arguments=_MASKED,
+        defaults=Defaults(19, 480, 848, 30.0, 64, 4.5, 256),
+        checkpoints=(published("genmo/mochi-1-preview", "MochiTransformer3DModel", APACHE),),
+        note="The pooled text that steers all blocks at once is left as it is.",
+    ),
+    Family(
+        name="easyanimate",
+        title="EasyAnimate V5.1",
+        pipelines=("EasyAnimatePipeline",),
+        blocks=(Blocks(("transformer_blocks.*",), joint_attention_sites("attn1"), text="text-stream"),),
+        entry=("text_proj",),
+        text_arguments=("encoder_hidden_states", "encoder_hidden_states_t5"),
+        defaults=Defaults(49, 512, 512, 8.0, 50, 5.0, 256),
+        templated=True,
+        lora=None,
+        checkpoints=(
+            published(
+                "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers",
+                "EasyAnimateTransformer3DModel",
+                APACHE,
+                in_channels=16,
+                out_channels=16,
+                patch_size=2,
+            ),
+        ),
+        note="diffusers has no LoRA loader for EasyAnimate: bake the edit.",
+    ),
+)

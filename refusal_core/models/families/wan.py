@@ -1,0 +1,124 @@
+"""Wan and what is built like it: separate cross-attention in every block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from refusal_core.models.family import (
+    APACHE,
+    CARD,
+    Blocks,
+    Checkpoint,
+    Defaults,
+    Family,
+    Network,
+    cross_attention_sites,
+    published,
+)
+
+
+def _two_experts(source: str, licence: str, **config: Any) -> Checkpoint:
+    kind = "WanTransformer3DModel"
+    networks = tuple(Network(name, kind, config) for name in ("transformer", "transformer_2"))
+    return Checkpoint(source, networks, licence)
+
+
+_WAN_BLOCKS = (Blocks(("blocks.*",), cross_attention_sites("attn2", "ffn")),)
+
+_WAN_ENTRY = ("condition_embedder.text_embedder.linear_1",)
+
+_WAN_COMFYUI = {
+    r"blocks\.(\d+)\.attn2\.to_out\.0": r"blocks.\1.cross_attn.o",
+    r"blocks\.(\d+)\.attn2\.to_(k|v)": r"blocks.\1.cross_attn.\2",
+    r"blocks\.(\d+)\.attn1\.to_out\.0": r"blocks.\1.self_attn.o",
+    r"blocks\.(\d+)\.ffn\.net\.0\.proj": r"blocks.\1.ffn.0",
+    r"blocks\.(\d+)\.ffn\.net\.2": r"blocks.\1.ffn.2",
+    r"condition_embedder\.text_embedder\.linear_1": "text_embedding.0",
+}
+_WAN_SMALL: dict[str, Any] = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
+
+_WAN_5B: dict[str, Any] = {"num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30}
+
+_WAN_IMAGE: dict[str, Any] = {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}
+
+WAN: tuple[Family, ...] = (
+    Family(
+        name="wan",
+        title="Wan 2.1 and 2.2, text to video",
+        pipelines=("WanPipeline",),
+        denoisers=("transformer", "transformer_2"),
+        blocks=_WAN_BLOCKS,
+        entry=_WAN_ENTRY,
+        text_arguments=("encoder_hidden_states",),
+        defaults=Defaults(81, 480, 832, 16.0, 50, 5.0, 512),
+        comfyui=_WAN_COMFYUI,
+        checkpoints=(
+            published("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "WanTransformer3DModel", APACHE, **_WAN_SMALL),
+            published("Wan-AI/Wan2.1-T2V-14B-Diffusers", "WanTransformer3DModel", APACHE),
+            _two_experts("Wan-AI/Wan2.2-T2V-A14B-Diffusers", APACHE),
+            published(
+                "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+                "WanTransformer3DModel",
+                APACHE,
+                in_channels=48,
+                out_channels=48,
+                **_WAN_5B,
+            ),
+        ),
+    ),
+    Family(
+        name="wan-i2v",
+        title="Wan 2.1 and 2.2, image to video",
+        pipelines=("WanImageToVideoPipeline",),
+        denoisers=("transformer", "transformer_2"),
+        blocks=_WAN_BLOCKS,
+        entry=_WAN_ENTRY,
+        text_arguments=("encoder_hidden_states",),
+        defaults=Defaults(81, 480, 832, 16.0, 50, 5.0, 512),
+        comfyui=_WAN_COMFYUI,
+        checkpoints=(
+            published("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "WanTransformer3DModel", APACHE, **_WAN_IMAGE),
+            _two_experts("Wan-AI/Wan2.2-I2V-A14B-Diffusers", APACHE, in_channels=36),
+        ),
+        note="The image branch of Wan 2.1 is summed with the text before the output projection.",
+    ),
+    Family(
+        name="wan-vace",
+        title="Wan VACE",
+        pipelines=("WanVACEPipeline",),
+        denoisers=("transformer", "transformer_2"),
+        blocks=_WAN_BLOCKS,
+        entry=_WAN_ENTRY,
+        text_arguments=("encoder_hidden_states",),
+        defaults=Defaults(81, 480, 832, 16.0, 50, 5.0, 512),
+        comfyui=_WAN_COMFYUI,
+        checkpoints=(published("Wan-AI/Wan2.1-VACE-14B-diffusers", "WanVACETransformer3DModel", APACHE),),
+        note="Control blocks (vace_blocks) are left as they are.",
+    ),
+    Family(
+        name="skyreels-v2",
+        title="SkyReels V2",
+        pipelines=("SkyReelsV2Pipeline", "SkyReelsV2DiffusionForcingPipeline"),
+        blocks=_WAN_BLOCKS,
+        entry=_WAN_ENTRY,
+        text_arguments=("encoder_hidden_states",),
+        defaults=Defaults(97, 544, 960, 24.0, 50, 6.0, 512),
+        comfyui=_WAN_COMFYUI,
+        checkpoints=(
+            published(
+                "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers",
+                "SkyReelsV2Transformer3DModel",
+                CARD,
+                num_attention_heads=40,
+                ffn_dim=13824,
+                num_layers=40,
+            ),
+            published(
+                "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers",
+                "SkyReelsV2Transformer3DModel",
+                CARD,
+                **_WAN_SMALL,
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,122 @@
+"""What there is to know of a family of video models, as plain types. Knows no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from refusal_core.settings import SiteKind
+
+# What enters a site, for B prompts of F latent frames with S tokens each, T text tokens:
+Layout = Literal[
+    "text",  # [B, T, H] or [B*F, T, H]: the text encoder's output; no timestep, one forward suffices
+    "text-stream",  # [B, T, H]: text rows that have already seen the video (joint attention)
+    "batch",  # [B, F*S, H]
+    "frames-in-batch",  # [B*F, S, H]
+    "pixels-in-batch",  # [B*S, F, H]
+    "text-first",  # [B, T + F*S, H]
+    "text-last",  # [B, F*S + T, H]
+]
+Latents = Literal["BCFHW", "BFCHW", "BFHWC", "packed"]  # packed: the frames are an argument
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a model generates when nothing else is asked."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+    steps: int
+    guidance_scale: float
+    text_length: int  # tokens the text encoder is given
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """One kind of block of a denoiser, and which linear of it each kind of site means.
+
+    ``paths`` are in execution order (that of ``named_modules`` differs in UNets); ``*`` stands for each
+    index of a list. Paths in ``sites`` are relative to a block; one that ends in ``?`` may be missing.
+    """
+
+    paths: tuple[str, ...]
+    sites: Mapping[SiteKind, tuple[str, ...]]
+    layout: Layout = "batch"
+    text: Layout = "text"  # of the sites of kind text
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A published denoiser: what its class is built with."""
+
+    attribute: str
+    kind: str
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A published model that people use."""
+
+    source: str  # hub id
+    networks: tuple[Network, ...]
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One architecture. Everything that differs between families is data here."""
+
+    name: str
+    title: str
+    pipelines: tuple[str, ...]
+    blocks: tuple[Blocks, ...]
+    text_arguments: tuple[str, ...]  # of the denoiser's forward, swapped on replay
+    defaults: Defaults
+    denoisers: tuple[str, ...] = ("transformer",)  # attributes of the pipeline, in execution order
+    entry: tuple[str, ...] = ()  # the linear through which the text encoder's output enters
+    latents: Latents = "BCFHW"
+    latents_argument: str = "hidden_states"
+    templated: bool = False  # the text encoder reads more than the prompt: rows are pooled per prompt
+    size_multiple: int = 16
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # always handed to the pipeline
+    unguided: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
+    guided_by: str = "guidance_scale"  # the pipeline's argument that our guidance scale means
+    lora: Literal["pipeline", "model"] | None = "pipeline"  # what loads a LoRA in plain diffusers
+    comfyui: Mapping[str, str] = field(default_factory=dict)  # regular expression -> ComfyUI's name
+    checkpoints: tuple[Checkpoint, ...] = ()
+    note: str = ""
+
+
+Sites = dict[SiteKind, tuple[str, ...]]
+APACHE, CARD = "Apache-2.0", "own licence, see the model card"
+
+
+def published(source: str, kind: str, licence: str, **config: Any) -> Checkpoint:
+    """Return a checkpoint of one denoiser, by the arguments its class is built with."""
+    attribute = "unet" if kind.startswith("UNet") else "transformer"
+    return Checkpoint(source, (Network(attribute, kind, config),), licence)
+
+
+def cross_attention_sites(attention: str, feed_forward: str) -> Sites:
+    """Return the sites of a block with separate cross-attention, under diffusers' usual names."""
+    return {
+        "text": (f"{attention}.to_k", f"{attention}.to_v"),
+        "cross-attention": (f"{attention}.to_out.0",),
+        "feed-forward": (f"{feed_forward}.net.0.proj",),
+        "feed-forward-out": (f"{feed_forward}.net.2",),
+        "self-attention": ("attn1.to_out.0",),
+    }
+
+
+def joint_attention_sites(attention: str) -> Sites:
+    """Return the sites of a block in which text and video attend to each other; the video stream's."""
+    return {
+        "text": (f"{attention}.add_k_proj", f"{attention}.add_v_proj"),
+        "cross-attention": (f"{attention}.to_out.0",),
+        "feed-forward": ("ff.net.0.proj",),
+        "feed-forward-out": ("ff.net.2",),
+    }
