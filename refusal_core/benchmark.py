@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from refusal_core.apply import applied
-from refusal_core.capturing import _run, capture
+from refusal_core.capturing import capture
 from refusal_core.concepts import Preset
 from refusal_core.directions import Estimator
 from refusal_core.edit import Edit, make_edit
 from refusal_core.fold import project_out
+from refusal_core.models.calling import Request, call_pipeline
 from refusal_core.models.load import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import build, preset_recipe
 from refusal_core.sampling import generate
-from refusal_core.settings import CaptureSettings, SubspaceSettings
+from refusal_core.settings import CaptureSettings, SamplingSettings, SubspaceSettings
 from refusal_core.subspace import contrastive_basis, sample_span
 
 
@@ -148,7 +149,8 @@ def _capture_ratio(model: Model, preset: Preset) -> Figure:
         with torch.inference_mode():
             for start in range(0, len(prompts), 32):
                 chunk = prompts[start : start + 32]
-                _run(model, chunk, list(range(len(chunk))), model.defaults.steps)
+                request = Request(chunk, range(len(chunk)), SamplingSettings(), False, "latent")
+                call_pipeline(model, request, lambda _denoiser, _arguments: None)
 
     settings = CaptureSettings(kinds=("cross-attention",), layers=(0, 1, 2, 3))
     ratio = _interleaved(lambda: capture(model, concept, settings), passes, 3)

@@ -112,6 +112,12 @@ def _record(
     return calls
 
 
+def _first_call(model: Model, prompts: Sequence[str], image: Path | None) -> _Call:
+    """Return the first denoiser call of a run on these prompts; the run goes no further."""
+    # Two steps, not one: Mochi's schedule divides by half of them.
+    return _record(model, prompts, [0] * len(prompts), 2, 1, image)[0]
+
+
 def _listen(call: _Call, model: Model, sites: Sequence[Site]) -> dict[Site, Tensor]:
     """Repeat a call and return what enters the sites of its denoiser; stop after the deepest one."""
     of = dict(zip((id(d) for d in model.denoisers), model.denoiser_names, strict=True))[id(call.denoiser)]
@@ -133,15 +139,15 @@ def _listen(call: _Call, model: Model, sites: Sequence[Site]) -> dict[Site, Tens
 
 
 def _batches(model: Model, count: int) -> list[range]:
-    size = SMALL_BATCH if model.is_small and not model.takes_image else LARGE_BATCH
+    size = SMALL_BATCH if model.is_small and model.takes_batches else LARGE_BATCH
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _valid_rows(model: Model, call: _Call, shape: tuple[int, int], tokens: Sequence[list[int]]) -> Tensor:
     """Return [B, T] bool: the text rows that are no padding."""
     mask = call.arguments.get("encoder_attention_mask")
-    if torch.is_tensor(mask) and tuple(mask.shape) == shape:
-        return mask.bool().cpu()
+    if torch.is_tensor(mask) and mask.numel() == shape[0] * shape[1]:
+        return mask.reshape(shape).bool().cpu()
     if model.family.templated:
         return torch.ones(shape, dtype=torch.bool)
     lengths = torch.tensor([len(t) for t in tokens])
@@ -184,8 +190,8 @@ def _text_rows(model: Model, prompts: Sequence[str], sites: Sequence[Site], prog
     found = _TextRows([], {}, {})
     for batch in _batches(model, len(prompts)):
         chunk = [prompts[i] for i in batch]
-        tokens = [list(t) for t in model.pipeline.tokenizer(chunk).input_ids]
-        call = _record(model, chunk, [0] * len(chunk), 1, 1, None)[0]
+        tokens = [list(t) for t in model.tokenizer(chunk).input_ids]
+        call = _first_call(model, chunk, None)
         for denoiser in model.denoisers:  # a second expert has a text entry of its own
             seen = _listen(_Call(denoiser, call.arguments), model, sites)
             _keep_text(model, call, seen, tokens, found)
@@ -313,7 +319,7 @@ def _pooled(
     prompts: Sequence[str],
 ) -> dict[Site, Tensor]:
     """Return [B, rows, H] of each site: steps after one another, or their mean for the pool ``pair``."""
-    tokens = [list(t) for t in model.pipeline.tokenizer(list(prompts)).input_ids]
+    tokens = [list(t) for t in model.tokenizer(list(prompts)).input_ids]
     steps: dict[Site, list[Tensor]] = {}
     for call in calls:
         for site, x in _listen(call, model, sites).items():
@@ -343,5 +349,5 @@ def _pool(
 
 def _text_arguments(model: Model, prompts: list[str], image: Path | None) -> dict[str, Any]:
     """Return what the pipeline hands to its denoiser for the text of these prompts."""
-    arguments = _record(model, prompts, [0] * len(prompts), 1, 1, image)[0].arguments
+    arguments = _first_call(model, prompts, image).arguments
     return {name: arguments[name] for name in model.family.text_arguments if name in arguments}

@@ -71,7 +71,7 @@ def generate_batch(
         check_prompts(model, [settings.negative_prompt])
     if len(seeds) != len(cleaned):
         raise InputError(f"{len(cleaned)} prompts need {len(cleaned)} seeds, not {len(seeds)}.")
-    if model.takes_image and len(cleaned) > 1:  # pipelines repeat one image over the batch
+    if not model.takes_batches and len(cleaned) > 1:
         return [
             generate_batch(model, [prompt], [seed], settings, progress=part(progress, i / len(cleaned), 1))[0]
             for i, (prompt, seed) in enumerate(zip(cleaned, seeds, strict=True))

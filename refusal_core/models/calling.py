@@ -82,12 +82,15 @@ def pipeline_arguments(model: Model, request: Request) -> dict[str, Any]:
         **dict.fromkeys(_FRAMES, settings.frames or defaults.frames),
         **family.arguments,
     }
-    if settings.negative_prompt is not None:
-        wanted["negative_prompt"] = [settings.negative_prompt] * count
+    if settings.negative_prompt is not None or family.needs_negative:
+        wanted["negative_prompt"] = [settings.negative_prompt or ""] * count
     if model.takes_image:
         wanted["image"] = load_image(request.image) if request.image else neutral_image(width, height)
     if not request.guided:
         wanted |= family.unguided
+    if not family.batches:  # it takes no list, not even of one
+        for name in ("prompt", "generator", "negative_prompt"):
+            wanted |= {name: wanted[name][0]} if name in wanted else {}
     return {name: value for name, value in wanted.items() if name in known} | dict(model.extras)
 
 

@@ -81,6 +81,8 @@ class Family:
     latents: Latents = "BCFHW"
     latents_argument: str = "hidden_states"
     templated: bool = False  # the text encoder reads more than the prompt: rows are pooled per prompt
+    batches: bool = True  # several prompts in one call
+    needs_negative: bool = False  # its guidance fails without a negative prompt
     size_multiple: int = 16
     arguments: Mapping[str, Any] = field(default_factory=dict)  # always handed to the pipeline
     unguided: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})

@@ -41,7 +41,7 @@ def _frame_patch(denoiser: nn.Module) -> int:
 
 def text_rows(x: Tensor, prompts: int) -> Tensor:
     """Return [B, T, H] of a text-side input, which UNets repeat for every frame."""
-    return x.reshape(prompts, -1, *x.shape[-2:])[:, 0] if x.shape[0] != prompts else x
+    return x.reshape(prompts, -1, *x.shape[-2:])[:, 0]
 
 
 def video_rows(x: Tensor, layout: Layout, shape: Shape) -> Tensor:

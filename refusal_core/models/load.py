@@ -77,9 +77,19 @@ class Model:
         return tuple(name for name, _ in _denoisers(self.pipeline, self.family))
 
     @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of prompts; some pipelines keep it inside a processor of text and images."""
+        return getattr(self.pipeline.tokenizer, "tokenizer", self.pipeline.tokenizer)
+
+    @property
     def takes_image(self) -> bool:
         """Whether a video starts from an image."""
         return "ImageToVideo" in self.fingerprint.pipeline
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether several prompts may go into one call; pipelines repeat one image over the batch."""
+        return self.family.batches and not self.takes_image
 
     @property
     def block_count(self) -> int:

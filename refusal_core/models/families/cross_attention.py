@@ -153,17 +153,4 @@ CROSS_ATTENTION: tuple[Family, ...] = (
         ),
         note="Its feed-forward is convolutional: no linear layer to edit there.",
     ),
-    Family(
-        name="cosmos",
-        title="Cosmos 1 text to world",
-        pipelines=("CosmosTextToWorldPipeline",),
-        blocks=(Blocks(("transformer_blocks.*",), cross_attention_sites("attn2", "ff")),),
-        text_arguments=("encoder_hidden_states",),
-        defaults=Defaults(121, 704, 1280, 30.0, 36, 7.0, 512),
-        lora="model",
-        checkpoints=(
-            published("nvidia/Cosmos-1.0-Diffusion-7B-Text2World", "CosmosTransformer3DModel", CARD),
-        ),
-        note="Its pipeline needs the package cosmos_guardrail.",
-    ),
 )

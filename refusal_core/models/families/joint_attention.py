@@ -34,8 +34,8 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         unguided={"true_cfg_scale": 1.0},  # the guidance scale is an input of the network, not a second pass
         comfyui={
             r"transformer_blocks\.(\d+)\.attn\.to_out\.0": r"double_blocks.\1.img_attn_proj",
-            r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj": r"double_blocks.\1.img_mlp.0",
-            r"transformer_blocks\.(\d+)\.ff\.net\.2": r"double_blocks.\1.img_mlp.2",
+            r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj": r"double_blocks.\1.img_mlp.fc1",
+            r"transformer_blocks\.(\d+)\.ff\.net\.2": r"double_blocks.\1.img_mlp.fc2",
             r"single_transformer_blocks\.(\d+)\.proj_out": r"single_blocks.\1.linear2",
         },
         checkpoints=(
@@ -142,6 +142,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
                 patch_size=2,
             ),
         ),
+        needs_negative=True,
         note="diffusers has no LoRA loader for EasyAnimate: bake the edit.",
     ),
 )

@@ -93,6 +93,7 @@ WAN: tuple[Family, ...] = (
         defaults=Defaults(81, 480, 832, 16.0, 50, 5.0, 512),
         comfyui=_WAN_COMFYUI,
         checkpoints=(published("Wan-AI/Wan2.1-VACE-14B-diffusers", "WanVACETransformer3DModel", APACHE),),
+        batches=False,
         note="Control blocks (vace_blocks) are left as they are.",
     ),
     Family(

@@ -1,0 +1,239 @@
+"""Baking an edit into a checkpoint on disk, tensor by tensor: the model itself is never loaded.
+
+Edited weights keep their shapes and dtypes, so a shard is copied as it is and the edited tensors are
+written over their own bytes. Memory holds one tensor at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refusal_core.edit import Edit, SiteEdit, resolved
+from refusal_core.errors import FileError
+from refusal_core.export import write_recipe
+from refusal_core.fold import project_out, shift_bias
+from refusal_core.models.sites import Site
+from refusal_core.progress import Progress, silent
+
+MAX_HEADER = 100 << 20  # safetensors' own limit
+CHUNK = 16 << 20
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a tensor lies in a file."""
+
+    path: Path
+    start: int  # bytes from the beginning of the file
+    stop: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Baked:
+    """What was done: tensors rewritten, and bytes found equal to the original's."""
+
+    folder: Path
+    edited: int
+    untouched_bytes: int
+
+
+def bake(checkpoint: Path, edit: Edit, out: Path, progress: Progress = silent) -> Baked:
+    """Write a checkpoint folder with the edit folded in; all of it or nothing.
+
+    Args:
+        checkpoint: a diffusers folder, or a folder with the denoiser's safetensors files.
+        edit: its sites are looked up by name.
+        out: a folder that does not exist yet.
+        progress: told per file; may raise ``Cancelled``.
+
+    Raises:
+        FileError: a file is damaged or not safetensors, a tensor of the edit is missing or of another
+            shape, or the disk is full.
+    """
+    checkpoint, out = Path(checkpoint), Path(out)
+    if not checkpoint.is_dir():
+        raise FileError(f"{checkpoint.name} is no folder; give the folder that holds the checkpoint.")
+    if out.exists():
+        raise FileError(f"{out.name} exists; choose another folder, nothing is overwritten.")
+    work = _plan(checkpoint, edit)
+    temporary: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        untouched = _copy(checkpoint, temporary, work, progress)
+        write_recipe(edit, temporary)
+        temporary.chmod(0o755)
+        temporary.rename(out)
+    except OSError as e:
+        raise FileError(f"{out.name} cannot be written ({e.strerror or e}); free space or move.") from e
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return Baked(out, sum(map(len, work.values())), untouched)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    """One site of the edit and where its tensors are."""
+
+    site: Site
+    change: SiteEdit
+    weight: Entry
+    bias: Entry | None
+
+
+def _plan(checkpoint: Path, edit: Edit) -> dict[Path, list[_Task]]:
+    """Find every tensor of the edit before anything is written. A bias lies in its weight's file."""
+    indexes: dict[str, dict[str, Entry]] = {}
+    work: dict[Path, list[_Task]] = {}
+    for site, change in edit.sites.items():
+        prefix, _, inner = site.name.partition(".")
+        if prefix not in indexes:
+            folder = checkpoint / prefix
+            indexes[prefix] = read_index(folder if folder.is_dir() else checkpoint)
+        index = indexes[prefix]
+        weight, bias = index.get(f"{inner}.weight"), index.get(f"{inner}.bias")
+        if weight is None:
+            raise FileError(f"{checkpoint.name} has no tensor {inner}.weight; the edit is for another model.")
+        if weight.shape != (site.outputs, site.inputs) or weight.dtype not in _DTYPES:
+            raise FileError(
+                f"{inner}.weight is {weight.dtype} {list(weight.shape)}, the edit needs"
+                f" {[site.outputs, site.inputs]} in a float type; it is for another model."
+            )
+        if change.level is not None and (bias is None or bias.path != weight.path):
+            raise FileError(f"{inner} has no bias beside its weight; make the edit with anchor zero.")
+        clean = resolved(change, edit.origins, site.name)
+        work.setdefault(weight.path, []).append(_Task(site, clean, weight, bias))
+    return work
+
+
+def read_index(folder: Path) -> dict[str, Entry]:
+    """Return where each tensor of a folder's safetensors files lies, reading headers only.
+
+    Raises:
+        FileError: there is none, or a header is not sound.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileError(f"{folder.name} holds no .safetensors file; other formats are not read.")
+    found: dict[str, Entry] = {}
+    for path in files:
+        for name, entry in _read_header(path).items():
+            if name in found:
+                raise FileError(f"{name} lies in two files of {folder.name}; keep one variant there.")
+            found[name] = entry
+    return found
+
+
+def _read_header(path: Path) -> dict[str, Entry]:
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            if length > min(MAX_HEADER, size - 8):
+                raise ValueError("header")
+            header = json.loads(file.read(length))
+        start = 8 + length
+        return {
+            name: _entry(path, entry, start, size) for name, entry in header.items() if name != "__metadata__"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as e:
+        raise FileError(f"{path.name} is not a sound safetensors file; get it again.") from e
+
+
+def _entry(path: Path, entry: Mapping[str, Any], start: int, size: int) -> Entry:
+    low, high = entry["data_offsets"]
+    shape = tuple(int(n) for n in entry["shape"])
+    if not 0 <= low <= high <= size - start or any(n < 0 for n in shape):
+        raise ValueError("offsets")
+    count = 1
+    for n in shape:
+        count *= n
+    dtype = entry["dtype"]
+    if dtype in _DTYPES and count * _DTYPES[dtype].itemsize != high - low:
+        raise ValueError("size")
+    return Entry(path, start + low, start + high, dtype, shape)
+
+
+def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], progress: Progress) -> int:
+    """Copy every file; write the edited tensors over their copies; return the bytes found untouched."""
+    sources = [p for p in sorted(checkpoint.rglob("*")) if p.is_file()]
+    total, done, untouched = sum(p.stat().st_size for p in sources) or 1, 0, 0
+    for path in sources:
+        progress(done / total, f"Baking {path.name}")
+        copy = target / path.relative_to(checkpoint)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        if path in work:
+            changed = _rewrite(copy, work[path])
+            untouched += _check_untouched(path, copy, changed)
+        done += path.stat().st_size
+    progress(1.0, "Baked")
+    return untouched
+
+
+def _rewrite(copy: Path, tasks: list[_Task]) -> list[tuple[int, int]]:
+    """Write the edited tensors into a copied file and return the stretches of bytes that changed."""
+    changed = []
+    with copy.open("r+b") as file:
+        for task in tasks:
+            for entry, value in _edited(file, task):
+                file.seek(entry.start)
+                file.write(value.contiguous().view(torch.uint8).numpy().data)
+                changed.append((entry.start, entry.stop))
+        file.flush()
+        os.fsync(file.fileno())
+    return sorted(changed)
+
+
+def _edited(file: Any, task: _Task) -> Iterator[tuple[Entry, Tensor]]:
+    change = task.change
+    weight = _read(file, task.weight)
+    if not torch.isfinite(weight).all():
+        raise FileError(f"{task.site.name} holds NaN or infinity; get the checkpoint again.")
+    if change.level is not None and task.bias is not None:
+        bias = _read(file, task.bias)
+        yield task.bias, shift_bias(weight, bias, change.remove, change.strength, change.level)
+    yield task.weight, project_out(weight, change.remove, change.detect, change.strength)
+
+
+def _read(file: Any, entry: Entry) -> Tensor:
+    file.seek(entry.start)
+    content = bytearray(entry.stop - entry.start)
+    if file.readinto(content) != len(content):
+        raise FileError(f"{entry.path.name} is shorter than its header says; get it again.")
+    return torch.frombuffer(content, dtype=_DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+def _check_untouched(original: Path, copy: Path, changed: list[tuple[int, int]]) -> int:
+    """Compare everything but the changed stretches byte by byte; return how many bytes that was."""
+    size = original.stat().st_size
+    edges = [0, *(edge for stretch in changed for edge in stretch), size]
+    checked = 0
+    with original.open("rb") as a, copy.open("rb") as b:
+        with (
+            mmap.mmap(a.fileno(), 0, access=mmap.ACCESS_READ) as left,
+            mmap.mmap(b.fileno(), 0, access=mmap.ACCESS_READ) as right,
+        ):
+            for low, high in zip(edges[::2], edges[1::2], strict=True):
+                for start in range(low, high, CHUNK):
+                    stop = min(start + CHUNK, high)
+                    if left[start:stop] != right[start:stop]:
+                        raise FileError(f"{original.name} was not copied soundly; check the disk.")
+                    checked += stop - start
+    return checked

@@ -1,0 +1,183 @@
+"""Exporting an edit: an exact LoRA, or a baked diffusers folder, each with its recipe and a snippet."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from refusal_core.apply import applied
+from refusal_core.edit import Edit, resolved
+from refusal_core.errors import FileError, InputError, ModelError
+from refusal_core.files import save_tensors, write_atomic
+from refusal_core.fold import lora_factors
+from refusal_core.models.load import Model
+from refusal_core.models.sites import Site
+from refusal_core.models.slots import slot_of
+
+Naming = Literal["diffusers", "comfyui"]
+NAMINGS: tuple[Naming, ...] = ("diffusers", "comfyui")
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What was written, and the lines of Python that use it."""
+
+    paths: tuple[Path, ...]
+    snippet: str
+
+
+def export_lora(edit: Edit, model: Model, path: Path, *, naming: Naming = "diffusers") -> Export:
+    """Write the edit as a LoRA that gives exactly W~ = W + B A (``fold.lora_factors``).
+
+    B holds W U, so the LoRA is exact for these weights alone; an edit file is what carries over to a
+    finetune. Every module gets the same rank, padded with zero rows, as older loaders scale by it.
+
+    Args:
+        edit: made for this model.
+        model: gives the weights.
+        path: ``.safetensors``; a model of two experts gets two files, ``-2`` in the second's name.
+        naming: ``diffusers`` for ``load_lora_weights``, ``comfyui`` for ComfyUI's loader.
+
+    Raises:
+        InputError: the edit moves a bias, which no LoRA carries.
+        ModelError: nothing loads a LoRA into this family, or no such naming is known for it.
+    """
+    family = model.family
+    if naming not in NAMINGS:
+        raise InputError(f"Naming '{naming}' is not known; choose one of {', '.join(NAMINGS)}.")
+    if family.lora is None:
+        raise ModelError(f"diffusers loads no LoRA into {family.title}; export baked weights instead.")
+    if naming == "comfyui" and not family.comfyui:
+        raise ModelError(f"ComfyUI's names for {family.title} are not known; export for diffusers.")
+    paths = []
+    for number, prefix in enumerate(model.denoiser_names):
+        factors = _factors(edit, model, prefix)
+        if not factors:
+            continue
+        target = path if number == 0 else path.with_stem(f"{path.stem}-{number + 1}")
+        tensors = _named(factors, model, prefix, naming)
+        paths.append(save_tensors(target, tensors, {"kind": "lora", **recipe_of(edit)}))
+    return Export(tuple(paths), lora_snippet(model, paths, naming))
+
+
+def _factors(edit: Edit, model: Model, prefix: str) -> dict[Site, tuple[Tensor, Tensor]]:
+    """Return A [m, H] and B [O, m] of each site of one denoiser, all of one rank m."""
+    found = {}
+    for site, change in edit.sites.items():
+        if not site.name.startswith(f"{prefix}."):
+            continue
+        if change.level is not None:
+            raise InputError("The edit moves a bias, which no LoRA carries; make it with anchor zero.")
+        clean = resolved(change, edit.origins, site.name)
+        weight = slot_of(model.layers[site.name], site.name, "weight").get()
+        found[site] = lora_factors(weight, clean.remove, clean.detect, clean.strength)
+    rank = max((len(a) for a, _ in found.values()), default=0)
+    return {site: (_pad(a, rank, 0), _pad(b, rank, 1)) for site, (a, b) in found.items()}
+
+
+def _pad(factor: Tensor, rank: int, axis: int) -> Tensor:
+    shape = list(factor.shape)
+    shape[axis] = rank - shape[axis]
+    return torch.cat([factor, factor.new_zeros(shape)], axis)
+
+
+def _named(
+    factors: Mapping[Site, tuple[Tensor, Tensor]], model: Model, prefix: str, naming: Naming
+) -> dict[str, Tensor]:
+    # diffusers wants the prefix of the first expert in the files of both.
+    outer = "diffusion_model" if naming == "comfyui" else model.denoiser_names[0]
+    tensors = {}
+    for site, (a, b) in factors.items():
+        inner = site.name.removeprefix(f"{prefix}.")
+        if naming == "comfyui":
+            inner = _comfyui_name(inner, model)
+        tensors |= {f"{outer}.{inner}.lora_A.weight": a, f"{outer}.{inner}.lora_B.weight": b}
+    return tensors
+
+
+def _comfyui_name(name: str, model: Model) -> str:
+    for pattern, replacement in model.family.comfyui.items():
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, replacement, name)
+    raise ModelError(f"{name} has no name in ComfyUI that is known here; leave its kind of site out.")
+
+
+def recipe_of(edit: Edit) -> dict[str, Any]:
+    """Return the recipe of an edit as plain data."""
+    return {
+        "schema": 1,
+        "model": asdict(edit.model),
+        "origins": [asdict(origin) for origin in edit.origins],
+        "sites": [site.name for site in edit.sites],
+    }
+
+
+def lora_snippet(model: Model, paths: list[Path], naming: Naming) -> str:
+    """Return the Python lines that load the exported files."""
+    if naming == "comfyui":
+        return "Put " + " and ".join(p.name for p in paths) + " into ComfyUI/models/loras; strength 1.0."
+    lines = [
+        "import diffusers",
+        "",
+        f'pipe = diffusers.{model.fingerprint.pipeline}.from_pretrained("{_source(model)}")',
+    ]
+    if model.family.lora == "model":
+        attribute = model.denoiser_names[0]
+        lines += [
+            "from safetensors.torch import load_file",
+            "",
+            f'lora = load_file("{paths[0].name}")',
+            f'pipe.{attribute}.load_lora_adapter(lora, adapter_name="unlearned")',
+        ]
+        return "\n".join(lines)
+    for number, path in enumerate(paths):
+        second = ", load_into_transformer_2=True" if number else ""
+        lines.append(f'pipe.load_lora_weights("{path.name}", adapter_name="unlearned{number or ""}"{second})')
+    return "\n".join(lines)
+
+
+def _source(model: Model) -> str:
+    return Path(model.name).name if Path(model.name).exists() else model.name
+
+
+def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
+    """Write the whole edited pipeline as a diffusers folder, with its recipe; all of it or nothing.
+
+    Raises:
+        FileError: the folder exists, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileError(f"{folder.name} exists; choose another folder, nothing is overwritten.")
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        with applied(model, edit):
+            model.pipeline.save_pretrained(temporary, safe_serialization=True)
+        write_recipe(edit, temporary)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except OSError as e:
+        raise FileError(f"{folder.name} cannot be written ({e.strerror or e}); choose another folder.") from e
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    kind = model.fingerprint.pipeline
+    snippet = f'import diffusers\n\npipe = diffusers.{kind}.from_pretrained("{folder.name}")'
+    return Export((folder,), snippet)
+
+
+def write_recipe(edit: Edit, folder: Path) -> None:
+    """Write ``unlearning.json``, the recipe of what is missing from these weights."""
+    text = json.dumps(recipe_of(edit), indent=1)
+    write_atomic(folder / "unlearning.json", lambda t: t.write_text(text, encoding="utf-8") and None)
