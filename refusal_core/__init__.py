@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 # No room is called like a name below: the import system would put the module in its place.
 _HOMES = {
     "load_model": "models.load",
+    "LoadSettings": "models.load",
     "load_concept": "concepts",
     "load_preset": "concepts",
     "Concept": "concepts",
@@ -28,6 +29,9 @@ _HOMES = {
     "save_edit": "edit",
     "load_edit": "edit",
     "applied": "apply",
+    "export_lora": "export",
+    "export_weights": "export",
+    "bake": "baking",
     "generate": "sampling",
     "compare": "sampling",
     "save_video": "video",

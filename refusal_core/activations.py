@@ -12,7 +12,7 @@ from torch import Tensor
 
 from refusal_core.errors import FileError
 from refusal_core.files import load_tensors, save_tensors
-from refusal_core.models.load import Fingerprint
+from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
 from refusal_core.settings import CaptureSettings
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from refusal_core.edit import Edit, resolved
 from refusal_core.errors import MemoryLimitError, ModelError
 from refusal_core.fold import project_out, shift_bias
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 from refusal_core.models.slots import Slot, slot_of
 
 

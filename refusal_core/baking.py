@@ -6,11 +6,9 @@ written over their own bytes. Memory holds one tensor at a time.
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import shutil
-import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,21 +24,9 @@ from refusal_core.export import write_recipe
 from refusal_core.fold import project_out, shift_bias
 from refusal_core.models.sites import Site
 from refusal_core.progress import Progress, silent
+from refusal_core.shards import FLOATS, Entry, read_index
 
-MAX_HEADER = 100 << 20  # safetensors' own limit
 CHUNK = 16 << 20
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where a tensor lies in a file."""
-
-    path: Path
-    start: int  # bytes from the beginning of the file
-    stop: int
-    dtype: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +96,7 @@ def _plan(checkpoint: Path, edit: Edit) -> dict[Path, list[_Task]]:
         weight, bias = index.get(f"{inner}.weight"), index.get(f"{inner}.bias")
         if weight is None:
             raise FileError(f"{checkpoint.name} has no tensor {inner}.weight; the edit is for another model.")
-        if weight.shape != (site.outputs, site.inputs) or weight.dtype not in _DTYPES:
+        if weight.shape != (site.outputs, site.inputs) or weight.dtype not in FLOATS:
             raise FileError(
                 f"{inner}.weight is {weight.dtype} {list(weight.shape)}, the edit needs"
                 f" {[site.outputs, site.inputs]} in a float type; it is for another model."
@@ -120,54 +106,6 @@ def _plan(checkpoint: Path, edit: Edit) -> dict[Path, list[_Task]]:
         clean = resolved(change, edit.origins, site.name)
         work.setdefault(weight.path, []).append(_Task(site, clean, weight, bias))
     return work
-
-
-def read_index(folder: Path) -> dict[str, Entry]:
-    """Return where each tensor of a folder's safetensors files lies, reading headers only.
-
-    Raises:
-        FileError: there is none, or a header is not sound.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileError(f"{folder.name} holds no .safetensors file; other formats are not read.")
-    found: dict[str, Entry] = {}
-    for path in files:
-        for name, entry in _read_header(path).items():
-            if name in found:
-                raise FileError(f"{name} lies in two files of {folder.name}; keep one variant there.")
-            found[name] = entry
-    return found
-
-
-def _read_header(path: Path) -> dict[str, Entry]:
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            length = struct.unpack("<Q", file.read(8))[0]
-            if length > min(MAX_HEADER, size - 8):
-                raise ValueError("header")
-            header = json.loads(file.read(length))
-        start = 8 + length
-        return {
-            name: _entry(path, entry, start, size) for name, entry in header.items() if name != "__metadata__"
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as e:
-        raise FileError(f"{path.name} is not a sound safetensors file; get it again.") from e
-
-
-def _entry(path: Path, entry: Mapping[str, Any], start: int, size: int) -> Entry:
-    low, high = entry["data_offsets"]
-    shape = tuple(int(n) for n in entry["shape"])
-    if not 0 <= low <= high <= size - start or any(n < 0 for n in shape):
-        raise ValueError("offsets")
-    count = 1
-    for n in shape:
-        count *= n
-    dtype = entry["dtype"]
-    if dtype in _DTYPES and count * _DTYPES[dtype].itemsize != high - low:
-        raise ValueError("size")
-    return Entry(path, start + low, start + high, dtype, shape)
 
 
 def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], progress: Progress) -> int:
@@ -217,7 +155,7 @@ def _read(file: Any, entry: Entry) -> Tensor:
     content = bytearray(entry.stop - entry.start)
     if file.readinto(content) != len(content):
         raise FileError(f"{entry.path.name} is shorter than its header says; get it again.")
-    return torch.frombuffer(content, dtype=_DTYPES[entry.dtype]).reshape(entry.shape)
+    return torch.frombuffer(content, dtype=FLOATS[entry.dtype]).reshape(entry.shape)
 
 
 def _check_untouched(original: Path, copy: Path, changed: list[tuple[int, int]]) -> int:

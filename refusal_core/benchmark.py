@@ -18,7 +18,7 @@ from refusal_core.directions import Estimator
 from refusal_core.edit import Edit, make_edit
 from refusal_core.fold import project_out
 from refusal_core.models.calling import Request, call_pipeline
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import build, preset_recipe
 from refusal_core.sampling import generate

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from refusal_core.activations import Activations, Samples
 from refusal_core.errors import RankError
-from refusal_core.models.load import Fingerprint
+from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
 from refusal_core.separation import auc, d_prime, mean_by_group
 from refusal_core.settings import SubspaceSettings

@@ -17,7 +17,7 @@ from refusal_core.directions import Directions
 from refusal_core.errors import FileError, InputError
 from refusal_core.files import load_tensors, save_tensors
 from refusal_core.fold import is_separable, joint_detector
-from refusal_core.models.load import Fingerprint
+from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site, select
 from refusal_core.settings import EditSettings, SubspaceSettings
 

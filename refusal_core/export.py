@@ -19,7 +19,7 @@ from refusal_core.edit import Edit, resolved
 from refusal_core.errors import FileError, InputError, ModelError
 from refusal_core.files import save_tensors, write_atomic
 from refusal_core.fold import lora_factors
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 from refusal_core.models.sites import Site
 from refusal_core.models.slots import slot_of
 

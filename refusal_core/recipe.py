@@ -9,7 +9,7 @@ from refusal_core.capturing import capture
 from refusal_core.concepts import Concept, Preset
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import Edit, make_edit
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.settings import (
     CaptureSettings,

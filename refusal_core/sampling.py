@@ -12,7 +12,7 @@ from refusal_core.apply import applied
 from refusal_core.edit import Edit
 from refusal_core.errors import InputError, MemoryLimitError, ModelError
 from refusal_core.models.calling import Request, call_pipeline
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 from refusal_core.models.prompts import check_prompts
 from refusal_core.progress import Progress, part, silent
 from refusal_core.settings import SamplingSettings

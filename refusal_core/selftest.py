@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,8 +32,8 @@ from refusal_core.errors import InputError, RefusalError
 from refusal_core.export import export_lora
 from refusal_core.models import tiny
 from refusal_core.models.calling import Request, call_pipeline
-from refusal_core.models.load import Model, wrap_pipeline
-from refusal_core.progress import Progress, silent
+from refusal_core.models.model import Model, wrap_pipeline
+from refusal_core.progress import Progress, part, silent
 from refusal_core.settings import CaptureSettings, SamplingSettings, SubspaceSettings
 
 STEPS = ("capture", "edit", "undo", "save", "lora", "comfyui", "bake")
@@ -176,6 +177,40 @@ def latents(model: Model) -> Tensor:
 def _check(holds: bool, sentence: str) -> None:
     if not holds:
         raise InputError(sentence)
+
+
+def try_real(source: str, offload: str, progress: Progress = silent) -> list[Row]:
+    """Run the steps on a real model with two short prompts; times and peak memory go to ``trouble``'s place.
+
+    Raises:
+        RefusalError: the model cannot be loaded.
+    """
+    from refusal_core.models.load import LoadSettings, load_model
+
+    settings = LoadSettings(offload=offload)  # type: ignore[arg-type]  # checked there
+    model = load_model(source, settings, progress=part(progress, 0.0, 0.2))
+    row, before = Row(source, len(model.sites)), fingerprint(model)
+    pairs = Concept("fire", CONCEPT.pairs[:2], CONCEPT.neutral[:2])
+    started = time.perf_counter()
+    seen = capture(model, pairs, CaptureSettings(kinds=("cross-attention",), timesteps=2))
+    row.passed["capture"] = f"{time.perf_counter() - started:.0f} s"
+    edit = make_edit(estimate(seen, SubspaceSettings(method="rv")))
+    progress(0.5, "Comparing")
+    started = time.perf_counter()
+    original = latents(model)
+    with applied(model, edit):
+        changed = not torch.equal(original, latents(model))
+    row.passed["edit"] = f"{time.perf_counter() - started:.0f} s" if changed else "changes nothing"
+    row.passed["undo"] = "yes" if fingerprint(model) == before else "NOT EXACT"
+    with tempfile.TemporaryDirectory() as folder:
+        load_edit(save_edit(edit, Path(folder) / "edit.safetensors"))
+        row.passed["save"] = "yes"
+        if model.family.lora is not None:
+            export_lora(edit, model, Path(folder) / "lora.safetensors")
+            row.passed["lora"] = "written"
+    if torch.cuda.is_available():
+        row.passed["bake"] = f"peak {torch.cuda.max_memory_allocated() / 1e9:.1f} GB"
+    return [row]
 
 
 # --- the other process -------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import refusal_core as rc
-from refusal_core.models.load import BUNDLED, Model, wrap_pipeline
+from refusal_core.models.load import BUNDLED
+from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.toyworld import world
 
 

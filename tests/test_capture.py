@@ -8,7 +8,7 @@ import torch
 import refusal_core as rc
 from refusal_core.capturing import _twin_rows, chosen_steps
 from refusal_core.errors import Cancelled, InputError, SiteError
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 
 ALL_KINDS = ("text-entry", "text", "cross-attention", "feed-forward", "feed-forward-out", "self-attention")
 

@@ -15,7 +15,7 @@ import refusal_core as rc
 from refusal_core.edit import Edit
 from refusal_core.errors import FileError, InputError, ModelError, RankError
 from refusal_core.files import HEADER_KEY
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 
 
 @pytest.fixture(scope="module")

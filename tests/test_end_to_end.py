@@ -5,7 +5,7 @@ from __future__ import annotations
 import refusal_core as rc
 from refusal_core.evaluate.run import evaluate
 from refusal_core.evaluate.suites import toyworld_suite
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 from refusal_core.toyworld.judge import load_judge
 
 VIDEOS = 24

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from refusal_core.cli import bench, compare, edit, evaluate, toyworld
+from refusal_core.cli import bench, compare, edit, evaluate, export, models, toyworld
 from refusal_core.errors import RefusalError
 
 INTERRUPTED = 130
@@ -22,6 +22,10 @@ app.command()(edit.info)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.report)
 app.command()(bench.bench)
+app.command()(export.export)
+app.command()(models.bake)
+app.command()(export.push)
+app.add_typer(models.app, name="models")
 app.add_typer(toyworld.app, name="toyworld")
 
 

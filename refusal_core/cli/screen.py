@@ -13,7 +13,7 @@ from refusal_core.progress import Progress
 
 if TYPE_CHECKING:
     from refusal_core.concepts import Preset
-    from refusal_core.models.load import Model
+    from refusal_core.models.model import Model
     from refusal_core.recipe import Recipe
 
 ModelOption = Annotated[str, typer.Option("--model", help="toyworld, a diffusers folder, or a hub id.")]

@@ -13,7 +13,7 @@ from refusal_core.edit import Edit
 from refusal_core.errors import InputError
 from refusal_core.evaluate.report import Cell, Report
 from refusal_core.evaluate.suites import Item, Suite
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part, silent
 from refusal_core.recipe import build, method_recipe, paper_recipe
 from refusal_core.sampling import generate_batch

@@ -46,6 +46,7 @@ class Blocks:
     sites: Mapping[SiteKind, tuple[str, ...]]
     layout: Layout = "batch"
     text: Layout = "text"  # of the sites of kind text
+    own_count: bool = False  # counted from 0 beside the blocks before, not after them
 
 
 @dataclass(frozen=True, slots=True)

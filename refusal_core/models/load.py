@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from refusal_core.errors import InputError, ModelError
-from refusal_core.models.families import FAMILIES, LEFT_OUT
-from refusal_core.models.family import Defaults, Family, Layout
-from refusal_core.models.sites import Site, list_sites
+from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
+from refusal_core.models.discovery import describe_guess, guess_family
+from refusal_core.models.family import Defaults
+from refusal_core.models.inventory import inventory
+from refusal_core.models.model import Model, family_of, wrap_pipeline
 from refusal_core.progress import Progress, silent
+from refusal_core.shards import read_index
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+Offload = Literal["none", "model", "sequential", "group"]
+OFFLOADS: tuple[Offload, ...] = ("none", "model", "sequential", "group")
+CANNOT = (
+    "cannot be loaded as a diffusers video pipeline; give toyworld, a folder with model_index.json and"
+    " .safetensors files, or a hub id that this machine can reach."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,182 +42,205 @@ BUNDLED: dict[str, Bundled] = {
 }
 
 
+def bundled_folder(source: str) -> str | None:
+    """Return the folder of a bundled model, None for any other name."""
+    return str(ASSETS / BUNDLED[source].folder) if source in BUNDLED else None
+
+
 @dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What an edit or a file of activations was made for. Equal weights give equal fingerprints."""
+class LoadSettings:
+    """How a model is loaded."""
 
-    family: str
-    pipeline: str
-    config: str  # hash of the denoisers' configurations
-    weights: str  # hash of shapes and first values of the editable weights
+    device: str = "auto"  # GPU where there is one
+    dtype: str = "auto"  # float32 on a CPU, bfloat16 elsewhere
+    offload: Offload = "none"  # where the GPU is too small
+    revision: str | None = None  # of a hub id: a tag or a commit
+    denoiser: Path | None = None  # a single file to take the denoiser from
+    # Asked with a description where the structure had to be guessed; None: never accepted.
+    accept_guess: Callable[[str], bool] | None = None
 
-    def fits(self, other: Fingerprint) -> bool:
-        """Return whether an edit made for the other can be applied: the same architecture."""
-        return (self.family, self.pipeline, self.config) == (other.family, other.pipeline, other.config)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Model:
-    """A loaded pipeline with its editable sites."""
-
-    name: str
-    title: str
-    pipeline: Any  # a diffusers pipeline: the classes share no useful base type
-    family: Family
-    defaults: Defaults
-    sites: tuple[Site, ...]
-    layers: Mapping[str, nn.Linear] = field(repr=False)
-    layouts: Mapping[str, Layout] = field(repr=False)  # of what enters each layer
-    fingerprint: Fingerprint
-    extras: Mapping[str, Any] = field(default_factory=dict)  # arguments of this pipeline alone
+    def __post_init__(self) -> None:
+        if self.dtype not in ("auto", *DTYPES):
+            raise InputError(f"dtype '{self.dtype}' is not known; choose auto, {', '.join(DTYPES)}.")
+        if self.offload not in OFFLOADS:
+            raise InputError(f"offload '{self.offload}' is not known; choose one of {', '.join(OFFLOADS)}.")
 
     @property
-    def denoisers(self) -> tuple[nn.Module, ...]:
-        """The networks that predict noise or velocity, in execution order."""
-        return tuple(m for _, m in _denoisers(self.pipeline, self.family))
+    def place(self) -> str:
+        """The device that computes."""
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
     @property
-    def denoiser_names(self) -> tuple[str, ...]:
-        """Their attributes in the pipeline."""
-        return tuple(name for name, _ in _denoisers(self.pipeline, self.family))
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer of prompts; some pipelines keep it inside a processor of text and images."""
-        return getattr(self.pipeline.tokenizer, "tokenizer", self.pipeline.tokenizer)
-
-    @property
-    def takes_image(self) -> bool:
-        """Whether a video starts from an image."""
-        return "ImageToVideo" in self.fingerprint.pipeline
-
-    @property
-    def takes_batches(self) -> bool:
-        """Whether several prompts may go into one call; pipelines repeat one image over the batch."""
-        return self.family.batches and not self.takes_image
-
-    @property
-    def block_count(self) -> int:
-        """Number of blocks that see the text."""
-        return 1 + max(site.block for site in self.sites if site.kind != "temporal")
-
-    @property
-    def is_small(self) -> bool:
-        """Whether many prompts may go through in one batch."""
-        return sum(p.numel() for d in self.denoisers for p in d.parameters()) < 100_000_000
+    def weights(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return DTYPES.get(self.dtype, torch.float32 if self.place == "cpu" else torch.bfloat16)
 
 
-def load_model(
-    source: str, *, device: str = "auto", dtype: str = "auto", progress: Progress = silent
-) -> Model:
-    """Load a model for editing.
+def load_model(source: str, settings: LoadSettings | None = None, *, progress: Progress = silent) -> Model:
+    """Load a model for editing. A token for gated models is taken from the environment (HF_TOKEN).
 
     Args:
         source: ``toyworld``, a diffusers folder, or a hub id.
-        device: ``auto`` (GPU where there is one), ``cpu``, ``cuda``, ...
-        dtype: ``auto`` (float32 on a CPU, bfloat16 elsewhere), ``float32``, ``float16``, ``bfloat16``.
+        settings: device, dtype, offloading, revision, a single file for the denoiser.
         progress: told what is being loaded.
 
     Raises:
-        InputError: an unknown dtype.
-        ModelError: the model is missing, is no supported pipeline, or is quantised.
+        ModelError: the model is missing, gated, no supported pipeline, or quantised.
+        MemoryLimitError: it would not fit into memory.
     """
     import diffusers
     import transformers
-    from diffusers import DiffusionPipeline
 
+    settings = settings or LoadSettings()
     diffusers.utils.logging.disable_progress_bar()  # ours tells what is being loaded
     transformers.utils.logging.disable_progress_bar()
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if dtype not in ("auto", *DTYPES):
-        raise InputError(f"dtype '{dtype}' is not known; choose auto, {', '.join(DTYPES)}.")
-    chosen = DTYPES.get(dtype, torch.float32 if where == "cpu" else torch.bfloat16)
+    if settings.offload != "none" and settings.place == "cpu":
+        raise InputError("Offloading moves weights between CPU and GPU; on a CPU alone leave it out.")
     bundled = BUNDLED.get(source)
-    path = str(ASSETS / bundled.folder) if bundled else source
+    path = bundled_folder(source) or source
     progress(0.0, f"Loading {source}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pipeline = DiffusionPipeline.from_pretrained(
-                path, dtype=chosen, use_safetensors=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, AttributeError, KeyError, ImportError) as e:
-        raise ModelError(
-            f"'{source}' cannot be loaded as a diffusers video pipeline; give toyworld, a folder with"
-            " model_index.json, or a hub id that this machine can reach."
-        ) from e
-    model = wrap_pipeline(pipeline.to(where), name=source)
+    kind = pipeline_class(path, settings.revision)
+    known = _is_known(kind, settings)
+    check_memory(path, settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline = _from_pretrained(path, source, settings, kind)
+    family = None if known else guess_family(pipeline)
+    if family is not None and not (settings.accept_guess and settings.accept_guess(describe_guess(family))):
+        raise ModelError(f"{kind} is not known, and the guess of its structure was not confirmed.")
+    model = wrap_pipeline(_placed(pipeline, settings), source, family)
     if bundled:
         model = replace(model, title=bundled.title, defaults=bundled.defaults)
     progress(1.0, f"{source} is ready")
     return model
 
 
-def wrap_pipeline(pipeline: Any, name: str, family: Family | None = None) -> Model:
-    """Return the Model of a pipeline that is already loaded.
+def _is_known(kind: str, settings: LoadSettings) -> bool:
+    try:
+        family_of(kind)
+    except ModelError:
+        if settings.accept_guess is None or not kind.endswith("Pipeline"):
+            raise
+        return False
+    return True
 
-    Args:
-        pipeline: a diffusers pipeline.
-        name: shown to the user.
-        family: what to take it for; None looks its class up in the table.
+
+def pipeline_class(path: str, revision: str | None = None) -> str:
+    """Return the class of a pipeline from its model_index.json, before any weight is read.
 
     Raises:
-        ModelError: no family knows this pipeline class, or its layers are not as the family says.
+        ModelError: missing, gated, out of reach, or no diffusers pipeline at all.
     """
-    family = family or family_of(type(pipeline).__name__)
-    pipeline.set_progress_bar_config(disable=True)
-    denoisers = _denoisers(pipeline, family)
-    for attribute, module in denoisers:
-        if any(getattr(m, "fused_projections", False) for m in module.modules()):
-            raise ModelError(
-                f"{attribute} has fused projections, which are copies; call"
-                f" pipeline.{attribute}.unfuse_qkv_projections() first, and fuse again after."
-            )
-    found = list(list_sites(denoisers, family))
-    layers = {site.name: layer for site, layer, _ in found}
-    layouts = {site.name: layout for site, _, layout in found}
-    fingerprint = Fingerprint(
-        family.name, type(pipeline).__name__, _config_hash(pipeline, family), _weights_hash(layers)
+    from diffusers import DiffusionPipeline
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    if Path(path).is_file():
+        raise ModelError(f"'{Path(path).name}' is a single file; give its pipeline's folder instead.")
+    if Path(path).is_dir() and (Path(path) / "config.json").exists() and not _has_index(path):
+        raise ModelError(f"'{Path(path).name}' holds one model, no pipeline; give the folder above it.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config: Any = DiffusionPipeline.load_config(path, revision=revision)
+    except GatedRepoError as e:
+        raise ModelError(f"'{path}' is gated; accept its licence on the hub, then set HF_TOKEN.") from e
+    except RepositoryNotFoundError as e:
+        raise ModelError(f"'{path}' is not on the hub, or private; check the name, or set HF_TOKEN.") from e
+    except (OSError, ValueError, HfHubHTTPError) as e:
+        raise ModelError(f"'{path}' {CANNOT}") from e
+    return str(config.get("_class_name", "an unknown class"))
+
+
+def _has_index(path: str) -> bool:
+    return (Path(path) / "model_index.json").exists()
+
+
+def _from_pretrained(path: str, source: str, settings: LoadSettings, kind: str) -> Any:
+    import diffusers
+
+    more: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
+    try:
+        pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
+            path, dtype=settings.weights, use_safetensors=True, trust_remote_code=False, **more
+        )
+        if settings.denoiser is not None:  # from_pretrained lets a denoiser handed to it go, silently
+            pipeline.register_modules(**_single_file(Path(settings.denoiser), path, kind, settings))
+        return pipeline
+    except torch.OutOfMemoryError as e:
+        raise MemoryLimitError(f"'{source}' does not fit into memory; try offloading or bfloat16.") from e
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, ImportError) as e:
+        raise ModelError(f"'{source}' {CANNOT}") from e
+
+
+def _single_file(file: Path, path: str, kind: str, settings: LoadSettings) -> dict[str, Any]:
+    """Return the denoiser of a single safetensors file, with the configuration of the pipeline."""
+    import diffusers
+
+    if file.suffix != ".safetensors" or not file.is_file():
+        raise FileError(f"'{file.name}' is no .safetensors file; other formats are not read.")
+    attribute = family_of(kind).denoisers[0]
+    config: Any = diffusers.DiffusionPipeline.load_config(path)
+    network = getattr(diffusers, config[attribute][1])
+    if not hasattr(network, "from_single_file"):
+        raise ModelError(f"diffusers cannot load {network.__name__} from one file; convert it to a folder.")
+    loaded = network.from_single_file(
+        str(file), config=path, subfolder=attribute, dtype=settings.weights, use_safetensors=True
     )
-    sites = tuple(site for site, _, _ in found)
-    return Model(name, name, pipeline, family, family.defaults, sites, layers, layouts, fingerprint)
+    return {attribute: loaded}
 
 
-def family_of(kind: str) -> Family:
-    """Return the family of a pipeline class; raises ModelError with what is known."""
-    for family in FAMILIES:
-        if kind in family.pipelines:
-            return family
-    if kind in LEFT_OUT:
-        raise ModelError(f"{kind} is left out: {LEFT_OUT[kind]}")
-    known = ", ".join(p for f in FAMILIES for p in f.pipelines)
-    raise ModelError(f"{kind} is not supported yet; supported are {known}.")
+def _placed(pipeline: Any, settings: LoadSettings) -> Any:
+    """Move a pipeline to its device, or set up the offloading asked for."""
+    if settings.offload == "model":
+        pipeline.enable_model_cpu_offload(device=settings.place)
+    elif settings.offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=settings.place)
+    elif settings.offload == "group":
+        pipeline.enable_group_offload(torch.device(settings.place), offload_type="leaf_level")
+    else:
+        pipeline.to(settings.place)
+    return pipeline
 
 
-def called_denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
-    """Return the denoisers with their attributes, as the pipeline calls them."""
-    found = [(name, getattr(pipeline, name, None)) for name in family.denoisers]
-    return [(name, module) for name, module in found if module is not None]
+# --- memory ------------------------------------------------------------------------------------------
 
 
-def _denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
-    # torch.compile wraps a module and puts a prefix before its names; the weights are those below.
-    return [(name, getattr(m, "_orig_mod", m)) for name, m in called_denoisers(pipeline, family)]
+def needed_bytes(path: str, settings: LoadSettings) -> int | None:
+    """Return about how much memory the weights take on the device; None where it cannot be told.
+
+    A folder's headers tell all of it; of a hub id in the table only the denoisers are known.
+    """
+    size = settings.weights.itemsize
+    if Path(path).is_dir():
+        parts = [_numbers(folder) * size for folder in sorted(Path(path).iterdir()) if folder.is_dir()]
+        return (max(parts, default=0) if settings.offload == "model" else sum(parts)) or None
+    try:
+        return inventory(path).parameters * size
+    except ModelError:
+        return None
 
 
-def _config_hash(pipeline: Any, family: Family) -> str:
-    configs = [
-        {k: v for k, v in sorted(dict(m.config).items()) if not k.startswith("_")}
-        for _, m in _denoisers(pipeline, family)
-    ]
-    return hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def _numbers(folder: Path) -> int:
+    try:
+        entries = read_index(folder).values()
+    except FileError:  # a part without weights, or with variants side by side
+        return 0
+    return sum(torch.Size(entry.shape).numel() for entry in entries)
 
 
-def _weights_hash(layers: Mapping[str, nn.Linear]) -> str:
-    digest = hashlib.sha256()
-    for name, layer in layers.items():
-        shape = (layer.out_features, layer.in_features)
-        digest.update(f"{name} {shape}".encode())
-        if layer.weight.device.type != "meta":
-            digest.update(layer.weight.detach().flatten()[:16].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def check_memory(path: str, settings: LoadSettings) -> None:
+    """Raise MemoryLimitError where the weights cannot fit; sequential and group offload always try."""
+    import psutil
+
+    if settings.offload in ("sequential", "group"):
+        return
+    needed = needed_bytes(path, settings)
+    on_gpu = settings.place.startswith("cuda")
+    free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available
+    if needed is not None and needed > free:
+        advice = "try --offload model, or sequential" if on_gpu else "try --dtype bfloat16, or a GPU"
+        raise MemoryLimitError(
+            f"'{path}' needs about {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free: {advice}."
+        )

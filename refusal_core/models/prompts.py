@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from refusal_core.concepts import clean_prompt
 from refusal_core.errors import InputError
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 
 
 def check_prompts(model: Model, prompts: Iterable[str]) -> list[str]:

@@ -39,10 +39,10 @@ def list_sites(
         for path in family.entry:
             if _find(denoiser, path) is not None:
                 yield (*_site(denoiser, prefix, path, 0, "text-entry"), "text")
-        first = 0  # two lists of one track run one after the other and share a count
+        first = 0
         for blocks in family.blocks:
             paths = block_paths(denoiser, blocks)
-            start = 0 if "temporal" in blocks.sites else first
+            start = 0 if blocks.own_count else first
             for index, block in enumerate(paths, start):
                 for kind, relative in blocks.sites.items():
                     layout = blocks.text if kind == "text" else blocks.layout

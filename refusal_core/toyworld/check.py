@@ -13,7 +13,7 @@ from refusal_core.evaluate.report import Cell
 from refusal_core.evaluate.run import KEPT, read_items, summarise
 from refusal_core.evaluate.suites import Item, asked_suite
 from refusal_core.files import write_atomic
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part, silent
 from refusal_core.sampling import generate_batch
 from refusal_core.settings import SamplingSettings

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from refusal_core.concepts import list_presets
 from refusal_core.files import write_atomic
-from refusal_core.models.load import Model
+from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part, silent
 from refusal_core.recipe import build, preset_recipe
 from refusal_core.sampling import compare

@@ -54,6 +54,7 @@ CROSS_ATTENTION: tuple[Family, ...] = (
                 ("temporal_transformer_blocks.*",),
                 {"temporal": ("attn1.to_out.0", "ff.net.0.proj")},
                 "pixels-in-batch",
+                own_count=True,
             ),
         ),
         entry=("caption_projection.linear_1",),

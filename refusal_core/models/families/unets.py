@@ -17,7 +17,7 @@ _UNET_SPATIAL = Blocks(_UNET_PATHS, cross_attention_sites("attn2", "ff"), "frame
 def _temporal(name: str) -> Blocks:
     """Return the temporal blocks of a UNet: their attention sees one place over all frames, no text."""
     paths = tuple(path.replace("attentions", name) for path in _UNET_PATHS)
-    return Blocks(paths, {"temporal": ("attn2.to_out.0", "ff.net.0.proj")}, "pixels-in-batch")
+    return Blocks(paths, {"temporal": ("attn2.to_out.0", "ff.net.0.proj")}, "pixels-in-batch", own_count=True)
 
 
 UNETS: tuple[Family, ...] = (

@@ -1,0 +1,56 @@
+"""``export`` writes an edit in the forms that other tools load; ``push`` sends such a folder to the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refusal_core.cli.screen import ModelOption, progress_bar
+
+
+def export(
+    edit: Annotated[Path, typer.Option("--edit", help="An edit file.")],
+    out: Annotated[Path, typer.Option("--out", help="A .safetensors file, or for --form weights a folder.")],
+    model: ModelOption = "toyworld",
+    form: Annotated[str, typer.Option("--form", help="lora, comfyui or weights.")] = "lora",
+) -> None:
+    """Export an edit as an exact LoRA (diffusers or ComfyUI) or as a whole edited pipeline."""
+    from refusal_core.edit import load_edit
+    from refusal_core.errors import InputError
+    from refusal_core.export import export_lora, export_weights
+    from refusal_core.models.load import load_model
+
+    if form not in ("lora", "comfyui", "weights"):
+        raise InputError(f"Form '{form}' is not known; choose lora, comfyui or weights.")
+    if form != "weights" and out.suffix != ".safetensors":
+        raise InputError(f"'{out.name}' must end in .safetensors.")
+    made = load_edit(edit)
+    with progress_bar("Loading") as progress:
+        loaded = load_model(model, progress=progress)
+        if form == "weights":
+            written = export_weights(made, loaded, out)
+        else:
+            naming = "diffusers" if form == "lora" else "comfyui"
+            written = export_lora(made, loaded, out, naming=naming)
+    for path in written.paths:
+        print(path)
+    print()
+    print(written.snippet)
+
+
+def push(
+    edit: Annotated[Path, typer.Option("--edit", help="An edit file.")],
+    repository: Annotated[str, typer.Option("--to", help="owner/name on the hub.")],
+    lora: Annotated[Path | None, typer.Option("--lora", help="An exported LoRA to send along.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="A report of evaluate --json.")] = None,
+    go: Annotated[bool, typer.Option("--go", help="Really send; without it only show.")] = False,
+) -> None:
+    """Show what would go to the hub: the edit, a model card with its recipe and figures. Send with --go."""
+    from refusal_core.publishing import publish
+
+    done = publish(edit, repository, lora=lora, report=report, send=go)
+    print(done.card)
+    print("Files: " + ", ".join(done.files))
+    print(f"Sent to {done.address}" if go else f"Nothing was sent; add --go to send to {done.address}.")

@@ -1,0 +1,100 @@
+"""Finding the structure of a pipeline that no family describes. What is found is shown, never assumed."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from refusal_core.errors import ModelError
+from refusal_core.models.family import Blocks, Defaults, Family, Sites
+from refusal_core.settings import SiteKind
+
+_DENOISERS = ("transformer", "unet", "transformer_2")
+# Names as diffusers has them; the first that a block has is taken.
+_NAMES: tuple[tuple[SiteKind, tuple[tuple[str, ...], ...]], ...] = (
+    ("text", (("attn2.to_k", "attn2.to_v"), ("cross_attn.to_k", "cross_attn.to_v"))),
+    ("cross-attention", (("attn2.to_out.0",), ("cross_attn.to_out.0",), ("cross_attn.proj",))),
+    ("feed-forward", (("ff.net.0.proj",), ("ffn.net.0.proj",), ("mlp.fc1",))),
+    ("feed-forward-out", (("ff.net.2",), ("ffn.net.2",), ("mlp.fc2",))),
+)
+
+
+def guess_family(pipeline: Any) -> Family:
+    """Return what an unknown pipeline looks like: a denoiser with one list of like blocks.
+
+    The guess must be confirmed by a person before it is used: names alone do not tell what enters a
+    layer.
+
+    Raises:
+        ModelError: nothing that looks like blocks with cross-attention is found.
+    """
+    attributes = [name for name in _DENOISERS if isinstance(getattr(pipeline, name, None), nn.Module)]
+    if not attributes:
+        raise ModelError(f"{type(pipeline).__name__} has no transformer and no unet: nothing to edit.")
+    denoiser = getattr(pipeline, attributes[0])
+    path, sites = _blocks(denoiser)
+    known = inspect.signature(type(pipeline).__call__).parameters
+    return Family(
+        name="guessed",
+        title=f"{type(pipeline).__name__} (structure guessed)",
+        pipelines=(type(pipeline).__name__,),
+        denoisers=tuple(attributes),
+        blocks=(Blocks((f"{path}.*",), sites),),
+        text_arguments=("encoder_hidden_states", "encoder_attention_mask"),
+        defaults=_defaults(known),
+        lora=None,
+        note="Guessed from names: look at a few videos before you trust an edit.",
+    )
+
+
+def _blocks(denoiser: nn.Module) -> tuple[str, Sites]:
+    """Return the longest list whose first block has cross-attention under a known name."""
+    best: tuple[int, str, Sites] | None = None
+    for path, module in denoiser.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) and "temporal" not in path:
+            sites = _sites(module[0])
+            if "cross-attention" in sites and (best is None or len(module) > best[0]):
+                best = (len(module), path, sites)
+    if best is None:
+        raise ModelError(
+            f"No list of blocks with cross-attention was found in {type(denoiser).__name__}; describe it as"
+            " a family instead."
+        )
+    return best[1], best[2]
+
+
+def _sites(block: nn.Module) -> Sites:
+    names = {name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+    found: Sites = {}
+    for kind, choices in _NAMES:
+        for paths in choices:
+            if set(paths) <= names:
+                found[kind] = paths
+                break
+    return found
+
+
+def _defaults(known: Any) -> Defaults:
+    def default(name: str, otherwise: int) -> Any:
+        value = known[name].default if name in known else None
+        return otherwise if value in (None, inspect.Parameter.empty) else value
+
+    return Defaults(
+        frames=default("num_frames", 16),
+        height=default("height", 512),
+        width=default("width", 512),
+        fps=8.0,
+        steps=default("num_inference_steps", 50),
+        guidance_scale=float(default("guidance_scale", 6)),
+        text_length=default("max_sequence_length", 226),
+    )
+
+
+def describe_guess(family: Family) -> str:
+    """Return what was found, for a person to confirm."""
+    blocks = family.blocks[0]
+    lines = [f"{family.title}: {', '.join(family.denoisers)}, blocks {blocks.paths[0]}"]
+    lines += [f"  {kind}: {', '.join(paths)}" for kind, paths in blocks.sites.items()]
+    return "\n".join(lines)

@@ -1,0 +1,106 @@
+"""What a model has to edit, read from its configuration alone: no weight is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from refusal_core.errors import FileError, ModelError
+from refusal_core.models.families import FAMILIES
+from refusal_core.models.family import Family, Network
+from refusal_core.models.model import family_of
+from refusal_core.models.sites import Site, list_sites
+
+MAX_CONFIG = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The editable layers of a model."""
+
+    source: str
+    family: Family
+    sites: tuple[Site, ...]
+    parameters: int  # of the denoisers together
+    licence: str
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of sites of each kind."""
+        return dict(Counter(site.kind for site in self.sites))
+
+    def shapes(self) -> list[tuple[str, int, int, int]]:
+        """Return (kind, inputs, outputs, how many) in the order of the sites."""
+        found = Counter((s.kind, s.inputs, s.outputs) for s in self.sites)
+        return [(*shape, count) for shape, count in found.items()]
+
+
+def inventory(source: str) -> Inventory:
+    """Return what a published model, or one in a diffusers folder, has to edit.
+
+    Args:
+        source: a hub id from the table, or a folder with model_index.json.
+
+    Raises:
+        ModelError: neither, or of no known family.
+        FileError: a configuration cannot be read.
+    """
+    if Path(source).is_dir():
+        return _of_folder(Path(source))
+    for family in FAMILIES:
+        for checkpoint in family.checkpoints:
+            if checkpoint.source == source:
+                return _measure(source, family, checkpoint.networks, checkpoint.licence)
+    raise ModelError(f"'{source}' is not in the table and no folder; `models` lists what is.")
+
+
+def _of_folder(folder: Path) -> Inventory:
+    index = read_config(folder / "model_index.json")
+    family = family_of(str(index.get("_class_name")))
+    networks = []
+    for attribute in family.denoisers:
+        if (folder / attribute / "config.json").exists():
+            config = read_config(folder / attribute / "config.json")
+            kind = str(config.pop("_class_name", ""))
+            networks.append(Network(attribute, kind, config))
+    return _measure(folder.name, family, networks, "as its model card says")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a model's JSON configuration; raises FileError in one sentence."""
+    try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise FileError(f"{path.name} is too large for a configuration; get it again.")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise FileError(f"{path.name} is missing or no JSON; give a whole diffusers folder.") from e
+    if not isinstance(found, dict):
+        raise FileError(f"{path.name} is no configuration; give a whole diffusers folder.")
+    return found
+
+
+def _measure(source: str, family: Family, networks: Sequence[Network], licence: str) -> Inventory:
+    built = [(network.attribute, build_on_meta(network)) for network in networks]
+    sites = tuple(site for site, _, _ in list_sites(built, family))
+    count = sum(p.numel() for _, module in built for p in module.parameters())
+    return Inventory(source, family, sites, count, licence)
+
+
+def build_on_meta(network: Network) -> nn.Module:
+    """Build a denoiser without memory for its weights; raises ModelError if its class is unknown."""
+    import diffusers
+
+    kind = getattr(diffusers, network.kind, None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin)):
+        raise ModelError(f"diffusers has no model class '{network.kind}'; update diffusers.")
+    try:
+        with torch.device("meta"):
+            return kind.from_config(dict(network.config))
+    except (TypeError, ValueError, KeyError) as e:
+        raise ModelError(f"{network.kind} cannot be built from this configuration ({e}).") from e

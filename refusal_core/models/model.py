@@ -1,0 +1,156 @@
+"""A loaded pipeline as a ``Model``: its family, its editable sites, and what it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from refusal_core.errors import ModelError
+from refusal_core.models.families import FAMILIES, LEFT_OUT
+from refusal_core.models.family import Defaults, Family, Layout
+from refusal_core.models.sites import Site, list_sites
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What an edit or a file of activations was made for. Equal weights give equal fingerprints."""
+
+    family: str
+    pipeline: str
+    config: str  # hash of the denoisers' configurations
+    weights: str  # hash of shapes and first values of the editable weights
+
+    def fits(self, other: Fingerprint) -> bool:
+        """Return whether an edit made for the other can be applied: the same architecture."""
+        return (self.family, self.pipeline, self.config) == (other.family, other.pipeline, other.config)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A loaded pipeline with its editable sites."""
+
+    name: str
+    title: str
+    pipeline: Any  # a diffusers pipeline: the classes share no useful base type
+    family: Family
+    defaults: Defaults
+    sites: tuple[Site, ...]
+    layers: Mapping[str, nn.Linear] = field(repr=False)
+    layouts: Mapping[str, Layout] = field(repr=False)  # of what enters each layer
+    fingerprint: Fingerprint
+    extras: Mapping[str, Any] = field(default_factory=dict)  # arguments of this pipeline alone
+
+    @property
+    def denoisers(self) -> tuple[nn.Module, ...]:
+        """The networks that predict noise or velocity, in execution order."""
+        return tuple(m for _, m in _denoisers(self.pipeline, self.family))
+
+    @property
+    def denoiser_names(self) -> tuple[str, ...]:
+        """Their attributes in the pipeline."""
+        return tuple(name for name, _ in _denoisers(self.pipeline, self.family))
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of prompts; some pipelines keep it inside a processor of text and images."""
+        return getattr(self.pipeline.tokenizer, "tokenizer", self.pipeline.tokenizer)
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether a video starts from an image."""
+        return "ImageToVideo" in self.fingerprint.pipeline
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether several prompts may go into one call; pipelines repeat one image over the batch."""
+        return self.family.batches and not self.takes_image
+
+    @property
+    def block_count(self) -> int:
+        """Number of blocks that see the text."""
+        return 1 + max(site.block for site in self.sites if site.kind != "temporal")
+
+    @property
+    def is_small(self) -> bool:
+        """Whether many prompts may go through in one batch."""
+        return sum(p.numel() for d in self.denoisers for p in d.parameters()) < 100_000_000
+
+
+def wrap_pipeline(pipeline: Any, name: str, family: Family | None = None) -> Model:
+    """Return the Model of a pipeline that is already loaded.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        name: shown to the user.
+        family: what to take it for; None looks its class up in the table.
+
+    Raises:
+        ModelError: no family knows this pipeline class, or its layers are not as the family says.
+    """
+    family = family or family_of(type(pipeline).__name__)
+    pipeline.set_progress_bar_config(disable=True)
+    denoisers = _denoisers(pipeline, family)
+    for attribute, module in denoisers:
+        if any(getattr(m, "fused_projections", False) for m in module.modules()):
+            raise ModelError(
+                f"{attribute} has fused projections, which are copies; call"
+                f" pipeline.{attribute}.unfuse_qkv_projections() first, and fuse again after."
+            )
+    found = list(list_sites(denoisers, family))
+    layers = {site.name: layer for site, layer, _ in found}
+    layouts = {site.name: layout for site, _, layout in found}
+    fingerprint = Fingerprint(
+        family.name, type(pipeline).__name__, _config_hash(pipeline, family), _weights_hash(layers)
+    )
+    sites = tuple(site for site, _, _ in found)
+    return Model(name, name, pipeline, family, family.defaults, sites, layers, layouts, fingerprint)
+
+
+def family_of(kind: str) -> Family:
+    """Return the family of a pipeline class; raises ModelError with what is known."""
+    for family in FAMILIES:
+        if kind in family.pipelines:
+            return family
+    if kind in LEFT_OUT:
+        raise ModelError(f"{kind} is left out: {LEFT_OUT[kind]}")
+    known = ", ".join(p for f in FAMILIES for p in f.pipelines)
+    raise ModelError(f"{kind} is not supported yet; supported are {known}.")
+
+
+def called_denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
+    """Return the denoisers with their attributes, as the pipeline calls them."""
+    found = [(name, getattr(pipeline, name, None)) for name in family.denoisers]
+    return [(name, module) for name, module in found if module is not None]
+
+
+def _denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
+    # torch.compile wraps a module and puts a prefix before its names; the weights are those below.
+    return [(name, getattr(m, "_orig_mod", m)) for name, m in called_denoisers(pipeline, family)]
+
+
+def _config_hash(pipeline: Any, family: Family) -> str:
+    configs = [
+        {k: v for k, v in sorted(_config(module).items()) if not k.startswith("_")}
+        for _, module in _denoisers(pipeline, family)
+    ]
+    return hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    config = getattr(module, "config", {})
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+
+
+def _weights_hash(layers: Mapping[str, nn.Linear]) -> str:
+    digest = hashlib.sha256()
+    for name, layer in layers.items():
+        shape = (layer.out_features, layer.in_features)
+        digest.update(f"{name} {shape}".encode())
+        if layer.weight.device.type != "meta":
+            digest.update(layer.weight.detach().flatten()[:16].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,104 @@
+"""Sending an edit to the hub with a model card that says what it does, and what it does not."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from refusal_core.edit import Edit, load_edit
+from refusal_core.errors import FileError, InputError, ModelError
+from refusal_core.evaluate.report import Report, summary
+
+LIMITS = (
+    "The edit removes a direction, not knowledge: other words, other languages, images or fine-tuning may"
+    " bring the concept back. It is no guarantee; judge the model on your own prompts."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was sent, or would be."""
+
+    address: str
+    card: str
+    files: tuple[str, ...]
+
+
+def publish(
+    edit: Path, repository: str, *, lora: Path | None = None, report: Path | None = None, send: bool = False
+) -> Published:
+    """Write a model card for an edit and, if asked, send both to the hub.
+
+    The token comes from the environment (HF_TOKEN) or the hub's own login, never from an argument.
+
+    Raises:
+        InputError: the repository has no valid name.
+        FileError: a file cannot be read.
+        ModelError: the hub refuses.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repository):
+        raise InputError(f"'{repository}' is no name on the hub; write owner/name.")
+    card = model_card(load_edit(edit), edit.name, lora.name if lora else None, _read_report(report))
+    files = [edit, *([lora] if lora else []), *([report] if report else [])]
+    if send:
+        _send(repository, card, files)
+    names = ("README.md", *(path.name for path in files))
+    return Published(f"https://huggingface.co/{repository}", card, names)
+
+
+def _read_report(path: Path | None) -> Report | None:
+    if path is None:
+        return None
+    try:
+        return Report.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise FileError(f"{path.name} is no report; write one with evaluate --json.") from e
+
+
+def model_card(edit: Edit, file: str, lora: str | None, report: Report | None) -> str:
+    """Return a model card: recipe, figures where there are any, use, limits."""
+    concepts = ", ".join(origin.concept for origin in edit.origins)
+    lines = ["---", "tags: [video, unlearning, refusal-vector]", "---", f"# Unlearned: {concepts}", ""]
+    lines += [f"A closed-form edit of {edit.model.pipeline} ({edit.model.family}), {len(edit.sites)} layers."]
+    for origin in edit.origins:
+        s = origin.subspace
+        lines += ["", f"## Recipe: {origin.concept}", ""]
+        lines += [
+            f"Method {s.method}, rank {s.rank}, strength {origin.strength:g}, anchor {origin.anchor}.",
+            "",
+        ]
+        lines += ["| unsafe | safe |", "|---|---|"]
+        lines += [f"| {_cell(unsafe)} | {_cell(safe)} |" for unsafe, safe in origin.pairs]
+    lines += ["", "## Figures", "", summary([report]) if report else "None were measured.", ""]
+    lines += [
+        "## Use",
+        "",
+        f"`python -m refusal_core export --edit {file} --model … --out x.safetensors`",
+    ]
+    if lora:
+        lines += ["", f'`pipe.load_lora_weights("{lora}")`, exact for the weights it was made from.']
+    lines += ["", "## Limits", "", LIMITS, ""]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _send(repository: str, card: str, files: list[Path]) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            readme = Path(folder) / "README.md"
+            readme.write_text(card, encoding="utf-8")
+            for path in (readme, *files):
+                api.upload_file(path_or_fileobj=str(path), path_in_repo=path.name, repo_id=repository)
+    except (OSError, HfHubHTTPError, ValueError) as e:
+        raise ModelError(f"The hub refused '{repository}'; log in, or check the name and the rights.") from e

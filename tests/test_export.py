@@ -1,0 +1,177 @@
+"""Exports: exact, whole or not at all, and readable by others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import refusal_core as rc
+from refusal_core import baking, shards
+from refusal_core.edit import Edit, save_edit
+from refusal_core.errors import FileError, InputError, ModelError
+from refusal_core.models.model import Model
+from refusal_core.publishing import publish
+
+
+@pytest.fixture(scope="module")
+def edit(tiny: Model, fire: rc.Concept) -> Edit:
+    seen = rc.capture(tiny, fire, rc.CaptureSettings(kinds=("text", "feed-forward"), timesteps=2))
+    return rc.make_edit(rc.estimate(seen, rc.SubspaceSettings(rank=2)))
+
+
+@pytest.fixture(scope="module")
+def anchored(tiny: Model, fire: rc.Concept) -> Edit:
+    seen = rc.capture(tiny, fire, rc.CaptureSettings(kinds=("text",)))
+    return rc.make_edit(rc.estimate(seen), rc.EditSettings(anchor="mean"))
+
+
+@pytest.fixture
+def checkpoint(tiny: Model, tmp_path: Path) -> Path:
+    """The tiny denoiser in several shards, beside a file that is no weight."""
+    tiny.pipeline.transformer.save_pretrained(tmp_path / "model" / "transformer", max_shard_size="300KB")
+    (tmp_path / "model" / "notes.txt").write_text("kept")
+    assert len(list((tmp_path / "model" / "transformer").glob("*.safetensors"))) > 3
+    return tmp_path / "model"
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for path in folder.glob("*.safetensors"):
+        found |= load_file(path)
+    return found
+
+
+def test_lora_factors_in_the_file_are_the_fold(tiny: Model, edit: Edit, tmp_path: Path) -> None:
+    written = rc.export_lora(edit, tiny, tmp_path / "lora.safetensors")
+    factors = load_file(written.paths[0])
+    before = {s.name: tiny.layers[s.name].weight.detach().clone() for s in edit.sites}
+    with rc.applied(tiny, edit):
+        for site in edit.sites:
+            a, b = (factors[f"{site.name}.lora_{part}.weight"] for part in "AB")
+            torch.testing.assert_close(before[site.name] + b @ a, tiny.layers[site.name].weight.data)
+    assert "load_lora_weights" in written.snippet
+
+
+def test_a_lora_refuses_what_it_cannot_carry(tiny: Model, anchored: Edit, edit: Edit, tmp_path: Path) -> None:
+    target = tmp_path / "lora.safetensors"
+    with pytest.raises(InputError, match="no LoRA carries"):
+        rc.export_lora(anchored, tiny, target)
+    none = replace(tiny, family=replace(tiny.family, lora=None))
+    with pytest.raises(ModelError, match="export baked weights instead"):
+        rc.export_lora(edit, none, target)
+    with pytest.raises(ModelError, match="names for"):
+        unnamed = replace(tiny, family=replace(tiny.family, comfyui={}))
+        rc.export_lora(edit, unnamed, target, naming="comfyui")
+    assert not list(tmp_path.iterdir())
+
+
+def test_baking_equals_applying_and_touches_nothing_else(
+    tiny: Model, edit: Edit, checkpoint: Path, tmp_path: Path
+) -> None:
+    done = rc.bake(checkpoint, edit, tmp_path / "out")
+    baked, original = weights_of(tmp_path / "out" / "transformer"), weights_of(checkpoint / "transformer")
+    with rc.applied(tiny, edit):
+        for name, value in tiny.pipeline.transformer.state_dict().items():
+            assert torch.equal(baked[name], value), name
+    changed = {name for name in original if not torch.equal(original[name], baked[name])}
+    assert changed == {f"{site.name.partition('.')[2]}.weight" for site in edit.sites}
+    assert done.edited == len(edit.sites)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "kept"
+    recipe = json.loads((tmp_path / "out" / "unlearning.json").read_text())
+    assert recipe["origins"][0]["concept"] == "fire"
+
+
+def test_baking_moves_a_bias_too(tiny: Model, anchored: Edit, checkpoint: Path, tmp_path: Path) -> None:
+    rc.bake(checkpoint, anchored, tmp_path / "out")
+    baked = weights_of(tmp_path / "out" / "transformer")
+    with rc.applied(tiny, anchored):
+        for name, value in tiny.pipeline.transformer.state_dict().items():
+            assert torch.equal(baked[name], value), name
+
+
+def test_baking_keeps_half_precision(tiny: Model, edit: Edit, checkpoint: Path, tmp_path: Path) -> None:
+    for path in (checkpoint / "transformer").glob("*.safetensors"):
+        save_file({k: v.bfloat16() for k, v in load_file(path).items()}, path)
+    rc.bake(checkpoint, edit, tmp_path / "out")
+    baked = weights_of(tmp_path / "out" / "transformer")
+    assert {v.dtype for v in baked.values()} == {torch.bfloat16}
+
+
+def test_baking_leaves_nothing_behind_when_it_fails(edit: Edit, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(FileError, match="is no folder"):
+        rc.bake(tmp_path / "missing", edit, out)
+    shard = next(p for p in (checkpoint / "transformer").glob("*.safetensors") if _holds_a_site(p, edit))
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) - 100])
+    with pytest.raises(FileError, match="not a sound safetensors file"):
+        rc.bake(checkpoint, edit, out)
+    shard.unlink()
+    with pytest.raises(FileError, match="has no tensor"):
+        rc.bake(checkpoint, edit, out)
+    out.mkdir()
+    with pytest.raises(FileError, match="exists"):
+        rc.bake(checkpoint, edit, out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "out"]
+    assert not list(out.iterdir())
+
+
+def _holds_a_site(path: Path, edit: Edit) -> bool:
+    wanted = {f"{site.name.partition('.')[2]}.weight" for site in edit.sites}
+    return bool(wanted & set(load_file(path)))
+
+
+def test_a_full_disk_is_one_sentence(edit: Edit, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(baking.shutil, "copyfile", full)
+    with pytest.raises(FileError, match="No space left"):
+        rc.bake(checkpoint, edit, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"not json at all.",
+        b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 999]}}',
+        b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [8, 0]}}',
+        b'{"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 16]}}',
+        b'{"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}',
+        b'{"a": 3}',
+        b"[]",
+    ],
+)
+def test_a_header_that_lies_is_refused(header: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(FileError, match=r"x\.safetensors is not a sound safetensors file"):
+        shards.read_index(tmp_path)
+
+
+def test_exported_weights_are_a_whole_pipeline(tiny: Model, edit: Edit, tmp_path: Path) -> None:
+    rc.export_weights(edit, tiny, tmp_path / "unlearned")
+    saved = weights_of(tmp_path / "unlearned" / "transformer")
+    with rc.applied(tiny, edit):
+        for site in edit.sites:
+            assert torch.equal(saved[f"{site.name.partition('.')[2]}.weight"], tiny.layers[site.name].weight)
+    assert (tmp_path / "unlearned" / "model_index.json").exists()
+    with pytest.raises(FileError, match="nothing is overwritten"):
+        rc.export_weights(edit, tiny, tmp_path / "unlearned")
+    shutil.rmtree(tmp_path / "unlearned")
+
+
+def test_push_shows_first_and_names_its_limits(edit: Edit, tmp_path: Path) -> None:
+    path = save_edit(edit, tmp_path / "fire.safetensors")
+    shown = publish(path, "someone/fire-free")
+    assert "no guarantee" in shown.card
+    assert edit.origins[0].pairs[0][0] in shown.card
+    assert shown.files == ("README.md", "fire.safetensors")
+    with pytest.raises(InputError, match="is no name on the hub"):
+        publish(path, "../../etc")

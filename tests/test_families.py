@@ -1,0 +1,139 @@
+"""Every family: each step on a tiny pipeline of the real classes, each published size on the meta device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import refusal_core as rc
+from refusal_core.errors import ModelError
+from refusal_core.hooks import watch_calls
+from refusal_core.models.families import FAMILIES, LEFT_OUT
+from refusal_core.models.inventory import inventory
+from refusal_core.models.model import family_of
+from refusal_core.models.tiny import BUILDERS
+from refusal_core.selftest import CONCEPT, Row, selftest, tiny_model
+
+# (blocks, parameters in billions, cross-attention sites and their width): diffusers' own published models
+PUBLISHED = {
+    "cerspense/zeroscope_v2_576w": (16, 1.41, 16, 320),
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": (30, 1.42, 30, 1536),
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers": (40, 14.29, 40, 5120),
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": (40, 28.58, 80, 5120),
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": (30, 5.00, 30, 3072),
+    "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers": (40, 16.39, 40, 5120),
+    "Wan-AI/Wan2.1-VACE-14B-diffusers": (40, 17.34, 40, 5120),
+    "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers": (40, 14.29, 40, 5120),
+    "Lightricks/LTX-Video": (28, 1.92, 28, 2048),
+    "Lightricks/LTX-Video-0.9.7-dev": (48, 13.04, 48, 4096),
+    "maxin-cn/Latte-1": (28, 1.06, 28, 1152),
+    "rhymes-ai/Allegro": (32, 2.77, 32, 2304),
+    "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers": (32, 2.15, 32, 2048),
+    "Efficient-Large-Model/SANA-Video_2B_480p_diffusers": (20, 1.91, 20, 2240),
+    "hunyuanvideo-community/HunyuanVideo": (60, 12.82, 20, 3072),
+    "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v": (54, 8.33, 54, 2048),
+    "THUDM/CogVideoX-2b": (30, 1.69, 30, 1920),
+    "THUDM/CogVideoX-5b": (42, 5.57, 42, 3072),
+    "genmo/mochi-1-preview": (48, 10.03, 48, 3072),
+    "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers": (48, 11.80, 48, 3072),
+}
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Row]:
+    return {row.name: row for row in selftest()}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_family_passes_every_step(rows: dict[str, Row], name: str) -> None:
+    assert rows[name].trouble == ""
+    assert rows[name].whole, rows[name].passed
+
+
+def test_every_family_has_a_tiny_pipeline() -> None:
+    tried = {type(build().pipeline).__name__ for build in BUILDERS.values()}
+    assert all(set(family.pipelines) & tried for family in FAMILIES)
+
+
+@pytest.mark.parametrize("source", PUBLISHED)
+def test_a_published_model_has_the_layers_it_is_known_for(source: str) -> None:
+    blocks, billions, count, width = PUBLISHED[source]
+    found = inventory(source)
+    crossing = [site for site in found.sites if site.kind == "cross-attention"]
+    assert round(found.parameters / 1e9, 2) == pytest.approx(billions, abs=0.011)
+    assert 1 + max(site.block for site in found.sites if site.kind != "temporal") == blocks
+    assert (len(crossing), crossing[0].inputs) == (count, width)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_blocks_are_counted_in_the_order_they_run(name: str) -> None:
+    """UNets register their middle after their end: names alone would count wrongly."""
+    model = tiny_model(name)
+    expected = [s.name for s in model.sites if s.kind == "cross-attention"]
+    ran: list[str] = []
+    hooks = [model.layers[n].register_forward_pre_hook(lambda _m, _x, n=n: ran.append(n)) for n in expected]
+    try:
+        rc.generate(model, "a robot", rc.SamplingSettings(guidance_scale=1.0))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert list(dict.fromkeys(ran)) == expected
+
+
+def test_each_expert_of_two_is_read_at_its_own_steps() -> None:
+    model = tiny_model("wan-2.2")
+    model = replace(model, defaults=replace(model.defaults, steps=8))
+    seen = rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("cross-attention",), timesteps=2))
+    assert {site.name.partition(".")[0] for site in seen.sites} == {"transformer", "transformer_2"}
+    called = []
+    with watch_calls(model.denoisers, lambda module, _a: called.append(module is model.denoisers[0])):
+        rc.generate(model, "a robot")
+    assert called == sorted(called, reverse=True), "the first expert runs first"
+    assert {True, False} == set(called)
+
+
+def test_pairs_that_differ_by_their_image_alone_are_a_concept(tmp_path) -> None:
+    from PIL import Image
+
+    for name, colour in (("red", (255, 0, 0)), ("grey", (90, 90, 90))):
+        Image.new("RGB", (16, 16), colour).save(tmp_path / f"{name}.png")
+    images = (tmp_path / "red.png", tmp_path / "grey.png")
+    pairs = tuple(rc.PromptPair(text, text, *images) for text in ("a robot", "a cat at night"))
+    concept = rc.Concept("red", pairs, ("the dog", "a man"))
+    for name in ("wan-i2v", "cogvideox-i2v"):
+        model = tiny_model(name)
+        seen = rc.capture(model, concept, rc.CaptureSettings(kinds=("cross-attention",), timesteps=2))
+        assert all(samples.differences.abs().max() > 0 for samples in seen.sites.values())
+        edit = rc.make_edit(rc.estimate(seen, rc.SubspaceSettings(method="rv")))
+        pair = rc.compare(model, edit, "a robot", rc.SamplingSettings(image=images[0]))
+        assert (pair.original.frames != pair.unlearned.frames).any()
+
+
+def test_text_and_video_rows_are_never_mixed() -> None:
+    """In joint blocks the text lies before or behind the video."""
+    for name in ("cogvideox", "hunyuan"):
+        model = tiny_model(name)
+        seen = rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("feed-forward",), timesteps=1))
+        frames = {len(s.unsafe) / len(CONCEPT.pairs) for s in seen.sites.values()}
+        assert frames == {3.0}, "9 frames are 3 latent frames, one row each"
+
+
+def test_what_is_left_out_says_why() -> None:
+    for kind, why in LEFT_OUT.items():
+        with pytest.raises(ModelError, match="left out"):
+            family_of(kind)
+        assert why.endswith(".")
+    with pytest.raises(ModelError, match="FluxPipeline is not supported yet"):
+        family_of("FluxPipeline")
+
+
+def test_capture_and_generation_leave_global_randomness_alone() -> None:
+    model = tiny_model("ltx")
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    rc.capture(model, CONCEPT)
+    rc.generate(model, "a robot")
+    assert torch.equal(torch.rand(1), expected)

@@ -1,0 +1,212 @@
+"""However weights are held (offloaded, wrapped, compiled, half precision), an edit is exact and undone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import accelerate
+import peft
+import pytest
+import torch
+
+import refusal_core as rc
+from refusal_core.edit import Edit
+from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
+from refusal_core.models import load
+from refusal_core.models.discovery import describe_guess, guess_family
+from refusal_core.models.model import Model, wrap_pipeline
+from refusal_core.selftest import CONCEPT, fingerprint, latents, tiny_model
+
+
+@pytest.fixture
+def model() -> Model:
+    return tiny_model("wan")
+
+
+@pytest.fixture
+def edit(model: Model) -> Edit:
+    seen = rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("text", "cross-attention"), timesteps=2))
+    return rc.make_edit(rc.estimate(seen, rc.SubspaceSettings(method="rv")))
+
+
+@pytest.fixture
+def expected(model: Model, edit: Edit) -> torch.Tensor:
+    with rc.applied(model, edit):
+        return latents(model)
+
+
+def rewrapped(model: Model) -> Model:
+    return replace(wrap_pipeline(model.pipeline, "again"), defaults=model.defaults)
+
+
+def test_sequential_offload_is_edited_where_the_weights_are(model: Model, edit: Edit, expected) -> None:
+    """The layers themselves are empty then: writing into them would change nothing, silently."""
+    before = latents(model)
+    accelerate.cpu_offload(model.pipeline.transformer, execution_device="cpu")
+    held = rewrapped(model)
+    assert next(iter(held.layers.values())).weight.device.type == "meta"
+    with rc.applied(held, edit):
+        torch.testing.assert_close(latents(held), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(latents(held), before, rtol=0, atol=0)
+    captured = rc.capture(held, CONCEPT, rc.CaptureSettings(kinds=("text",)))
+    assert all(s.unsafe.abs().max() > 0 for s in captured.sites.values())
+
+
+@pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
+def test_group_offload_is_edited(model: Model, edit: Edit, expected, kind: str) -> None:
+    cpu = torch.device("cpu")
+    more = {"num_blocks_per_group": 1} if kind == "block_level" else {}
+    model.pipeline.transformer.enable_group_offload(cpu, cpu, offload_type=kind, **more)
+    held = rewrapped(model)
+    before = latents(held)
+    with rc.applied(held, edit):
+        torch.testing.assert_close(latents(held), expected, rtol=0, atol=1e-6)
+    assert torch.equal(latents(held), before)
+
+
+def test_below_an_adapter_the_base_is_edited(model: Model, edit: Edit) -> None:
+    names = [s.name.removeprefix("transformer.") for s in edit.sites]
+    config = peft.LoraConfig(r=2, target_modules=names, init_lora_weights=False)
+    peft.inject_adapter_in_model(config, model.pipeline.transformer)
+    held = rewrapped(model)
+    assert {s.name for s in held.sites} == {s.name for s in model.sites}
+    adapters = {n: p.clone() for n, p in model.pipeline.transformer.named_parameters() if "lora_" in n}
+    before = latents(held)
+    with rc.applied(held, edit):
+        assert not torch.equal(latents(held), before)
+    assert torch.equal(latents(held), before)
+    after = dict(model.pipeline.transformer.named_parameters())
+    assert adapters and all(torch.equal(after[n], p) for n, p in adapters.items())
+
+
+def test_a_compiled_denoiser_is_edited(model: Model, edit: Edit, expected) -> None:
+    before = latents(model)
+    model.pipeline.transformer = torch.compile(model.pipeline.transformer, backend="eager")
+    held = rewrapped(model)
+    assert [s.name for s in held.sites] == [s.name for s in model.sites]
+    torch.testing.assert_close(latents(held), before, rtol=0, atol=1e-5)
+    with rc.applied(held, edit):
+        torch.testing.assert_close(latents(held), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(latents(held), before, rtol=0, atol=1e-5)
+    again = rc.capture(held, CONCEPT, rc.CaptureSettings(kinds=("cross-attention",), timesteps=2))
+    assert len(again.sites) == 2
+
+
+def test_fused_projections_are_refused_with_the_way_out(model: Model) -> None:
+    model.pipeline.transformer.fuse_qkv_projections()
+    with pytest.raises(ModelError, match="unfuse_qkv_projections"):
+        rewrapped(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_edited_in_its_own_dtype(model: Model, edit: Edit, dtype: torch.dtype) -> None:
+    model.pipeline.transformer.to(dtype)
+    held = rewrapped(model)
+    before = fingerprint(held)
+    with rc.applied(held, edit):
+        assert fingerprint(held) != before
+        assert {held.layers[s.name].weight.dtype for s in edit.sites} == {dtype}
+    assert fingerprint(held) == before
+
+
+def test_a_quantised_layer_is_named_and_refused(model: Model) -> None:
+    layer = model.pipeline.transformer.blocks[0].attn2.to_k
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.float8_e4m3fn), requires_grad=False)
+    with pytest.raises(ModelError, match=r"float8_e4m3fn; edit the unquantised model"):
+        rewrapped(model)
+
+
+# --- loading -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(model: Model, tmp_path: Path) -> Path:
+    model.pipeline.save_pretrained(tmp_path / "tiny-wan")
+    return tmp_path / "tiny-wan"
+
+
+def test_a_folder_loads_in_the_dtype_asked_for(folder: Path) -> None:
+    found = rc.load_model(str(folder), rc.LoadSettings(dtype="bfloat16"))
+    assert found.layers[found.sites[0].name].weight.dtype == torch.bfloat16
+
+
+def test_the_denoiser_may_come_from_a_single_file(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(next((folder / "transformer").glob("*.safetensors")))
+    other = {k: v + 1 if k.endswith("attn2.to_k.weight") else v for k, v in weights.items()}
+    save_file(other, tmp_path / "other.safetensors")
+    found = rc.load_model(str(folder), rc.LoadSettings(denoiser=tmp_path / "other.safetensors"))
+    name = "blocks.0.attn2.to_k.weight"
+    assert torch.equal(found.layers["transformer.blocks.0.attn2.to_k"].weight, other[name])
+    with pytest.raises(FileError, match=r"is no \.safetensors file"):
+        rc.load_model(str(folder), rc.LoadSettings(denoiser=tmp_path / "other.ckpt"))
+
+
+def _index(folder: Path, **changes: object) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_the_wrong_kind_of_model_is_told_before_its_weights_are_read(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(load, "_from_pretrained", lambda *_: pytest.fail("weights were read"))
+    _index(folder, _class_name="FluxPipeline")
+    with pytest.raises(ModelError, match="FluxPipeline is not supported yet"):
+        rc.load_model(str(folder))
+    with pytest.raises(ModelError, match="holds one model, no pipeline"):
+        rc.load_model(str(folder / "transformer"))
+    with pytest.raises(ModelError, match="is a single file"):
+        rc.load_model(str(folder / "model_index.json"))
+    (folder / "model_index.json").unlink()
+    with pytest.raises(ModelError, match="cannot be loaded as a diffusers video pipeline"):
+        rc.load_model(str(folder))
+
+
+def test_pickled_weights_are_never_read(folder: Path) -> None:
+    path = next((folder / "transformer").glob("*.safetensors"))
+    path.rename(folder / "transformer" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        rc.load_model(str(folder))
+
+
+def test_memory_is_reckoned_before_loading(folder: Path, monkeypatch) -> None:
+    whole = load.needed_bytes(str(folder), rc.LoadSettings())
+    half = load.needed_bytes(str(folder), rc.LoadSettings(dtype="bfloat16"))
+    parts = [m for m in rc.load_model(str(folder)).pipeline.components.values() if hasattr(m, "parameters")]
+    assert whole == sum(4 * p.numel() for part in parts for p in part.parameters())
+    assert half * 2 == whole
+    monkeypatch.setattr(load, "needed_bytes", lambda *_: 10**15)
+    with pytest.raises(MemoryLimitError, match=r"needs about 1000000 GB, \d+ GB are free: try"):
+        rc.load_model(str(folder))
+
+
+def test_offloading_needs_a_gpu_to_make_sense(folder: Path) -> None:
+    with pytest.raises(InputError, match="on a CPU alone leave it out"):
+        rc.load_model(str(folder), rc.LoadSettings(device="cpu", offload="model"))
+    with pytest.raises(InputError, match="offload 'disk' is not known"):
+        rc.LoadSettings(offload="disk")
+
+
+def test_an_unknown_pipeline_is_used_only_when_its_structure_is_confirmed(folder: Path) -> None:
+    _index(folder, _class_name="WanVideoToVideoPipeline")  # its class is no family's
+    with pytest.raises(ModelError, match="not supported yet"):
+        rc.load_model(str(folder))
+    shown: list[str] = []
+    with pytest.raises(ModelError, match="was not confirmed"):
+        rc.load_model(str(folder), rc.LoadSettings(accept_guess=lambda text: bool(shown.append(text))))
+    assert "blocks.*" in shown[0] and "attn2.to_out.0" in shown[0]
+    found = rc.load_model(str(folder), rc.LoadSettings(accept_guess=lambda _text: True))
+    assert {s.kind for s in found.sites} == {"text", "cross-attention", "feed-forward", "feed-forward-out"}
+
+
+def test_the_structure_that_is_guessed_is_that_of_the_table() -> None:
+    for name in ("wan", "ltx", "allegro"):
+        model = tiny_model(name)
+        guessed = wrap_pipeline(model.pipeline, "x", guess_family(model.pipeline))
+        known = {s.name for s in model.sites if s.kind in ("text", "cross-attention", "feed-forward")}
+        assert known <= {s.name for s in guessed.sites}
+        assert "structure guessed" in describe_guess(guessed.family)
+    with pytest.raises(ModelError, match="No list of blocks with cross-attention"):
+        guess_family(tiny_model("mochi").pipeline)
