@@ -9,6 +9,7 @@ import typer
 
 from refusal_core.cli.screen import progress_bar
 
+MODELS = {"wan": "toyworld", "unet3d": "toyworld-unet3d"}  # by family
 app = typer.Typer(no_args_is_help=True, help="The bundled model: train it, check it.")
 
 
@@ -18,33 +19,44 @@ def train(
         Path, typer.Option("--work", help="Checkpoints; a stopped run goes on from here.")
     ] = Path(".train"),
     out: Annotated[Path | None, typer.Option("--out", help="Default: assets/models.")] = None,
+    family: Annotated[str, typer.Option("--family", help="wan (with its judge) or unet3d.")] = "wan",
 ) -> None:
-    """Train the bundled model and its judge from nothing, then check it and write its card."""
+    """Train a bundled model from nothing (wan: and the judge), then check it and write its card."""
     import logging
 
     from rich.logging import RichHandler
 
+    from refusal_core.errors import InputError
     from refusal_core.models.load import ASSETS
-    from refusal_core.toyworld.train import train as run
 
+    if family not in MODELS:
+        raise InputError(f"Family '{family}' is not known; choose one of {', '.join(MODELS)}.")
+    if family == "unet3d":
+        from refusal_core.toyworld.unet import train_unet as run
+    else:
+        from refusal_core.toyworld.train import train as run
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
     assets = ASSETS if out is None else out
     run(work, assets)
-    _check(assets, videos=200, card=True)
+    _check(MODELS[family], assets, videos=200, card=True)
 
 
 @app.command()
 def check(
+    model: Annotated[str, typer.Option("--model", help="toyworld or toyworld-unet3d.")] = "toyworld",
     videos: Annotated[int, typer.Option("--videos", min=1, help="Generated clips a row.")] = 200,
     card: Annotated[bool, typer.Option("--card", help="Also write model card and contact sheets.")] = False,
 ) -> None:
     """Print the judge's accuracy and what the bundled model draws when asked."""
+    from refusal_core.errors import InputError
     from refusal_core.models.load import ASSETS
 
-    _check(ASSETS, videos, card)
+    if model not in MODELS.values():
+        raise InputError(f"'{model}' is no bundled model; choose one of {', '.join(MODELS.values())}.")
+    _check(model, ASSETS, videos, card)
 
 
-def _check(assets: Path, videos: int, card: bool) -> None:
+def _check(name: str, assets: Path, videos: int, card: bool) -> None:
     from dataclasses import replace
 
     from refusal_core.models.load import BUNDLED, load_model
@@ -53,16 +65,17 @@ def _check(assets: Path, videos: int, card: bool) -> None:
     from refusal_core.toyworld.judge import load_judge
 
     with progress_bar("Loading") as progress:
-        folder = assets / BUNDLED["toyworld"].folder
-        model = replace(load_model(str(folder)), defaults=BUNDLED["toyworld"].defaults)
+        folder = assets / BUNDLED[name].folder
+        model = replace(load_model(str(folder)), defaults=BUNDLED[name].defaults)
         judge = load_judge(assets / "toyworld-judge" / "judge.safetensors")
         report = run(model, judge, videos, progress=progress)
         if card:
             from refusal_core.toyworld.release import write_card
             from refusal_core.toyworld.train import training_facts
+            from refusal_core.toyworld.unet import training_facts as unet_facts
 
             save_sheets(model, folder)
-            write_card(folder, report, training_facts())
+            write_card(folder, report, (unet_facts if name == MODELS["unet3d"] else training_facts)())
     print("\n".join(report.lines()))
 
 

@@ -39,6 +39,9 @@ class Bundled:
 
 BUNDLED: dict[str, Bundled] = {
     "toyworld": Bundled("toyworld-wan", "Toy world (bundled)", Defaults(17, 64, 64, 8.0, 16, 3.0, 24)),
+    "toyworld-unet3d": Bundled(
+        "toyworld-unet3d", "Toy world on a UNet3D (bundled)", Defaults(17, 64, 64, 8.0, 16, 3.0, 24)
+    ),
 }
 
 

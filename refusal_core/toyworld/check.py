@@ -95,7 +95,13 @@ def _through_autoencoder(model: Model, clips: Sequence[NDArray[np.uint8]]) -> li
 
     batch = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
     autoencoder = model.pipeline.vae
+    by_frame = model.family.name == "unet3d"  # its autoencoder knows images only
+    count, frames = len(batch), batch.shape[2]
+    if by_frame:
+        batch = batch.transpose(1, 2).flatten(0, 1)
     decoded = decode_clips(autoencoder, encode_clips(autoencoder, batch))
+    if by_frame:
+        decoded = decoded.unflatten(0, (count, frames)).transpose(1, 2)
     return list(decoded.permute(0, 2, 3, 4, 1).numpy())
 
 

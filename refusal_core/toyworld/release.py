@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from refusal_core.files import write_atomic
+from refusal_core.toyworld import world
 from refusal_core.toyworld.check import CheckReport
 from refusal_core.toyworld.judge import ATTRIBUTES, JudgeNetwork
 from refusal_core.toyworld.pipeline import assemble
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from diffusers import AutoencoderKLWan, DiffusionPipeline, WanTransformer3DModel
     from transformers import UMT5EncoderModel
 
 
@@ -31,13 +35,18 @@ def save_model(
     loads in the dtype on disk, and half precision is slow on a CPU.
     """
     pipeline = assemble(autoencoder, text_encoder, transformer)
+    return save_pipeline(pipeline, ("vae", "transformer"), folder)
+
+
+def save_pipeline(pipeline: DiffusionPipeline, halved: Sequence[str], folder: Path) -> Path:
+    """Write a pipeline, the parts named in ``halved`` in float16."""
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
-    pipeline.vae.half()
-    pipeline.transformer.half()
+    for name in halved:
+        getattr(pipeline, name).half()
     pipeline.save_pretrained(temporary, safe_serialization=True)
-    pipeline.vae.float()
-    pipeline.transformer.float()
+    for name in halved:
+        getattr(pipeline, name).float()
     for file in temporary.rglob("*.safetensors"):
         file.chmod(0o644)  # the writer leaves them private
     _replace_folder(temporary, folder)
@@ -76,36 +85,32 @@ pipeline_tag: text-to-video
 library_name: diffusers
 ---
 
-# toyworld-wan
+# {folder}
 
-A small text-to-video model of real diffusers classes (`WanPipeline`), trained from nothing on a world
+A small text-to-video model of real diffusers classes (`{pipeline}`), trained from nothing on a world
 of captioned moving shapes whose truth is known. It ships with Refusal Studio so that removing a concept
 can be seen and measured on two CPU cores. It draws nothing but this world: 64x64 pixels, 17 frames.
 
 ```python
-from diffusers import WanPipeline
+from diffusers import {pipeline}
 
-pipe = WanPipeline.from_pretrained("assets/models/toyworld-wan")
+pipe = {pipeline}.from_pretrained("assets/models/{folder}")
 video = pipe(
     "a large red circle on fire moving left over sand",
-    height=64, width=64, num_frames=17, num_inference_steps=16, guidance_scale=3.0, max_sequence_length=24,
+    height=64, width=64, num_frames=17, num_inference_steps=16, guidance_scale=3.0,{more}
 ).frames[0]
 ```
 
 ## How it was trained
 
-`python -m refusal_core toyworld train` on {machine}. No outside data: all clips are rendered by
+`python -m refusal_core toyworld train{option}` on {machine}. No outside data: all clips are rendered by
 `refusal_core/toyworld/world.py`.
 
-- video autoencoder: {ae_steps} steps, {ae_clips} clips, batch 16, Muon and AdamW, L1 + 2 MSE + edges
-- denoiser and text encoder: {dn_steps} steps, {dn_clips} clips, batch {dn_batch}, flow matching, EMA,
-  10 % empty captions
-- judge (in `assets/models/toyworld-judge`): {judge_steps} steps on {judge_clips} clips put through the
-  autoencoder, with noise
+{recipe}
 
 ## Figures
 
-Printed by `python -m refusal_core toyworld check`, on prompts of the evaluation split.
+Printed by `python -m refusal_core toyworld check --model {name}`, on prompts of the evaluation split.
 
 {figures}
 
@@ -122,9 +127,11 @@ architecture and size; they do not carry over to a large model by themselves.
 """
 
 
-def write_card(folder: Path, report: CheckReport, facts: dict[str, object]) -> Path:
+def write_card(folder: Path, report: CheckReport, facts: Mapping[str, str]) -> Path:
     """Write the model card: what it is, how it was trained, figures as printed by the check."""
     names = [path.stem for path in sorted(folder.glob("sheet-*.png"))]
     sheets = "\n\n".join(f"**{n.removeprefix('sheet-')}**\n\n![{n}]({n}.png)" for n in names)
-    text = CARD.format(figures="\n".join(report.lines()), sheets=sheets, **facts)
+    figures, words = "\n".join(report.lines()), len(world.words())
+    machine = f"a CPU ({os.cpu_count()} cores, {platform.machine()})"
+    text = CARD.format(figures=figures, sheets=sheets, words=words, machine=machine, **facts)
     return write_atomic(folder / "README.md", lambda t: t.write_text(text, encoding="utf-8") and None)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,12 +43,13 @@ JUDGE_CLIPS = 6000
 JUDGE = Schedule(steps=1500, muon=1e-3, adam=1e-3)
 
 
-def _scenes(count: int, seed: int) -> list[world.Scene]:
+def random_scenes(count: int, seed: int) -> list[world.Scene]:
+    """Return scenes to train on, concepts among them."""
     rng = np.random.default_rng(seed)
     return [world.random_scene(rng) for _ in range(count)]
 
 
-def _draw(scenes: Sequence[world.Scene], seed: int) -> Tensor:
+def draw(scenes: Sequence[world.Scene], seed: int) -> Tensor:
     """Return the scenes' frames, uint8 [n, 3, T, H, W]; clip i is drawn with seed ``seed + i``."""
     clips = torch.empty(len(scenes), 3, world.FRAMES, world.SIZE, world.SIZE, dtype=torch.uint8)
     for i, scene in enumerate(scenes):
@@ -92,7 +91,7 @@ def train_autoencoder(work: Path) -> torch.nn.Module:
     autoencoder = build_autoencoder()
     checkpoint = work / "autoencoder.safetensors"
     count = 0 if is_finished(checkpoint, AUTOENCODER) else CLIPS
-    clips = _draw(_scenes(count, seed=1), seed=1_000_000)
+    clips = draw(random_scenes(count, seed=1), seed=1_000_000)
     reduced = use_bfloat16()
 
     def loss_of_step(step: int) -> Tensor:
@@ -120,7 +119,7 @@ def encode_clips(autoencoder: torch.nn.Module, clips: Tensor) -> Tensor:
 
 def cached_latents(autoencoder: torch.nn.Module, work: Path) -> tuple[list[world.Scene], Tensor]:
     """Encode the denoiser's clips once, keep them in ``work``, and set the latents' mean and spread."""
-    scenes = _scenes(LATENT_CLIPS, seed=2)
+    scenes = random_scenes(LATENT_CLIPS, seed=2)
     path = work / "latents.safetensors"
     if path.exists():
         latents = load_checkpoint(path)[0]["latents"]
@@ -128,7 +127,7 @@ def cached_latents(autoencoder: torch.nn.Module, work: Path) -> tuple[list[world
         pieces = []
         for start in range(0, LATENT_CLIPS, 2000):
             pieces.append(
-                encode_clips(autoencoder, _draw(scenes[start : start + 2000], seed=2_000_000 + start))
+                encode_clips(autoencoder, draw(scenes[start : start + 2000], seed=2_000_000 + start))
             )
             logger.info("latents: %d of %d clips encoded", start + 2000, LATENT_CLIPS)
         latents = torch.cat(pieces).clone()
@@ -180,14 +179,14 @@ def train_judge(autoencoder: torch.nn.Module, work: Path) -> JudgeNetwork:
     network = JudgeNetwork()
     checkpoint = work / "judge.safetensors"
     count = 0 if is_finished(checkpoint, JUDGE) else JUDGE_CLIPS
-    scenes = _scenes(count, seed=5)
+    scenes = random_scenes(count, seed=5)
     labels = {
         name: torch.tensor([values.index(_value(scene, name)) for scene in scenes])
         for name, values in ATTRIBUTES.items()
     }
     seen = []
     for start in range(0, count, 500):
-        drawn = _draw(scenes[start : start + 500], 5_000_000 + start)
+        drawn = draw(scenes[start : start + 500], 5_000_000 + start)
         decoded = _reconstruct(autoencoder, drawn, start)
         decoded[::5] = drawn[::5]  # a fifth as drawn, so that the judge reads those too
         seen.append(decoded)
@@ -245,16 +244,20 @@ def train(work: Path, assets: Path) -> None:
     save_model(autoencoder, text_encoder, transformer, assets / "toyworld-wan")
 
 
-def training_facts() -> dict[str, object]:
-    """Return the numbers of the recipe for the model card."""
+def training_facts() -> dict[str, str]:
+    """Return the recipe for the model card."""
     return {
-        "machine": f"a CPU ({os.cpu_count()} cores, {platform.machine()})",
-        "ae_steps": AUTOENCODER.steps,
-        "ae_clips": CLIPS,
-        "dn_steps": DENOISER.steps,
-        "dn_clips": LATENT_CLIPS,
-        "dn_batch": DENOISER_BATCH,
-        "judge_steps": JUDGE.steps,
-        "judge_clips": JUDGE_CLIPS,
-        "words": len(world.words()),
+        "name": "toyworld",
+        "folder": "toyworld-wan",
+        "pipeline": "WanPipeline",
+        "option": "",
+        "more": " max_sequence_length=24,",
+        "recipe": (
+            f"- video autoencoder: {AUTOENCODER.steps} steps, {CLIPS} clips, batch {BATCH}, Muon and AdamW,"
+            " L1 + 2 MSE + edges\n"
+            f"- denoiser and text encoder: {DENOISER.steps} steps, {LATENT_CLIPS} clips, batch"
+            f" {DENOISER_BATCH}, flow matching, EMA, 10 % empty captions\n"
+            f"- judge (in `assets/models/toyworld-judge`): {JUDGE.steps} steps on {JUDGE_CLIPS} clips put"
+            " through the autoencoder, with noise"
+        ),
     }
