@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -17,8 +16,9 @@ from torch import Tensor
 from refusal_core.apply import applied
 from refusal_core.edit import Edit, resolved
 from refusal_core.errors import FileError, InputError, ModelError
-from refusal_core.files import save_tensors, write_atomic
+from refusal_core.files import save_tensors, write_json
 from refusal_core.fold import lora_factors
+from refusal_core.models.family import DEFAULTS_FILE
 from refusal_core.models.model import Model
 from refusal_core.models.sites import Site
 from refusal_core.models.slots import slot_of
@@ -165,6 +165,7 @@ def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
         with applied(model, edit):
             model.pipeline.save_pretrained(temporary, safe_serialization=True)
         write_recipe(edit, temporary)
+        write_json(temporary / DEFAULTS_FILE, {"defaults": asdict(model.defaults)})
         temporary.chmod(0o755)
         temporary.rename(folder)
     except OSError as e:
@@ -179,5 +180,4 @@ def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
 
 def write_recipe(edit: Edit, folder: Path) -> None:
     """Write ``unlearning.json``, the recipe of what is missing from these weights."""
-    text = json.dumps(recipe_of(edit), indent=1)
-    write_atomic(folder / "unlearning.json", lambda t: t.write_text(text, encoding="utf-8") and None)
+    write_json(folder / "unlearning.json", recipe_of(edit))

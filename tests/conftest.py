@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import refusal_core as rc
-from refusal_core.models.load import BUNDLED
 from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.toyworld import world
+from refusal_core.toyworld.release import DEFAULTS
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def tiny() -> Model:
     for parameter in built.transformer.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.1)
-    defaults = replace(BUNDLED["toyworld"].defaults, steps=4)
+    defaults = replace(DEFAULTS, steps=4)
     return replace(wrap_pipeline(built, "tiny"), defaults=defaults)
 
 

@@ -13,6 +13,8 @@ import pytest
 from refusal_core.cli import main
 from refusal_core.evaluate.run import ALL_METHODS
 from refusal_core.evaluate.suites import CELLS
+from refusal_core.models.load import ASSETS
+from refusal_core.toyworld.judge import NO_CONCEPT, load_judge
 from refusal_core.video import load_video
 
 
@@ -167,3 +169,37 @@ def test_stopping_by_the_keyboard_leaves_nothing_half_written(
     assert run(monkeypatch, "compare", "--preset", "fire", "--out", str(tmp_path / "out")) == 130
     assert "Stopped. Nothing was left half-written." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_models_are_listed_and_shown_from_their_configuration(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "models") == 0
+    listed = capsys.readouterr().out
+    for family in ("unet3d", "wan", "hunyuan", "cogvideox", "Left out"):
+        assert family in listed
+    assert run(monkeypatch, "models", "show", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers") == 0
+    assert "30 x cross-attention" in capsys.readouterr().out
+    assert run(monkeypatch, "models", "show", "nobody/nothing") == 2
+
+
+def test_an_edit_is_exported_baked_and_shown_for_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit = str(tmp_path / "fire.safetensors")
+    assert run(monkeypatch, "edit", "--preset", "fire", "--out", edit) == 0
+    for form in ("lora", "comfyui"):
+        out = str(tmp_path / f"{form}.safetensors")
+        assert run(monkeypatch, "export", "--edit", edit, "--form", form, "--out", out) == 0
+        assert (tmp_path / f"{form}.safetensors").exists()
+    checkpoint = str(ASSETS / "toyworld-wan")
+    out = str(tmp_path / "baked")
+    assert run(monkeypatch, "bake", "--checkpoint", checkpoint, "--edit", edit, "--out", out) == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "compare", "--model", out, "--preset", "fire", "--out", str(tmp_path / "v")) == 0
+    frames = load_video(tmp_path / "v" / "original.mp4")[0].frames[:, 3::6, 3::6]  # files are enlarged
+    judged = load_judge().read([frames])[0]
+    assert judged.values["concept"] == NO_CONCEPT, "the baked model has unlearned it without any edit"
+    assert run(monkeypatch, "push", "--edit", edit, "--to", "someone/fire-free") == 0
+    assert "Nothing was sent" in capsys.readouterr().out
+    assert run(monkeypatch, "export", "--edit", edit, "--form", "gguf", "--out", edit) == 2

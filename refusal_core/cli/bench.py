@@ -13,6 +13,9 @@ from refusal_core.cli.screen import ModelOption, PresetOption, progress_bar
 def bench(
     model: ModelOption = "toyworld",
     preset: PresetOption = "fire",
+    large: Annotated[
+        bool, typer.Option("--large", help="Also at the size of a 14B model: takes 13 GB of disk.")
+    ] = False,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Measure generation, edit, cPCA, refit and capture against their yardsticks."""
@@ -24,6 +27,11 @@ def bench(
     chosen = load_preset(preset)
     with progress_bar("Loading") as progress:
         figures = run_benchmarks(load_model(model), chosen, progress)
+        if large:
+            from refusal_core.benchmark_large import bake_ratios, edit_of_true_size
+
+            progress(0.9, "Editing and baking at the size of a 14B model")
+            figures += edit_of_true_size() + bake_ratios()
     print("| benchmark | value | on |\n|---|---|---|")
     for f in figures:
         print(f"| {f.name} | {f.value:.2f} {f.unit} | {f.on} |")

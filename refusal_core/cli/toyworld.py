@@ -57,8 +57,6 @@ def check(
 
 
 def _check(name: str, assets: Path, videos: int, card: bool) -> None:
-    from dataclasses import replace
-
     from refusal_core.models.load import BUNDLED, load_model
     from refusal_core.toyworld.check import check as run
     from refusal_core.toyworld.check import save_sheets
@@ -66,7 +64,7 @@ def _check(name: str, assets: Path, videos: int, card: bool) -> None:
 
     with progress_bar("Loading") as progress:
         folder = assets / BUNDLED[name].folder
-        model = replace(load_model(str(folder)), defaults=BUNDLED[name].defaults)
+        model = load_model(str(folder))
         judge = load_judge(assets / "toyworld-judge" / "judge.safetensors")
         report = run(model, judge, videos, progress=progress)
         if card:

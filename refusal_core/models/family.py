@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
 
 from refusal_core.settings import SiteKind
 
@@ -21,17 +23,21 @@ Layout = Literal[
 Latents = Literal["BCFHW", "BFCHW", "BFHWC", "packed"]  # packed: the frames are an argument
 
 
+DEFAULTS_FILE = "studio.json"  # in a model's folder, where its defaults are not its family's
+
+
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What a model generates when nothing else is asked."""
 
-    frames: int
-    height: int
-    width: int
-    fps: float
-    steps: int
-    guidance_scale: float
-    text_length: int  # tokens the text encoder is given
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    frames: Annotated[int, Field(ge=1, le=1000)]
+    height: Annotated[int, Field(ge=8, le=8192)]
+    width: Annotated[int, Field(ge=8, le=8192)]
+    fps: Annotated[float, Field(gt=0, le=240)]
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    guidance_scale: Annotated[float, Field(ge=0, le=100)]
+    text_length: Annotated[int, Field(ge=1, le=10_000)]  # tokens the text encoder is given
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
 from refusal_core.models.discovery import describe_guess, guess_family
-from refusal_core.models.family import Defaults
-from refusal_core.models.inventory import inventory
+from refusal_core.models.family import DEFAULTS_FILE, Defaults
+from refusal_core.models.inventory import inventory, read_config
 from refusal_core.models.model import Model, family_of, wrap_pipeline
 from refusal_core.progress import Progress, silent
 from refusal_core.shards import read_index
@@ -34,14 +35,11 @@ class Bundled:
 
     folder: str
     title: str
-    defaults: Defaults
 
 
 BUNDLED: dict[str, Bundled] = {
-    "toyworld": Bundled("toyworld-wan", "Toy world (bundled)", Defaults(17, 64, 64, 8.0, 16, 3.0, 24)),
-    "toyworld-unet3d": Bundled(
-        "toyworld-unet3d", "Toy world on a UNet3D (bundled)", Defaults(17, 64, 64, 8.0, 16, 3.0, 24)
-    ),
+    "toyworld": Bundled("toyworld-wan", "Toy world (bundled)"),
+    "toyworld-unet3d": Bundled("toyworld-unet3d", "Toy world on a UNet3D (bundled)"),
 }
 
 
@@ -114,8 +112,9 @@ def load_model(source: str, settings: LoadSettings | None = None, *, progress: P
     if family is not None and not (settings.accept_guess and settings.accept_guess(describe_guess(family))):
         raise ModelError(f"{kind} is not known, and the guess of its structure was not confirmed.")
     model = wrap_pipeline(_placed(pipeline, settings), source, family)
+    model = replace(model, defaults=read_defaults(Path(path)) or model.defaults)
     if bundled:
-        model = replace(model, title=bundled.title, defaults=bundled.defaults)
+        model = replace(model, title=bundled.title)
     progress(1.0, f"{source} is ready")
     return model
 
@@ -205,6 +204,23 @@ def _placed(pipeline: Any, settings: LoadSettings) -> Any:
     else:
         pipeline.to(settings.place)
     return pipeline
+
+
+def read_defaults(folder: Path) -> Defaults | None:
+    """Return what a folder says its model generates by default; None where it says nothing.
+
+    Raises:
+        FileError: the file is there and not sound.
+    """
+    path = folder / DEFAULTS_FILE
+    if not path.is_file():
+        return None
+    try:
+        return TypeAdapter(Defaults).validate_python(read_config(path)["defaults"])
+    except (ValidationError, KeyError) as e:
+        raise FileError(
+            f"{path.name} does not hold a model's defaults; delete it to use the family's."
+        ) from e
 
 
 # --- memory ------------------------------------------------------------------------------------------

@@ -7,16 +7,20 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from refusal_core.files import write_atomic
+from refusal_core.files import write_atomic, write_json
+from refusal_core.models.family import DEFAULTS_FILE, Defaults
 from refusal_core.toyworld import world
 from refusal_core.toyworld.check import CheckReport
 from refusal_core.toyworld.judge import ATTRIBUTES, JudgeNetwork
-from refusal_core.toyworld.pipeline import assemble
+from refusal_core.toyworld.pipeline import TEXT_LENGTH, assemble
+
+DEFAULTS = Defaults(world.FRAMES, world.SIZE, world.SIZE, 8.0, 16, 3.0, TEXT_LENGTH)
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan, DiffusionPipeline, WanTransformer3DModel
@@ -47,6 +51,7 @@ def save_pipeline(pipeline: DiffusionPipeline, halved: Sequence[str], folder: Pa
     pipeline.save_pretrained(temporary, safe_serialization=True)
     for name in halved:
         getattr(pipeline, name).float()
+    write_json(temporary / DEFAULTS_FILE, {"defaults": asdict(DEFAULTS)})
     for file in temporary.rglob("*.safetensors"):
         file.chmod(0o644)  # the writer leaves them private
     _replace_folder(temporary, folder)

@@ -1,0 +1,131 @@
+"""Benchmarks at the size of real models, on random weights: baking a checkpoint, editing 14B layers."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from refusal_core.baking import bake
+from refusal_core.benchmark import Figure
+from refusal_core.edit import Edit, Origin, SiteEdit, load_edit, save_edit
+from refusal_core.fold import project_out
+from refusal_core.models.inventory import inventory
+from refusal_core.models.model import Fingerprint
+from refusal_core.models.sites import Site
+from refusal_core.settings import SubspaceSettings
+
+WAN_14B = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
+WIDTH, WIDE = 5120, 13824  # of Wan 2.1 14B
+SHARDS, BLOCKS = 8, 3  # of the synthetic checkpoint: 8 shards of 3 feed-forward blocks
+
+
+def _site(name: str, inputs: int, outputs: int) -> Site:
+    return Site(f"transformer.{name}", 0, "feed-forward", inputs, outputs, False)
+
+
+def _rank_one(sites: list[Site]) -> Edit:
+    generator = torch.Generator().manual_seed(0)
+    made = {}
+    for site in sites:
+        p = torch.nn.functional.normalize(torch.randn(1, site.inputs, generator=generator))
+        made[site] = SiteEdit(p, p, torch.ones(1), None, (0,))
+    origin = Origin("synthetic", (("a", "b"), ("c", "d")), SubspaceSettings(), 1.0, "zero", {}, ())
+    return Edit(Fingerprint("wan", "WanPipeline", "", ""), made, (origin,))
+
+
+def edit_of_true_size() -> list[Figure]:
+    """Time the edit of one true-size block of Wan 2.1 14B and carry it over to all 40."""
+    shapes = [(WIDTH, WIDTH)] * 3 + [(WIDE, WIDTH), (WIDTH, WIDE)]  # text k, v, output, feed-forward
+    weights = [torch.randn(shape, dtype=torch.bfloat16) for shape in shapes]
+    directions = [torch.nn.functional.normalize(torch.randn(1, w.shape[1])) for w in weights]
+
+    def fold() -> float:
+        start = time.perf_counter()
+        for w, p in zip(weights, directions, strict=True):
+            project_out(w, p, p, torch.ones(1))
+        return time.perf_counter() - start
+
+    def copy() -> float:
+        start = time.perf_counter()
+        for w in weights:
+            w.clone()
+        return time.perf_counter() - start
+
+    fold(), copy()
+    rounds = [(fold(), copy()) for _ in range(5)]
+    block = min(f for f, _ in rounds)
+    blocks = 1 + max(site.block for site in inventory(WAN_14B).sites)
+    on = f"5 weights of a block, bfloat16, random; {torch.get_num_threads()} threads, best of 5"
+    return [
+        Figure("edit of one Wan 2.1 14B block", block, "s", on),
+        Figure(f"the same for all {blocks} blocks, extrapolated", block * blocks, "s", on),
+    ]
+
+
+def bake_ratios(gigabytes: float = 4.0) -> list[Figure]:
+    """Bake a synthetic sharded checkpoint in a process of its own; compare with copying its files."""
+    with tempfile.TemporaryDirectory(prefix="refusal-studio-bench-") as name:
+        folder = Path(name)
+        sites = _write_checkpoint(folder / "model" / "transformer", gigabytes)
+        save_edit(_rank_one(sites), folder / "edit.safetensors")
+        copy = min(_copy_seconds(folder) for _ in range(2))
+        command = [sys.executable, "-c", _CHILD, str(folder)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = json.loads(run.stdout.splitlines()[-1])
+    largest = max(site.inputs * site.outputs * 2 for site in sites)
+    on = (
+        f"{gigabytes:g} GB in {SHARDS} shards, bfloat16, {len(sites)} layers edited: {found['seconds']:.1f} s"
+    )
+    limit = f"allowed {2 * largest / 1e6 + 500:.0f} MB: twice the largest edited tensor and 500 MB"
+    return [
+        Figure("bake / copying the files", found["seconds"] / copy, "ratio", f"{on} against {copy:.1f} s"),
+        Figure("peak memory of the bake", found["peak"] / 1e6, "MB", f"a process of its own; {limit}"),
+    ]
+
+
+def _write_checkpoint(folder: Path, gigabytes: float) -> list[Site]:
+    """Write shards of feed-forward weights, a third of them to be edited."""
+    folder.mkdir(parents=True)
+    rows = int(gigabytes * 1e9 / SHARDS / BLOCKS / 2 / WIDTH)
+    sites = []
+    for shard in range(SHARDS):
+        tensors = {}
+        for block in range(BLOCKS):
+            name = f"blocks.{shard * BLOCKS + block}.ffn.net.0.proj"
+            tensors[f"{name}.weight"] = torch.randn(rows, WIDTH, dtype=torch.bfloat16)
+            if block == 0:
+                sites.append(_site(name, WIDTH, rows))
+        save_file(tensors, folder / f"diffusion_pytorch_model-{shard + 1:05d}-of-{SHARDS:05d}.safetensors")
+    return sites
+
+
+def _copy_seconds(folder: Path) -> float:
+    start = time.perf_counter()
+    shutil.copytree(folder / "model", folder / "copy")
+    seconds = time.perf_counter() - start
+    shutil.rmtree(folder / "copy")
+    return seconds
+
+
+_CHILD = "import sys; from refusal_core.benchmark_large import child; child(sys.argv[1])"
+
+
+def child(folder: str) -> None:
+    """Bake and print the seconds and the peak memory over that of the imports."""
+    root = Path(folder)
+    edit = load_edit(root / "edit.safetensors")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    bake(root / "model", edit, root / "baked")
+    seconds = time.perf_counter() - start
+    peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    print(json.dumps({"seconds": seconds, "peak": peak}))
