@@ -210,3 +210,25 @@ def test_the_structure_that_is_guessed_is_that_of_the_table() -> None:
         assert "structure guessed" in describe_guess(guessed.family)
     with pytest.raises(ModelError, match="No list of blocks with cross-attention"):
         guess_family(tiny_model("mochi").pipeline)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("GatedRepoError", "is gated; accept its licence"),
+        ("RepositoryNotFoundError", "not on the hub, or private"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_in_one_sentence(monkeypatch, error: str, sentence: str) -> None:
+    import diffusers
+    import httpx
+    from huggingface_hub import errors
+
+    def refuse(*_: object, **__: object) -> None:
+        raise getattr(errors, error)(
+            "no", response=httpx.Response(403, request=httpx.Request("GET", "http://x"))
+        )
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", refuse)
+    with pytest.raises(ModelError, match=sentence):
+        rc.load_model("someone/something")

@@ -11,16 +11,25 @@ from refusal_core.video import load_video
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_python_snippet_runs_and_writes_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    snippet = SNIPPETS[0]
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "README.md", "exec"), {})
     assert len(load_video(tmp_path / "pair.mp4")[0].frames) == 17
     assert (tmp_path / "fire.safetensors").stat().st_size < 100_000
+
+
+def test_the_family_to_copy_is_a_family() -> None:
+    from refusal_core.models import family
+
+    (example,) = [s for s in SNIPPETS if s.startswith("Family(")]
+    (made,) = eval(example, vars(family))
+    assert made.blocks[0].sites["text"] == ("attn2.to_k", "attn2.to_v")
 
 
 def test_every_command_of_the_readme_exists() -> None:

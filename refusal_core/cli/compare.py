@@ -8,14 +8,20 @@ from typing import Annotated
 import typer
 
 from refusal_core.cli.screen import (
+    DtypeOption,
+    GuessOption,
+    ImageOption,
     LayersOption,
     MethodOption,
     ModelOption,
+    OffloadOption,
     PairsOption,
     PresetOption,
     RankOption,
+    RevisionOption,
     SitesOption,
     StrengthOption,
+    open_model,
     progress_bar,
     recipe_from_options,
 )
@@ -33,11 +39,15 @@ def compare(
     rank: RankOption = None,
     strength: StrengthOption = None,
     method: MethodOption = None,
+    image: ImageOption = None,
+    dtype: DtypeOption = "auto",
+    offload: OffloadOption = "none",
+    revision: RevisionOption = None,
+    guess: GuessOption = False,
 ) -> None:
     """Generate a prompt without and with the edit: original, unlearned and side-by-side mp4, recipe."""
     from refusal_core.concepts import load_preset
     from refusal_core.files import write_json
-    from refusal_core.models.load import load_model
     from refusal_core.progress import part
     from refusal_core.recipe import build, describe
     from refusal_core.sampling import compare as compare_videos
@@ -45,9 +55,11 @@ def compare(
     from refusal_core.video import save_video
 
     chosen = load_preset(preset)
-    sampling = SamplingSettings(seed=seed)
+    sampling = SamplingSettings(seed=seed, image=image)
     with progress_bar("Loading") as progress:
-        loaded = load_model(model, progress=part(progress, 0.0, 0.1))
+        loaded = open_model(
+            model, part(progress, 0.0, 0.1), dtype=dtype, offload=offload, revision=revision, guess=guess
+        )
         recipe = recipe_from_options(
             chosen,
             loaded,

@@ -8,14 +8,19 @@ from typing import Annotated
 import typer
 
 from refusal_core.cli.screen import (
+    DtypeOption,
+    GuessOption,
     LayersOption,
     MethodOption,
     ModelOption,
+    OffloadOption,
     PairsOption,
     PresetOption,
     RankOption,
+    RevisionOption,
     SitesOption,
     StrengthOption,
+    open_model,
     progress_bar,
     recipe_from_options,
 )
@@ -31,19 +36,22 @@ def edit(
     rank: RankOption = None,
     strength: StrengthOption = None,
     method: MethodOption = None,
+    dtype: DtypeOption = "auto",
+    offload: OffloadOption = "none",
+    revision: RevisionOption = None,
+    guess: GuessOption = False,
 ) -> None:
     """Make an edit from prompt pairs and save it as one small file."""
     from refusal_core.concepts import load_preset
     from refusal_core.edit import save_edit
     from refusal_core.errors import InputError
-    from refusal_core.models.load import load_model
     from refusal_core.recipe import build
 
     if out.suffix != ".safetensors":
         raise InputError(f"'{out.name}' must end in .safetensors.")
     chosen = load_preset(preset)
     with progress_bar("Loading") as progress:
-        loaded = load_model(model, progress=progress)
+        loaded = open_model(model, progress, dtype=dtype, offload=offload, revision=revision, guess=guess)
         recipe = recipe_from_options(
             chosen,
             loaded,

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import ModelOption, progress_bar
+from refusal_core.cli.screen import (
+    DtypeOption,
+    GuessOption,
+    ModelOption,
+    OffloadOption,
+    RevisionOption,
+    open_model,
+    progress_bar,
+)
 
 
 def export(
@@ -15,12 +23,15 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="A .safetensors file, or for --form weights a folder.")],
     model: ModelOption = "toyworld",
     form: Annotated[str, typer.Option("--form", help="lora, comfyui or weights.")] = "lora",
+    dtype: DtypeOption = "auto",
+    offload: OffloadOption = "none",
+    revision: RevisionOption = None,
+    guess: GuessOption = False,
 ) -> None:
     """Export an edit as an exact LoRA (diffusers or ComfyUI) or as a whole edited pipeline."""
     from refusal_core.edit import load_edit
     from refusal_core.errors import InputError
     from refusal_core.export import export_lora, export_weights
-    from refusal_core.models.load import load_model
 
     if form not in ("lora", "comfyui", "weights"):
         raise InputError(f"Form '{form}' is not known; choose lora, comfyui or weights.")
@@ -28,7 +39,7 @@ def export(
         raise InputError(f"'{out.name}' must end in .safetensors.")
     made = load_edit(edit)
     with progress_bar("Loading") as progress:
-        loaded = load_model(model, progress=progress)
+        loaded = open_model(model, progress, dtype=dtype, offload=offload, revision=revision, guess=guess)
         if form == "weights":
             written = export_weights(made, loaded, out)
         else:

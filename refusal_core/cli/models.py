@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import progress_bar
+from refusal_core.cli.screen import OffloadOption, progress_bar
 
 app = typer.Typer(help="Supported models, and what they have to edit.", invoke_without_command=True)
 
@@ -64,7 +64,7 @@ def selftest(
     real: Annotated[
         str | None, typer.Option("--real", help="A real model (folder or hub id) instead of tiny ones.")
     ] = None,
-    offload: Annotated[str, typer.Option("--offload", help="With --real: none, model, sequential.")] = "none",
+    offload: OffloadOption = "none",
 ) -> None:
     """Run capture, edit, undo, save, LoRA and bake on each family, and print what held."""
     from rich.console import Console

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from refusal_core.recipe import Recipe
 
 ModelOption = Annotated[str, typer.Option("--model", help="toyworld, a diffusers folder, or a hub id.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")]
+OffloadOption = Annotated[
+    str, typer.Option("--offload", help="Where the GPU is too small: model, sequential or group.")
+]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Of a hub id: a tag or a commit.")]
+GuessOption = Annotated[
+    bool, typer.Option("--guess", help="Look for the structure of an unknown pipeline, and ask.")
+]
+ImageOption = Annotated[
+    Path | None, typer.Option("--image", help="Where the video starts, for image-to-video models.")
+]
 PresetOption = Annotated[str, typer.Option("--preset", help="A preset's name, or a path to its JSON file.")]
 PairsOption = Annotated[Path | None, typer.Option("--pairs", help="JSON with your own pairs.")]
 SitesOption = Annotated[
@@ -28,6 +39,25 @@ StrengthOption = Annotated[
     float | None, typer.Option("--strength", help="0 nothing, 1 all of the direction.")
 ]
 MethodOption = Annotated[str | None, typer.Option("--method", help="rv, pca, cpca or whitened.")]
+
+
+def open_model(
+    source: str, progress: Progress, *, dtype: str, offload: str, revision: str | None, guess: bool
+) -> Model:
+    """Load a model as the options say; a guessed structure is shown and must be confirmed."""
+    from refusal_core.models.load import LoadSettings, load_model
+
+    settings = LoadSettings(
+        dtype=dtype,
+        offload=offload,  # type: ignore[arg-type]  # checked there
+        revision=revision,
+        accept_guess=_confirm if guess else None,
+    )
+    return load_model(source, settings, progress=progress)
+
+
+def _confirm(description: str) -> bool:
+    return typer.confirm(f"\n{description}\nIs this right?", err=True)
 
 
 @contextmanager
