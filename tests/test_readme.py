@@ -28,7 +28,7 @@ def test_the_family_to_copy_is_a_family() -> None:
     from refusal_core.models import family
 
     (example,) = [s for s in SNIPPETS if s.startswith("Family(")]
-    (made,) = eval(example, vars(family))
+    made = eval(example, vars(family))
     assert made.blocks[0].sites["text"] == ("attn2.to_k", "attn2.to_v")
 
 
