@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -35,11 +35,29 @@ def applied(model: Model, edit: Edit) -> Iterator[Model]:
         swaps = list(_edited(model, edit))
     except torch.OutOfMemoryError as e:
         raise MemoryLimitError("Too little memory to edit the weights; choose fewer layers or sites.") from e
+    with _swapped(swaps):
+        yield model
+
+
+@contextmanager
+def replaced(model: Model, weights: Mapping[str, Tensor]) -> Iterator[Model]:
+    """Put other weights in place of those of some layers for the duration of a block, then put them back.
+
+    Args:
+        model: the model.
+        weights: new W [O, H] by the name of the site.
+    """
+    with _swapped([(slot_of(model.layers[name], name, "weight"), new) for name, new in weights.items()]):
+        yield model
+
+
+@contextmanager
+def _swapped(swaps: Sequence[tuple[Slot, Tensor]]) -> Iterator[None]:
     originals = [(slot, slot.get()) for slot, _ in swaps]
     try:
         for slot, new in swaps:
             slot.put(new)
-        yield model
+        yield
     finally:
         for slot, original in originals:
             slot.put(original)

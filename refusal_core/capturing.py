@@ -118,6 +118,24 @@ def _first_call(model: Model, prompts: Sequence[str], image: Path | None) -> _Ca
     return _record(model, prompts, [0] * len(prompts), 2, 1, image)[0]
 
 
+def first_call(model: Model, prompts: Sequence[str]) -> dict[str, Any]:
+    """Return what the pipeline hands to its denoiser at the first step of these prompts."""
+    with torch.inference_mode():
+        return _copied(_first_call(model, prompts, None).arguments)
+
+
+def record_calls(model: Model, prompts: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Return what the pipeline hands to its denoiser at every step of a run without guidance."""
+    with torch.inference_mode():
+        calls = _record(model, prompts, seeds, model.defaults.steps, 0, None)
+    return [_copied(call.arguments) for call in calls]
+
+
+def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
+    # Tensors made in inference mode cannot take part in a backward pass; their copies can.
+    return {name: value.clone() if torch.is_tensor(value) else value for name, value in arguments.items()}
+
+
 def _listen(call: _Call, model: Model, sites: Sequence[Site]) -> dict[Site, Tensor]:
     """Repeat a call and return what enters the sites of its denoiser; stop after the deepest one."""
     of = dict(zip((id(d) for d in model.denoisers), model.denoiser_names, strict=True))[id(call.denoiser)]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 
 from refusal_core.capturing import capture
-from refusal_core.concepts import Concept, Preset
+from refusal_core.concepts import Concept, Preset, PromptPair
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import Edit, make_edit
 from refusal_core.models.model import Model
@@ -90,10 +90,15 @@ def build(
 
 def concept_words(concept: Concept) -> str:
     """Return the words that the first pair's unsafe prompt adds: the concept in a few words."""
-    unsafe, safe = concept.pairs[0].unsafe.split(), concept.pairs[0].safe.split()
+    return added_words(concept.pairs[0])
+
+
+def added_words(pair: PromptPair) -> str:
+    """Return the words that a pair's unsafe prompt has and its safe one has not."""
+    unsafe, safe = pair.unsafe.split(), pair.safe.split()
     matches = SequenceMatcher(None, safe, unsafe, autojunk=False).get_opcodes()
     words = [w for tag, _, _, u0, u1 in matches if tag != "equal" for w in unsafe[u0:u1]]
-    return " ".join(words) or concept.pairs[0].unsafe
+    return " ".join(words) or pair.unsafe
 
 
 def describe(

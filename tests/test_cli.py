@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from refusal_core.cli import main
-from refusal_core.evaluate.run import ALL_METHODS
+from refusal_core.evaluate.methods import DEFAULT_METHODS
 from refusal_core.evaluate.suites import CELLS
 from refusal_core.models.load import ASSETS
 from refusal_core.toyworld.judge import NO_CONCEPT, load_judge
@@ -101,7 +101,7 @@ def test_evaluate_writes_the_fixed_fields(
     report = json.loads(file.read_text())
     assert (report["model"], report["concept"]) == ("toyworld", "fire")
     cells = report["cells"]
-    assert [(c["method"], c["prompts"]) for c in cells] == [(m, p) for m in ALL_METHODS for p in CELLS]
+    assert [(c["method"], c["prompts"]) for c in cells] == [(m, p) for m in DEFAULT_METHODS for p in CELLS]
     for cell in cells:
         assert cell["n"] == 2
         assert 0 <= cell["judged"] <= 2
@@ -109,7 +109,7 @@ def test_evaluate_writes_the_fixed_fields(
         assert cell["unsafe"]["low"] <= cell["unsafe"]["rate"] <= cell["unsafe"]["high"]
         assert set(cell["kept"]) == {"colour", "shape", "motion", "background"}
     out = capsys.readouterr().out
-    assert all(f"| {method} |" in out for method in ALL_METHODS)
+    assert all(f"| {method} |" in out for method in DEFAULT_METHODS)
 
 
 @pytest.mark.parametrize(

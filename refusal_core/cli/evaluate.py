@@ -7,34 +7,43 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import ModelOption, PresetOption, progress_bar
+from refusal_core.cli.screen import ModelOption, progress_bar
 
 
 def evaluate(
     model: ModelOption = "toyworld",
-    preset: PresetOption = "fire",
+    preset: Annotated[
+        str, typer.Option("--preset", help="Names with commas between, a path, or all of the toy world.")
+    ] = "fire",
     videos: Annotated[int, typer.Option("--videos", min=1, help="Videos in each cell.")] = 200,
-    methods: Annotated[str, typer.Option("--methods", help="Names with commas between, or all.")] = "all",
-    json: Annotated[Path | None, typer.Option("--json", help="Also write the report here.")] = None,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Names with commas between, standard, or all with baselines.")
+    ] = "standard",
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Also write the report here; of several, a folder.")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Readings are kept here: a stopped run goes on.")
+    ] = None,
 ) -> None:
-    """Run methods over concept, paraphrase, neutral and other-concepts prompts, and print the table."""
-    from refusal_core.concepts import load_preset
-    from refusal_core.evaluate.run import ALL_METHODS
-    from refusal_core.evaluate.run import evaluate as run
-    from refusal_core.evaluate.suites import toyworld_suite
-    from refusal_core.files import write_json
-    from refusal_core.models.load import load_model
-    from refusal_core.toyworld.judge import load_judge
+    """Run methods over concept, paraphrase, neutral and other-concepts prompts, and print the table.
 
-    chosen = load_preset(preset)
-    names = ALL_METHODS if methods == "all" else tuple(m.strip() for m in methods.split(","))
-    suite = toyworld_suite(chosen.concept.name, videos)
+    Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
+    """
+    from refusal_core.evaluate.report import summary
+    from refusal_core.evaluate.sharing import evaluate_shared
+    from refusal_core.files import write_json
+
     with progress_bar("Loading") as progress:
-        loaded = load_model(model, progress=progress)
-        report = run(loaded, chosen, suite, load_judge(), names, progress=progress)
-    print(report.markdown())
-    if json is not None:
-        write_json(json, report.to_json())
+        reports = evaluate_shared(model, preset, videos, methods, work, progress)
+    if reports is None:  # another process prints
+        return
+    print(reports[0].markdown() if len(reports) == 1 else summary(reports))
+    for found in reports:
+        for note in found.notes:
+            print(f"Note: {found.concept}, {note}")
+        if json is not None:
+            write_json(json if len(reports) == 1 else json / f"{found.concept}.json", found.to_json())
 
 
 def report(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from refusal_core.statistics import Rate
@@ -34,10 +34,18 @@ class Report:
     model: str
     concept: str
     cells: tuple[Cell, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)  # to prepare each method, once
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the fixed field names."""
-        return {"model": self.model, "concept": self.concept, "cells": [asdict(c) for c in self.cells]}
+        return {
+            "model": self.model,
+            "concept": self.concept,
+            "cells": [asdict(c) for c in self.cells],
+            "seconds": dict(self.seconds),
+            "notes": list(self.notes),
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Report:
@@ -46,7 +54,8 @@ class Report:
             Cell(**{**c, "unsafe": Rate(**c["unsafe"]), "shown": Rate(**c["shown"])})
             for c in content["cells"]
         )
-        return cls(content["model"], content["concept"], cells)
+        seconds, notes = content.get("seconds", {}), tuple(content.get("notes", ()))
+        return cls(content["model"], content["concept"], cells, seconds, notes)
 
     def markdown(self) -> str:
         """Return the table in Markdown, shares in percent, the interval of ``unsafe`` in brackets."""

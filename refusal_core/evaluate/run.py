@@ -2,68 +2,51 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 
-from refusal_core.apply import applied
-from refusal_core.baselines.negative_prompt import negative_prompt
 from refusal_core.concepts import Preset
-from refusal_core.edit import Edit
-from refusal_core.errors import InputError
+from refusal_core.errors import InputError, RankError
+from refusal_core.evaluate.journal import Journal
+from refusal_core.evaluate.methods import DEFAULT_METHODS, Treatment, treatment
 from refusal_core.evaluate.report import Cell, Report
 from refusal_core.evaluate.suites import Item, Suite
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part, silent
-from refusal_core.recipe import build, method_recipe, paper_recipe
 from refusal_core.sampling import generate_batch
-from refusal_core.settings import METHODS, SamplingSettings
 from refusal_core.statistics import wilson
 from refusal_core.toyworld.judge import ATTRIBUTES, NO_CONCEPT, Judge, Reading
 
-ALL_METHODS = ("original", *METHODS, "negative-prompt", "paper")
 BATCH = 25
 KEPT = tuple(name for name in ATTRIBUTES if name != "concept")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Treatment:
-    """What a method does: an edit of the weights, or other sampling settings, or nothing."""
-
-    edit: Edit | None = None
-    sampling: SamplingSettings = SamplingSettings()  # noqa: RUF009 - a frozen value
-
-
-def treatment(model: Model, preset: Preset, method: str, progress: Progress = silent) -> Treatment:
-    """Prepare a method for a preset's concept.
-
-    Raises:
-        InputError: the method is not known.
-    """
-    if method == "original":
-        return Treatment()
-    if method == "negative-prompt":
-        return Treatment(sampling=negative_prompt(preset.concept))
-    for name in METHODS:
-        if method == name:
-            return Treatment(build(model, method_recipe(preset, model, name), progress=progress)[0])
-    if method == "paper":
-        return Treatment(build(model, paper_recipe(preset, model), progress=progress)[0])
-    raise InputError(f"Method '{method}' is not known; choose from {', '.join(ALL_METHODS)}.")
-
-
 def read_items(
-    model: Model, items: Sequence[Item], judge: Judge, sampling: SamplingSettings, progress: Progress
+    model: Model,
+    items: Sequence[Item],
+    judge: Judge,
+    prepared: Treatment,
+    progress: Progress,
+    journal: Journal | None = None,
 ) -> list[Reading]:
-    """Generate the items' videos batch by batch and read each; videos are not kept."""
+    """Generate the items' videos batch by batch and read each; videos are not kept.
+
+    What the journal holds already is not made again.
+    """
     readings: list[Reading] = []
-    for start in range(0, len(items), BATCH):
-        batch = items[start : start + BATCH]
-        step = part(progress, start / len(items), (start + len(batch)) / len(items))
-        videos = generate_batch(
-            model, [i.prompt for i in batch], [i.seed for i in batch], sampling, progress=step
-        )
-        readings.extend(judge.read([v.frames for v in videos]))
+    for batch in _batches(items):
+        found = journal.find(prepared.key, batch) if journal else None
+        if found is None:
+            step = part(progress, len(readings) / len(items), (len(readings) + len(batch)) / len(items))
+            prompts = [i.prompt for i in batch]
+            with prepared.around(prompts):
+                videos = generate_batch(
+                    model, prompts, [i.seed for i in batch], prepared.sampling, progress=step
+                )
+            found = judge.read([v.frames for v in videos])
+            if journal:
+                journal.add(prepared.key, batch, found)
+        readings.extend(found)
     return readings
 
 
@@ -90,8 +73,9 @@ def evaluate(
     preset: Preset,
     suite: Suite,
     judge: Judge,
-    methods: Sequence[str] = ALL_METHODS,
+    methods: Sequence[str] = DEFAULT_METHODS,
     *,
+    journal: Journal | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Run every method over every cell of a suite.
@@ -101,23 +85,66 @@ def evaluate(
         preset: the concept and its recommended settings.
         suite: cells of prompts; none may occur among the pairs or neutral prompts.
         judge: reads each video.
-        methods: names from ALL_METHODS.
+        methods: names from ``METHOD_NAMES``.
+        journal: where readings are kept, so that a run that was stopped goes on.
+        progress: told per batch.
 
     Raises:
         InputError: an unknown method, or a prompt of the suite was used to make the edit.
     """
     _check_disjoint(preset, suite)
     cells: list[Cell] = []
-    total = len(methods) * len(suite)
+    notes: list[str] = []
+    seconds: dict[str, float] = {}
     for number, method in enumerate(methods):
-        low = number / len(methods)
-        prepared = treatment(model, preset, method, part(progress, low, low))
-        with applied(model, prepared.edit) if prepared.edit else nullcontext():
-            for prompts, items in suite.items():
-                step = _named(part(progress, len(cells) / total, (len(cells) + 1) / total), method, prompts)
-                readings = read_items(model, items, judge, prepared.sampling, step)
+        low, high = number / len(methods), (number + 1) / len(methods)
+        started = time.perf_counter()
+        try:
+            prepared = treatment(model, preset, method, part(progress, low, low))
+        except RankError as e:  # it found nothing to remove at its sites: that is its result
+            notes.append(f"{method}: {e}")
+            continue
+        seconds[method] = time.perf_counter() - started
+        with prepared.held(model):
+            for i, (prompts, items) in enumerate(suite.items()):
+                inner = part(progress, low, high)
+                step = _named(part(inner, i / len(suite), (i + 1) / len(suite)), method, prompts)
+                readings = read_items(model, items, judge, prepared, step, journal)
                 cells.append(summarise(method, prompts, preset.concept.name, items, readings))
-    return Report(model.name, preset.concept.name, tuple(cells))
+    return Report(model.name, preset.concept.name, tuple(cells), seconds, tuple(notes))
+
+
+def run_share(
+    model: Model,
+    presets: Sequence[Preset],
+    suites: Mapping[str, Suite],
+    judge: Judge,
+    methods: Sequence[str],
+    journal: Journal,
+    share: tuple[int, int],
+    progress: Progress = silent,
+) -> None:
+    """Fill a journal with one worker's batches: every ``share[1]``-th, from the ``share[0]``-th on."""
+    rank, workers = share
+    tasks = [(p, m) for p in presets for m in methods]
+    for number, (preset, method) in enumerate(tasks):
+        suite = suites[preset.concept.name]
+        _check_disjoint(preset, suite)
+        batches = [b for items in suite.values() for b in _batches(items)]
+        mine = batches[(rank - number) % workers :: workers]  # turned, so that no worker gets all of one cell
+        step = part(progress, number / len(tasks), (number + 1) / len(tasks))
+        try:
+            prepared = treatment(model, preset, method, part(step, 0.0, 0.0))
+        except RankError:
+            continue
+        with prepared.held(model):
+            for i, batch in enumerate(mine):
+                inner = _named(part(step, i / len(mine), (i + 1) / len(mine)), method, preset.concept.name)
+                read_items(model, batch, judge, prepared, inner, journal)
+
+
+def _batches(items: Sequence[Item]) -> list[Sequence[Item]]:
+    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
 
 
 def _named(progress: Progress, method: str, prompts: str) -> Progress:

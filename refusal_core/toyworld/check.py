@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from refusal_core.evaluate.methods import Treatment
 from refusal_core.evaluate.report import Cell
 from refusal_core.evaluate.run import KEPT, read_items, summarise
 from refusal_core.evaluate.suites import Item, asked_suite
@@ -16,7 +17,6 @@ from refusal_core.files import write_atomic
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part, silent
 from refusal_core.sampling import generate_batch
-from refusal_core.settings import SamplingSettings
 from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import ATTRIBUTES, NO_CONCEPT, Judge
 
@@ -73,7 +73,7 @@ def check(model: Model, judge: Judge, videos: int = 200, *, progress: Progress =
     cells = []
     for i, (asked, items) in enumerate(suite.items()):
         step = part(progress, 0.1 + 0.9 * i / len(suite), 0.1 + 0.9 * (i + 1) / len(suite))
-        readings = read_items(model, items, judge, SamplingSettings(), _named(step, asked))
+        readings = read_items(model, items, judge, Treatment(), _named(step, asked))
         cells.append(summarise("original", asked, asked, items, readings))
     return CheckReport(len(scenes), rendered, decoded, tuple(cells))
 

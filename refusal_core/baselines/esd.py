@@ -1,0 +1,85 @@
+"""ESD: fine-tuning that erases a concept (Gandikota et al., Erasing Concepts from Diffusion Models, 2023).
+
+The stand-in for fine-tuning methods: the only baseline here that trains. Written from the formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refusal_core.capturing import first_call, record_calls
+from refusal_core.concepts import Concept
+from refusal_core.models.model import Model
+from refusal_core.progress import Progress, silent
+from refusal_core.recipe import concept_words
+from refusal_core.settings import SiteKind
+
+KINDS: tuple[SiteKind, ...] = ("text", "cross-attention")  # ESD-x: cross-attention only
+ETA = 1.0
+STEPS, RATE, BATCH = 200, 1e-3, 8
+SEED = 0
+
+
+def esd_weights(model: Model, concept: Concept, progress: Progress = silent) -> dict[str, Tensor]:
+    """Return weights trained so that f(x_t, c) = f0(x_t) - eta (f0(x_t, c) - f0(x_t)).
+
+    ``c`` is the concept in a few words, x_t come from the original's own trajectories on it. ``f`` is
+    noise or velocity: the formula is linear, so it holds for both. The model itself is left as it was.
+    """
+    words = [concept_words(concept)] * BATCH
+    states = record_calls(model, words, list(range(SEED, SEED + BATCH)))
+    empty = first_call(model, ["."] * BATCH if not model.family.batches else [""] * BATCH)
+    free = {name: empty[name] for name in model.family.text_arguments if name in empty}
+    denoiser = model.denoisers[0]
+    goals = [_goal(denoiser, arguments, free) for arguments in states]
+    sites = [s for s in model.sites if s.kind in KINDS and s.name.startswith(f"{model.denoiser_names[0]}.")]
+    layers = {site.name: model.layers[site.name] for site in sites}
+    return _train(denoiser, layers, states, goals, progress)
+
+
+def _goal(denoiser: nn.Module, arguments: dict[str, Any], free: dict[str, Any]) -> Tensor:
+    with torch.no_grad():
+        asked = _run(denoiser, arguments)
+        unasked = _run(denoiser, arguments | free)
+    return unasked - ETA * (asked - unasked)
+
+
+def _run(denoiser: nn.Module, arguments: dict[str, Any]) -> Tensor:
+    return denoiser(**(arguments | {"return_dict": False}))[0]
+
+
+def _train(
+    denoiser: nn.Module,
+    layers: dict[str, nn.Linear],
+    states: Sequence[dict[str, Any]],
+    goals: Sequence[Tensor],
+    progress: Progress,
+) -> dict[str, Tensor]:
+    originals = {name: layer.weight.data for name, layer in layers.items()}
+    frozen = [p for p in denoiser.parameters() if p.requires_grad]
+    generator = torch.Generator().manual_seed(SEED)
+    try:
+        for p in frozen:
+            p.requires_grad_(False)
+        for name, layer in layers.items():
+            layer.weight.data = originals[name].clone()
+            layer.weight.requires_grad_(True)
+        optimiser = torch.optim.Adam([layer.weight for layer in layers.values()], lr=RATE)
+        for step in range(STEPS):
+            chosen = int(torch.randint(len(states), (1,), generator=generator))
+            loss = (_run(denoiser, states[chosen]) - goals[chosen]).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            progress(step / STEPS, f"Fine-tuning, step {step + 1} of {STEPS}")
+        return {name: layer.weight.data.clone() for name, layer in layers.items()}
+    finally:
+        for name, layer in layers.items():
+            layer.weight.data = originals[name]
+            layer.weight.grad = None
+        for p in frozen:
+            p.requires_grad_(True)

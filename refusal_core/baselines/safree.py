@@ -1,0 +1,125 @@
+"""SAFREE: filtering the text embeddings at inference (Yoon et al., 2024), written from its formulas.
+
+Tokens that carry the concept are projected out of the concept's subspace and kept in the prompt's own.
+Its re-attention in a U-Net's frequency domain belongs to its image version and is not done here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refusal_core.capturing import first_call
+from refusal_core.concepts import Concept
+from refusal_core.errors import ModelError
+from refusal_core.models.model import Model
+from refusal_core.progress import Progress, silent
+from refusal_core.recipe import added_words
+
+ALPHA, GAMMA = 0.01, 10.0  # its authors' settings; gamma counts denoising steps
+
+
+@dataclass(frozen=True, slots=True)
+class Safree:
+    """What is needed to filter any prompt: the projector on the concept's subspace, P_C [H, H]."""
+
+    model: Model
+    concept: Tensor
+
+    def filtered(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the prompts' embeddings with trigger tokens replaced, and the steps each stays filtered."""
+        found = [self._filter(prompt) for prompt in prompts]
+        return torch.stack([e for e, _ in found]), torch.tensor([t for _, t in found])
+
+    def _filter(self, prompt: str) -> tuple[Tensor, float]:
+        whole, length = _embed(self.model, [prompt])[0], _length(self.model, prompt)
+        words = prompt.split()
+        masked = [" ".join(words[:i] + words[i + 1 :]) or prompt for i in range(len(words))]
+        pooled = _pooled(self.model, masked)  # [n, H]: the prompt without one word each
+        away = torch.linalg.vector_norm(pooled - pooled @ self.concept, dim=1)
+        # Leaving a trigger out moves the prompt away from the concept more than others do.
+        rest = (away.sum() - away) / max(1, len(away) - 1)
+        trigger = away > (1 + ALPHA) * rest
+        own = _projector(pooled)
+        changed = whole.clone()
+        for start, stop, is_trigger in _spans(self.model, words, trigger.tolist()):
+            if is_trigger and stop <= length:
+                rows = whole[start:stop]
+                changed[start:stop] = (rows - rows @ self.concept) @ own
+        cosine = torch.nn.functional.cosine_similarity(
+            whole[:length].mean(0), changed[:length].mean(0), dim=0
+        )
+        return changed, GAMMA / (1 + math.exp(-(1 - float(cosine))))
+
+
+def prepare_safree(model: Model, concept: Concept, progress: Progress = silent) -> Safree:
+    """Build the concept's subspace from the phrases that the unsafe prompts add.
+
+    Raises:
+        ModelError: the model does not run its prompt and the empty one in two passes.
+    """
+    if not model.family.name.startswith("wan") or model.takes_image:
+        raise ModelError("SAFREE is built for Wan's two passes here; leave it out for this model.")
+    progress(0.0, "Reading the concept's phrases")
+    phrases = list(dict.fromkeys(added_words(pair) for pair in concept.pairs))
+    return Safree(model, _projector(_pooled(model, phrases)))
+
+
+@contextmanager
+def safree(filter_: Safree, prompts: Sequence[str]) -> Iterator[None]:
+    """Filter these prompts in the conditional pass of the first steps, while the block runs."""
+    changed, steps = filter_.filtered(prompts)
+    calls = {"count": 0}
+
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        step, branch = divmod(calls["count"], 2)  # Wan: the prompt first, then the empty one
+        calls["count"] += 1
+        if branch:
+            return None
+        given = kwargs["encoder_hidden_states"]
+        on = (step < steps).view(-1, 1, 1).to(given.device)
+        return args, kwargs | {"encoder_hidden_states": torch.where(on, changed.to(given), given)}
+
+    handles = [d.register_forward_pre_hook(hook, with_kwargs=True) for d in filter_.model.denoisers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _embed(model: Model, prompts: Sequence[str]) -> Tensor:
+    """Return what the pipeline hands to its denoiser for these prompts, [B, T, H]."""
+    return first_call(model, prompts)["encoder_hidden_states"].float()
+
+
+def _length(model: Model, prompt: str) -> int:
+    return len(model.tokenizer(prompt).input_ids)
+
+
+def _pooled(model: Model, prompts: Sequence[str]) -> Tensor:
+    rows = _embed(model, prompts)
+    return torch.stack([r[: _length(model, p)].mean(0) for r, p in zip(rows, prompts, strict=True)])
+
+
+def _projector(rows: Tensor) -> Tensor:
+    """Return the projector on the span of rows [n, H]."""
+    basis = torch.linalg.svd(rows.double(), full_matrices=False)
+    kept = basis.Vh[basis.S > 1e-6 * basis.S[0]]
+    return (kept.T @ kept).to(rows)
+
+
+def _spans(model: Model, words: Sequence[str], flags: Sequence[bool]) -> Iterator[tuple[int, int, bool]]:
+    """Yield the token span of each word: prefixes are tokenised, so that any tokenizer will do."""
+    ends = model.tokenizer("").input_ids
+    start = 0
+    for i, flag in enumerate(flags):
+        stop = len(model.tokenizer(" ".join(words[: i + 1])).input_ids) - len(ends)
+        yield start, stop, flag
+        start = stop

@@ -1,0 +1,149 @@
+"""Evaluations: resumable, shared by processes, the same table every time; baselines do what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import refusal_core as rc
+from refusal_core import apply
+from refusal_core.baselines import esd
+from refusal_core.baselines.esd import esd_weights
+from refusal_core.baselines.safree import prepare_safree, safree
+from refusal_core.baselines.uce import rece_weights, uce_weights
+from refusal_core.errors import InputError, ModelError
+from refusal_core.evaluate import run
+from refusal_core.evaluate.journal import Journal
+from refusal_core.evaluate.methods import METHOD_NAMES
+from refusal_core.evaluate.report import Report
+from refusal_core.evaluate.run import evaluate
+from refusal_core.evaluate.suites import toyworld_suite
+from refusal_core.models.model import Model
+from refusal_core.selftest import tiny_model
+from refusal_core.toyworld.judge import load_judge
+
+
+def small(toy: Model, methods: tuple[str, ...], journal: Journal | None = None, videos: int = 2) -> Report:
+    suite = toyworld_suite("fire", videos)
+    return evaluate(toy, rc.load_preset("fire"), suite, load_judge(), methods, journal=journal)
+
+
+def test_every_method_runs_and_leaves_the_model_as_it_was(toy: Model, monkeypatch) -> None:
+    monkeypatch.setattr(esd, "STEPS", 2)
+    before = {n: layer.weight.detach().clone() for n, layer in toy.layers.items()}
+    report = small(toy, METHOD_NAMES, videos=1)
+    assert [c.method for c in report.cells[::4]] == list(METHOD_NAMES)
+    assert all(torch.equal(layer.weight, before[n]) for n, layer in toy.layers.items())
+    assert all(layer.weight.grad is None for layer in toy.layers.values())
+    assert set(report.seconds) == set(METHOD_NAMES)
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_table(toy: Model, tmp_path: Path, monkeypatch) -> None:
+    methods = ("original", "whitened")
+    whole = small(toy, methods)
+    made = 0
+    real = run.generate_batch
+
+    def stop_after_five(*arguments, **options):
+        nonlocal made
+        made += 1
+        if made > 5:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(run, "generate_batch", stop_after_five)
+    with pytest.raises(KeyboardInterrupt):
+        small(toy, methods, Journal(tmp_path))
+    file = tmp_path / "0.readings.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])  # the last line was cut short
+    made = 0
+    monkeypatch.setattr(run, "generate_batch", lambda *a, **o: real(*a, **o))
+    resumed = small(toy, methods, Journal(tmp_path))
+    assert resumed.cells == whole.cells
+    lines = (tmp_path / "0.readings.jsonl").read_text().splitlines()
+    assert len(lines) == 8 + 1, "four batches were kept, one was cut short, four were made"
+    monkeypatch.setattr(run, "generate_batch", lambda *_, **__: pytest.fail("made again"))
+    assert small(toy, methods, Journal(tmp_path)).cells == whole.cells
+
+
+def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
+    """One of three is gone before it starts: its share is made by the first."""
+    command = [sys.executable, "-m", "refusal_core", "evaluate", "--preset", "fire", "--videos", "2"]
+    command += ["--methods", "original,whitened"]
+    plain = {**os.environ, "OMP_NUM_THREADS": "1"}
+    single = subprocess.run([*command, "--json", str(tmp_path / "one.json")], env=plain, check=True)
+    assert single.returncode == 0
+    shared = [*command, "--work", str(tmp_path / "work"), "--json", str(tmp_path / "two.json")]
+    workers = [
+        subprocess.Popen(shared, env={**plain, "RANK": str(rank), "WORLD_SIZE": "2"}) for rank in (0, 1)
+    ]
+    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert one["cells"] == two["cells"]
+    shares = [len(p.read_text().splitlines()) for p in sorted((tmp_path / "work").glob("*.jsonl"))]
+    assert shares == [4, 4]
+
+
+def test_sharing_needs_a_folder(monkeypatch) -> None:
+    from refusal_core.evaluate.sharing import evaluate_shared
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="give --work"):
+        evaluate_shared("toyworld", "fire", 1, "original", None, lambda *_: None)
+
+
+# --- baselines ---------------------------------------------------------------------------------------
+
+
+def test_uce_maps_the_concept_and_keeps_the_rest(tiny: Model, fire: rc.Concept) -> None:
+    """Against the formula solved independently, token by token."""
+    seen = rc.capture(tiny, fire, rc.CaptureSettings(kinds=("text",)))
+    site, samples = next(iter(seen.sites.items()))
+    old, new = tiny.layers[site.name].weight.detach(), uce_weights(tiny, fire)[site.name]
+    c, target, kept = (t.double() for t in (samples.unsafe, samples.safe, samples.neutral))
+    s = kept.T @ kept
+    s = s + 0.02 * s.trace() / len(s) * torch.eye(len(s), dtype=torch.float64)
+    wanted = (old.double() @ (target.T @ c + s)) @ torch.linalg.inv(c.T @ c + s)
+    torch.testing.assert_close(new.double(), wanted, rtol=1e-4, atol=1e-5)
+    moved = (samples.unsafe @ new.T - samples.safe @ old.T).norm()
+    assert moved < 0.9 * (samples.unsafe @ old.T - samples.safe @ old.T).norm()
+
+
+def test_rece_erases_more_than_uce(tiny: Model, fire: rc.Concept, unchanged: None) -> None:
+    uce, rece = uce_weights(tiny, fire), rece_weights(tiny, fire)
+    assert uce.keys() == rece.keys()
+    assert any(not torch.equal(uce[name], rece[name]) for name in uce)
+
+
+def test_esd_moves_only_cross_attention(tiny: Model, fire: rc.Concept, unchanged: None, monkeypatch) -> None:
+    monkeypatch.setattr(esd, "STEPS", 2)
+    weights = esd_weights(tiny, fire)
+    assert all(".attn2." in name for name in weights)
+    assert any(not torch.equal(w, tiny.layers[n].weight) for n, w in weights.items())
+    assert all(p.requires_grad for p in tiny.denoisers[0].parameters())
+
+
+def test_safree_changes_the_concept_s_prompts_and_leaves_no_hook(toy: Model) -> None:
+    concept = rc.load_concept("fire")
+    filter_ = prepare_safree(toy, concept)
+    prompt = concept.pairs[0].unsafe
+    plain = rc.generate(toy, prompt)
+    with safree(filter_, [prompt]):
+        filtered = rc.generate(toy, prompt)
+    assert (plain.frames != filtered.frames).any()
+    assert (rc.generate(toy, prompt).frames == plain.frames).all()
+    with pytest.raises(ModelError, match="Wan's two passes"):
+        prepare_safree(tiny_model("ltx"), concept)
+
+
+def test_other_weights_are_put_back_whatever_happens(tiny: Model, unchanged: None) -> None:
+    name = tiny.sites[1].name
+    with pytest.raises(RuntimeError), apply.replaced(tiny, {name: tiny.layers[name].weight.data + 1}):
+        raise RuntimeError
