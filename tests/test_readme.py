@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -46,3 +47,14 @@ def test_links_to_files_of_the_repository_are_not_broken() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+def test_the_table_of_figures_is_what_the_command_prints() -> None:
+    """From the reports in assets/reports, which `evaluate --json` wrote."""
+    from refusal_core.evaluate.report import Report, summary
+    from refusal_core.toyworld import world
+
+    paths = [ROOT / "assets" / "reports" / f"{name}.json" for name in world.CONCEPTS]
+    reports = [Report.from_json(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    assert summary(reports) in README
+    assert {c.n for report in reports for c in report.cells} == {200}
