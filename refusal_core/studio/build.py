@@ -17,6 +17,7 @@ from refusal_core.studio import compare, concept, edit, texts
 from refusal_core.studio.concept import GLUE, rows_message, rows_of
 from refusal_core.studio.frame import status
 from refusal_core.studio.player import SYNC
+from refusal_core.studio.separation import bars
 from refusal_core.studio.theme import CSS, theme
 from refusal_core.workbench import EditRequest, Workbench
 
@@ -159,7 +160,7 @@ def _join_estimate(workbench: Workbench, one: concept.ConceptStep, two: edit.Edi
             found = workbench.estimate(_request(values, one, two), tell)
         except Exception as e:
             raise _shown(e) from e
-        return [edit.frame_of(found), edit.rows_of(found), "\n\n".join(found.notes)]
+        return [bars(found), edit.rows_of(found), "\n\n".join(found.notes)]
 
     inputs = {one.preset, one.pairs, *two.settings}
     two.estimate.click(

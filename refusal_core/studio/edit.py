@@ -6,15 +6,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from refusal_core.settings import EditSettings, SubspaceSettings
 from refusal_core.studio import texts
 from refusal_core.studio.concept import GLUE
 from refusal_core.studio.frame import card, step_title
+from refusal_core.studio.separation import bars
 from refusal_core.workbench import Estimate, Workbench
 
-PLOT_COLUMNS = ("layer", "separation")
 MAX_RANK = 32
 
 
@@ -29,7 +28,7 @@ class EditStep:
     rank: gr.Slider
     strength: gr.Slider
     estimate: gr.Button
-    plot: gr.BarPlot
+    plot: gr.HTML
     table: gr.Dataframe
     notes: gr.Markdown
 
@@ -44,15 +43,6 @@ def _knob(settings: type, name: str) -> dict[str, Any]:
     item = next(f for f in fields(settings) if f.name == name)
     meta = item.metadata
     return {"minimum": meta["low"], "maximum": meta["high"], "step": meta["step"], "info": meta["help"]}
-
-
-def frame_of(found: Estimate | None) -> pd.DataFrame:
-    """Return the plot's rows: the mean separation of each kind of site at each layer."""
-    seen = [r for r in (found.rows if found else ()) if r.d_prime is not None]
-    one_kind = len({r.kind for r in seen}) < 2
-    rows = [(str(r.layer) if one_kind else f"{r.kind} {r.layer}", r.d_prime) for r in seen]
-    table = pd.DataFrame(rows, columns=list(PLOT_COLUMNS)).astype({"separation": float})
-    return table.groupby("layer", as_index=False, sort=False)["separation"].mean()
 
 
 def rows_of(found: Estimate) -> list[list[Any]]:
@@ -100,18 +90,7 @@ def build(workbench: Workbench) -> EditStep:
                 **_knob(EditSettings, "strength"),
             )
         estimate = gr.Button(texts.ESTIMATE, elem_id="estimate")
-        plot = gr.BarPlot(
-            frame_of(None),
-            x="layer",
-            y="separation",
-            y_title="d'",
-            x_label_angle=-45,
-            label=texts.PLOT,
-            caption=texts.PLOT_EMPTY,
-            height=220,
-            buttons=[],
-            elem_id="separation",
-        )
+        plot = gr.HTML(bars(None), elem_id="separation")
         notes = gr.Markdown("", elem_id="notes", elem_classes="rs-note")
         with gr.Accordion(texts.DETAILS, open=False):
             table = gr.Dataframe(

@@ -87,6 +87,15 @@ CSS = """
 #status p[data-state=working] { border-left-color: #2563eb; }
 #status p[data-state=stale], #status p[data-state=stopped] { border-left-color: #d97706; }
 #status p[data-state=failed] { border-left-color: #dc2626; }
+.rs-bars { display: grid; gap: 10px; }
+.rs-bars p { margin: 0; font-size: .9rem; color: var(--body-text-color-subdued); }
+.rs-bars h4 { margin: 0 0 4px; font-size: .85rem; font-weight: 600; }
+.rs-bars ol { display: flex; align-items: flex-end; gap: 4px; margin: 0; padding: 0; list-style: none; }
+.rs-bars li { margin: 0 !important; padding: 0; flex: 1 1 0; min-width: 0; text-align: center; font-size: .75rem;
+  font-variant-numeric: tabular-nums; }
+.rs-bars i { display: block; min-height: 2px; margin: 2px 0; border-radius: 3px 3px 0 0;
+  background: var(--primary-600); }
+.rs-bars small { color: var(--body-text-color-subdued); }
 .rs-pane {
   border: 2px solid; border-radius: 12px; overflow: hidden; padding: 0 !important; gap: 0 !important; }
 .rs-pane.original { border-color: #d97706; }
@@ -117,7 +126,8 @@ button:focus-visible, input:focus-visible, textarea:focus-visible {
   .gradio-container { padding: 8px !important; } .rs-card { padding: 12px !important; }
   #panes { flex-wrap: nowrap !important; gap: 8px !important; } #panes > * { min-width: 0 !important; }
   .rs-verdict p { padding: 8px; font-size: .82rem; }
-  button { min-height: 44px; }
+  button { min-height: 44px; } button.reset-button, .tab-like-container button { min-height: 0; }
+  button.label-wrap { padding-right: 12px; }
   input, textarea { font-size: 16px !important; }
 }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }

@@ -27,11 +27,12 @@ _BASE: dict[str, Any] = {
     "strength": 1.0,
     "anchor": "zero",
 }
-# Chosen on the tuning split: rank 1 left a tenth of the star logos and zorbos.
+# Chosen on the tuning split: rank 1 left a tenth of the star logos and zorbos; of 200 star logos each, the
+# anchor zero left 1.5 % (seen and unseen phrasings), the mean 0.5 %.
 RECOMMENDED: dict[str, dict[str, Any]] = {
     "fire": _BASE,
     "bleeding": _BASE,
-    "star-logo": _BASE | {"rank": 4, "strength": 1.2},
+    "star-logo": _BASE | {"rank": 4, "strength": 1.2, "anchor": "mean"},
     "exploding": _BASE,
     "zorbo": _BASE | {"rank": 2},
 }
