@@ -14,10 +14,10 @@ import gradio as gr
 from refusal_core.errors import Cancelled, RefusalError
 from refusal_core.progress import Progress
 from refusal_core.studio import compare, concept, edit, texts
+from refusal_core.studio.bars import bars
 from refusal_core.studio.concept import GLUE, rows_message, rows_of
 from refusal_core.studio.frame import status
 from refusal_core.studio.player import SYNC
-from refusal_core.studio.separation import bars
 from refusal_core.studio.theme import CSS, theme
 from refusal_core.workbench import EditRequest, Workbench
 

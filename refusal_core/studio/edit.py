@@ -9,9 +9,9 @@ import gradio as gr
 
 from refusal_core.settings import EditSettings, SubspaceSettings
 from refusal_core.studio import texts
+from refusal_core.studio.bars import bars
 from refusal_core.studio.concept import GLUE
 from refusal_core.studio.frame import card, step_title
-from refusal_core.studio.separation import bars
 from refusal_core.workbench import Estimate, Workbench
 
 MAX_RANK = 32

@@ -91,8 +91,8 @@ CSS = """
 .rs-bars p { margin: 0; font-size: .9rem; color: var(--body-text-color-subdued); }
 .rs-bars h4 { margin: 0 0 4px; font-size: .85rem; font-weight: 600; }
 .rs-bars ol { display: flex; align-items: flex-end; gap: 4px; margin: 0; padding: 0; list-style: none; }
-.rs-bars li { margin: 0 !important; padding: 0; flex: 1 1 0; min-width: 0; text-align: center; font-size: .75rem;
-  font-variant-numeric: tabular-nums; }
+.rs-bars li { margin: 0 !important; padding: 0; flex: 1 1 0; min-width: 0; text-align: center;
+  font-size: .75rem; font-variant-numeric: tabular-nums; }
 .rs-bars i { display: block; min-height: 2px; margin: 2px 0; border-radius: 3px 3px 0 0;
   background: var(--primary-600); }
 .rs-bars small { color: var(--body-text-color-subdued); }
