@@ -20,7 +20,8 @@ def applied(model: Model, edit: Edit) -> Iterator[Model]:
     """Edit the model's weights for the duration of a block.
 
     All new weights are computed before the first one is put in place, and the original tensors are
-    kept and put back, so that whatever happens the model is exactly what it was.
+    kept and put back, so that whatever happens the model is exactly what it was. Other threads that edit
+    or run the model wait until the block ends.
 
     Raises:
         ModelError: the edit was made for another model, or a layer is offloaded to disk.
@@ -31,12 +32,14 @@ def applied(model: Model, edit: Edit) -> Iterator[Model]:
             f"The edit was made for {edit.model.pipeline} with another configuration; make it again for"
             f" '{model.name}'."
         )
-    try:
-        swaps = list(_edited(model, edit))
-    except torch.OutOfMemoryError as e:
-        raise MemoryLimitError("Too little memory to edit the weights; choose fewer layers or sites.") from e
-    with _swapped(swaps):
-        yield model
+    with model.lock:
+        try:
+            swaps = list(_edited(model, edit))
+        except (torch.OutOfMemoryError, MemoryError) as e:
+            sentence = "Too little memory to edit the weights; choose fewer layers or sites."
+            raise MemoryLimitError(sentence) from e
+        with _swapped(swaps):
+            yield model
 
 
 @contextmanager
@@ -47,8 +50,10 @@ def replaced(model: Model, weights: Mapping[str, Tensor]) -> Iterator[Model]:
         model: the model.
         weights: new W [O, H] by the name of the site.
     """
-    with _swapped([(slot_of(model.layers[name], name, "weight"), new) for name, new in weights.items()]):
-        yield model
+    with model.lock:
+        swaps = [(slot_of(model.layers[name], name, "weight"), new) for name, new in weights.items()]
+        with _swapped(swaps):
+            yield model
 
 
 @contextmanager
@@ -59,8 +64,21 @@ def _swapped(swaps: Sequence[tuple[Slot, Tensor]]) -> Iterator[None]:
             slot.put(new)
         yield
     finally:
-        for slot, original in originals:
+        _restore(originals)
+
+
+def _restore(originals: list[tuple[Slot, Tensor]]) -> None:
+    """Put every tensor back, whatever arrives in between; a Ctrl-C is raised again once all are back."""
+    interrupted: KeyboardInterrupt | None = None
+    while originals:
+        try:
+            slot, original = originals[-1]
             slot.put(original)
+            originals.pop()
+        except KeyboardInterrupt as e:
+            interrupted = e
+    if interrupted is not None:
+        raise interrupted
 
 
 def _edited(model: Model, edit: Edit) -> Iterator[tuple[Slot, Tensor]]:

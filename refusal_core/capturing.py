@@ -66,7 +66,7 @@ def capture(
     )
     middle = 0.3 if video else 1.0
     found: dict[Site, Samples] = {}
-    with torch.inference_mode():
+    with model.lock, torch.inference_mode():
         if text:
             found |= _text_samples(model, prompts, text, part(progress, 0, middle if video else 1))
         if video:

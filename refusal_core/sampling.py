@@ -78,9 +78,9 @@ def generate_batch(
         ]
     request = Request(cleaned, seeds, settings, image=settings.image)
     try:
-        with torch.inference_mode():
+        with model.lock, torch.inference_mode():
             result = call_pipeline(model, request, _Steps(model, settings, progress))
-    except torch.OutOfMemoryError as e:
+    except (torch.OutOfMemoryError, MemoryError) as e:
         raise MemoryLimitError("Out of memory; ask for fewer frames or a smaller size.") from e
     frames = np.asarray(result.frames)
     if not np.isfinite(frames).all():

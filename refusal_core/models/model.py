@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -14,6 +16,10 @@ from refusal_core.errors import ModelError
 from refusal_core.models.families import FAMILIES, LEFT_OUT
 from refusal_core.models.family import Defaults, Family, Layout
 from refusal_core.models.sites import Site, list_sites
+
+# By the denoiser itself: several Models may wrap one pipeline.
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,12 @@ class Model:
     def denoisers(self) -> tuple[nn.Module, ...]:
         """The networks that predict noise or velocity, in execution order."""
         return tuple(m for _, m in _denoisers(self.pipeline, self.family))
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while weights are edited and while the model runs, so that threads never mix."""
+        with _LOCKS_GUARD:
+            return _LOCKS.setdefault(self.denoisers[0], threading.RLock())
 
     @property
     def denoiser_names(self) -> tuple[str, ...]:
