@@ -7,6 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,7 @@ def test_a_preset_fills_table_and_prompt_and_marks_the_result_stale(page: Page, 
     page.locator("#preset input").click()
     page.get_by_role("option", name="Star logo").click()
     expect(page.locator("#prompt textarea")).to_have_value(star.prompt)
+    expect(page.locator("#anchor").get_by_label(texts.ANCHORS[star.recommended.anchor])).to_be_checked()
     expect(page.locator("#pairs [data-testid=cell-0-0]")).to_contain_text(star.concept.pairs[0].unsafe)
     expect(page.locator("#status")).to_contain_text(texts.STALE)
 
@@ -137,7 +139,8 @@ def test_a_row_that_cannot_be_used_gets_its_sentence_under_the_table(page: Page)
 
 
 def test_prompts_are_never_run_as_html(page: Page) -> None:
-    attack = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
+    script = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
+    attack = script + " red" * 20  # too long, so that it comes back in a message
     cell = page.locator("#pairs [data-testid=cell-0-0]")
     cell.dblclick()
     page.keyboard.press("Control+A")
@@ -275,7 +278,8 @@ def test_a_second_comparison_of_one_prompt_reuses_the_original(workbench: Workbe
     tell = lambda fraction, sentence: steps.append(sentence)  # noqa: E731
     start = time.monotonic()
     *_, _second = workbench.compare(_request(workbench, strength=0.5), PROMPT, 11, tell, session="four")
-    assert sum("step 1 of" in s for s in steps) == 1  # one video was made, not two
+    told = [key for key, _ in groupby(steps)]  # a step tells twice, once for each pass of guidance
+    assert sum("step 1 of" in s for s in told) == 1  # one video was made, not two
     assert time.monotonic() - start < 60
 
 

@@ -127,10 +127,11 @@ def _join_presets(
         s, pairs = preset.recommended, [[p.unsafe, p.safe] for p in preset.concept.pairs]
         state = rows_message([None] * len(pairs))
         stale = status("stale", texts.STALE)
-        return [pairs, state, preset.prompt, s.method, list(s.sites), s.rank, s.strength, stale]
+        return [pairs, state, preset.prompt, s.method, list(s.sites), s.rank, s.strength, s.anchor, stale]
 
     outputs = [
-        one.pairs, one.rows_state, three.prompt, two.method, two.sites, two.rank, two.strength, three.status,
+        one.pairs, one.rows_state, three.prompt, two.method, two.sites, two.rank, two.strength,
+        two.anchor, three.status,
     ]  # fmt: skip
     gr.on([one.preset.input, one.load.click], load, one.preset, outputs, **GLUE)
     for component in (one.pairs, *two.settings):
@@ -146,6 +147,7 @@ def _request(values: dict[Any, Any], one: concept.ConceptStep, two: edit.EditSte
         layers=f"{int(values[two.first])}-{int(values[two.last])}",
         rank=int(values[two.rank]),
         strength=float(values[two.strength]),
+        anchor=values[two.anchor],
     )
 
 

@@ -27,6 +27,7 @@ class EditStep:
     last: gr.Slider
     rank: gr.Slider
     strength: gr.Slider
+    anchor: gr.Radio
     estimate: gr.Button
     plot: gr.HTML
     table: gr.Dataframe
@@ -35,7 +36,7 @@ class EditStep:
     @property
     def settings(self) -> tuple[gr.components.Component, ...]:
         """The components whose change makes a result stale."""
-        return self.method, self.sites, self.first, self.last, self.rank, self.strength
+        return self.method, self.sites, self.first, self.last, self.rank, self.strength, self.anchor
 
 
 def _knob(settings: type, name: str) -> dict[str, Any]:
@@ -89,6 +90,13 @@ def build(workbench: Workbench) -> EditStep:
                 elem_id="strength",
                 **_knob(EditSettings, "strength"),
             )
+        anchor = gr.Radio(
+            [(label, name) for name, label in texts.ANCHORS.items()],
+            value=chosen.anchor,
+            label=texts.ANCHOR,
+            info=texts.ANCHOR_INFO,
+            elem_id="anchor",
+        )
         estimate = gr.Button(texts.ESTIMATE, elem_id="estimate")
         plot = gr.HTML(bars(None), elem_id="separation")
         notes = gr.Markdown("", elem_id="notes", elem_classes="rs-note")
@@ -99,4 +107,4 @@ def build(workbench: Workbench) -> EditStep:
     method.input(lambda name: texts.METHOD_INFO[name], method, method_info, **GLUE)
     first.release(lambda a, b: max(a, b), [first, last], last, **GLUE)
     last.release(lambda a, b: min(a, b), [first, last], first, **GLUE)
-    return EditStep(method, sites, first, last, rank, strength, estimate, plot, table, notes)
+    return EditStep(method, sites, first, last, rank, strength, anchor, estimate, plot, table, notes)
