@@ -78,7 +78,9 @@ def _telling(progress: gr.Progress, flag: threading.Event) -> Progress:
 def _shown(error: Exception) -> gr.Error:
     """Turn an error into what the user sees: its sentence, or a number to report."""
     if isinstance(error, RefusalError):
-        return gr.Error(str(error), duration=None, print_exception=False)
+        # Gradio shows it as HTML: a prompt inside could load an image from elsewhere.
+        sentence = html.escape(str(error), quote=False)
+        return gr.Error(sentence, duration=None, print_exception=False)
     number = uuid.uuid4().hex[:8]
     logger.error("report number %s", number, exc_info=error)
     return gr.Error(texts.UNEXPECTED.format(number=number), duration=None, print_exception=False)
