@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -23,12 +24,13 @@ def load_image(path: Path) -> Image.Image:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise FileError(f"{path.name} is larger than {MAX_BYTES >> 20} MB; give a smaller image.")
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise FileError(
-                    f"{path.name} has {image.width} x {image.height} pixels; give a smaller image."
-                )
-            return image.convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes next
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    size = f"{image.width} x {image.height}"
+                    raise FileError(f"{path.name} has {size} pixels; give a smaller image.")
+                return image.convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise FileError(f"{path.name} cannot be read as a PNG, JPEG or WebP image.") from e
 

@@ -17,6 +17,7 @@ from refusal_core.files import write_atomic
 
 DISPLAY_HEIGHT = 384  # smaller videos are enlarged to about this, by whole factors, never blurred
 MAX_READ_FRAMES = 1000
+MAX_READ_PIXELS = 4096 * 4096  # of a frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,13 +99,15 @@ def load_video(path: Path) -> tuple[Video, dict[str, Any]]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
+            if stream.width * stream.height > MAX_READ_PIXELS:
+                raise FileError(f"{name} has frames of {stream.width} x {stream.height}; make it smaller.")
             frames = []
             for frame in container.decode(stream):
                 frames.append(frame.to_ndarray(format="rgb24"))
                 if len(frames) > MAX_READ_FRAMES:
                     raise FileError(f"{name} has over {MAX_READ_FRAMES} frames; cut it shorter.")
             rate, comment = float(stream.average_rate or 0), container.metadata.get("comment", "{}")
-    except (av.FFmpegError, OSError, IndexError) as e:
+    except (av.FFmpegError, OSError, IndexError, AttributeError, ValueError, MemoryError) as e:
         raise FileError(f"{name} cannot be read as a video; choose an mp4.") from e
     if not frames:
         raise FileError(f"{name} holds no frames; choose another video.")
