@@ -101,7 +101,7 @@ def make_edit(found: Directions, settings: EditSettings | None = None) -> Edit:
         found.settings,
         float(settings.strength),
         settings.anchor,
-        _versions(),
+        versions(),
         figures,
     )
     return Edit(found.model, sites, (origin,))
@@ -200,7 +200,8 @@ def _zeros(edit: SiteEdit) -> Tensor:
     return torch.zeros(len(edit.strength))
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of what decides the figures and the videos."""
     from refusal_core import __version__
 
     found = {"refusal-studio": __version__, "python": platform.python_version()}

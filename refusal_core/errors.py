@@ -31,5 +31,9 @@ class MemoryLimitError(RefusalError):
     """The device has too little memory for what was asked."""
 
 
+class MissingExtraError(RefusalError):
+    """An optional package is not installed; the sentence says how to install it."""
+
+
 class Cancelled(RefusalError):
     """The user stopped the work."""

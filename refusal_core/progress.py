@@ -15,3 +15,8 @@ def silent(fraction: float, sentence: str) -> None:
 def part(progress: Progress, low: float, high: float) -> Progress:
     """Return a progress whose 0 to 1 is the stretch from ``low`` to ``high`` of another."""
     return lambda fraction, sentence: progress(low + (high - low) * fraction, sentence)
+
+
+def named(progress: Progress, sentence: str) -> Progress:
+    """Return a progress that always tells one sentence."""
+    return lambda fraction, _sentence: progress(fraction, sentence)

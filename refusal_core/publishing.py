@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from refusal_core.edit import Edit, load_edit
-from refusal_core.errors import FileError, InputError, ModelError
-from refusal_core.evaluate.report import Report, summary
+from refusal_core.errors import InputError, ModelError
+from refusal_core.evaluate.report import Report, load_report, summary
 
 LIMITS = (
     "The edit removes a direction, not knowledge: other words, other languages, images or fine-tuning may"
@@ -41,21 +40,14 @@ def publish(
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repository):
         raise InputError(f"'{repository}' is no name on the hub; write owner/name.")
-    card = model_card(load_edit(edit), edit.name, lora.name if lora else None, _read_report(report))
+    card = model_card(
+        load_edit(edit), edit.name, lora.name if lora else None, load_report(report) if report else None
+    )
     files = [edit, *([lora] if lora else []), *([report] if report else [])]
     if send:
         _send(repository, card, files)
     names = ("README.md", *(path.name for path in files))
     return Published(f"https://huggingface.co/{repository}", card, names)
-
-
-def _read_report(path: Path | None) -> Report | None:
-    if path is None:
-        return None
-    try:
-        return Report.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise FileError(f"{path.name} is no report; write one with evaluate --json.") from e
 
 
 def model_card(edit: Edit, file: str, lora: str | None, report: Report | None) -> str:

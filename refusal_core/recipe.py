@@ -101,6 +101,30 @@ def added_words(pair: PromptPair) -> str:
     return " ".join(words) or pair.unsafe
 
 
+def plain_recipe(recipe: Recipe) -> dict[str, object]:
+    """Return a recipe as plain data for JSON; of the neutral prompts only their number."""
+    return {
+        "concept": recipe.concept.name,
+        "pairs": [_plain_pair(pair) for pair in recipe.concept.pairs],
+        "neutral_prompts": len(recipe.concept.neutral),
+        "capture": asdict(recipe.capture),
+        "subspace": asdict(recipe.subspace),
+        "edit": asdict(recipe.edit),
+    }
+
+
+def _plain_pair(pair: PromptPair) -> dict[str, str | None]:
+    """Return a pair; of its images the names alone, as paths say where a person keeps their files."""
+    images = (pair.unsafe_image, pair.safe_image)
+    unsafe_image, safe_image = (image.name if image else None for image in images)
+    return {
+        "unsafe": pair.unsafe,
+        "safe": pair.safe,
+        "unsafe_image": unsafe_image,
+        "safe_image": safe_image,
+    }
+
+
 def describe(
     model: Model, recipe: Recipe, made: Edit, prompt: str, sampling: SamplingSettings
 ) -> dict[str, object]:
@@ -110,12 +134,7 @@ def describe(
         "format": "refusal-studio recipe",
         "version": 1,
         "model": {"name": model.name, **asdict(model.fingerprint)},
-        "concept": recipe.concept.name,
-        "pairs": [asdict(pair) for pair in recipe.concept.pairs],
-        "neutral_prompts": len(recipe.concept.neutral),
-        "capture": asdict(recipe.capture),
-        "subspace": asdict(recipe.subspace),
-        "edit": asdict(recipe.edit),
+        **plain_recipe(recipe),
         "sites": [site.name for site in made.sites],
         "prompt": prompt,
         "sampling": asdict(sampling) | {"image": image, "defaults": asdict(model.defaults)},

@@ -1,11 +1,8 @@
-"""Intervals for rates. Plain numbers, no tensors."""
+"""Intervals and tests for rates. Plain numbers, no tensors."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-Z95 = 1.959963984540054  # the 97.5 % point of the normal distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,26 @@ def wilson(hits: int, n: int) -> Rate:
         raise ValueError(f"{hits} hits of {n}")
     if n == 0:
         return Rate(None, None, None)
-    share, z2 = hits / n, Z95 * Z95
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Rate(share, 0.0 if hits == 0 else centre - half, 1.0 if hits == n else centre + half)
+    from scipy.stats import binomtest
+
+    ends = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return Rate(hits / n, float(ends.low), float(ends.high))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the two-sided p of McNemar's exact test (McNemar 1947) on paired outcomes.
+
+    Args:
+        only_first: pairs in which the first member alone is a hit.
+        only_second: pairs in which the second member alone is one.
+
+    Returns:
+        The chance of a split at least as uneven if both were hit equally often; 1 where no pair differs.
+    """
+    if min(only_first, only_second) < 0:
+        raise ValueError(f"{only_first} and {only_second} pairs")
+    if only_first + only_second == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)

@@ -12,7 +12,7 @@ import pytest
 
 from refusal_core.cli import main
 from refusal_core.evaluate.methods import DEFAULT_METHODS
-from refusal_core.evaluate.suites import CELLS
+from refusal_core.evaluate.suites.toyworld import CELLS
 from refusal_core.models.load import ASSETS
 from refusal_core.toyworld.judge import NO_CONCEPT, load_judge
 from refusal_core.video import load_video

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from refusal_core.concepts import PRESETS, Concept, PromptPair, list_presets, load_pairs, load_preset
 from refusal_core.errors import InputError, RefusalError
-from refusal_core.evaluate.suites import toyworld_suite
+from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.settings import parse_layers
 from refusal_core.toyworld import world
 from refusal_core.toyworld.presets import preset_files
@@ -50,7 +50,7 @@ def test_presets_share_nothing_with_the_prompts_that_judge_or_tune_them(concept:
     used = pairs | set(preset.concept.neutral) | {preset.prompt}
     for split in ("tuning", "evaluation"):
         suite = toyworld_suite(concept, 600, split)
-        assert not used & {item.prompt for items in suite.values() for item in items}
+        assert not used & {item.prompt for group in suite for item in group.items}
     unseen = world.CONCEPTS[concept][world.SEEN :]
     assert not [t for t in used for phrase in unseen if phrase in t]
     assert any(phrase in t for t in pairs for phrase in world.CONCEPTS[concept][: world.SEEN])

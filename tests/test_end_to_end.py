@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 import refusal_core as rc
-from refusal_core.evaluate.run import evaluate
-from refusal_core.evaluate.suites import toyworld_suite
+from refusal_core.evaluate.judges.toyworld import toyworld_judge
+from refusal_core.evaluate.run import Reading, evaluate
+from refusal_core.evaluate.suites.items import Suite
+from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.model import Model
-from refusal_core.toyworld.judge import load_judge
 
 VIDEOS = 24
 
@@ -14,7 +19,8 @@ VIDEOS = 24
 def test_the_fire_preset_takes_fire_out_and_leaves_the_rest(toy: Model) -> None:
     """On prompts that occur in no pair; the original on the same prompts is the control."""
     suite = toyworld_suite("fire", VIDEOS)
-    report = evaluate(toy, rc.load_preset("fire"), suite, load_judge(), ("original", "whitened"))
+    reading = Reading(toyworld_judge(), "toyworld")
+    report = evaluate(toy, (rc.load_preset("fire"),), suite, reading, ("original", "whitened"))
     cells = {(c.method, c.prompts): c for c in report.cells}
     assert cells["original", "concept"].unsafe.rate >= 0.80
     assert cells["whitened", "concept"].unsafe.rate <= 0.20
@@ -29,11 +35,8 @@ def test_the_fire_preset_takes_fire_out_and_leaves_the_rest(toy: Model) -> None:
 
 
 def test_nothing_that_made_the_edit_may_judge_it(toy: Model) -> None:
-    import pytest
-
     preset = rc.load_preset("fire")
-    leak = toyworld_suite("fire", 1)
-    item = leak["concept"][0]
-    used = type(item)(preset.concept.pairs[0].unsafe, 1, item.scene)
+    group = toyworld_suite("fire", 1)["concept"]
+    leak = replace(group, items=(replace(group.items[0], prompt=preset.concept.pairs[0].unsafe),))
     with pytest.raises(rc.RefusalError, match="was used to make the edit and cannot judge it too"):
-        evaluate(toy, preset, {**leak, "concept": (used,)}, load_judge(), ("original",))
+        evaluate(toy, (preset,), Suite("leak", (leak,)), Reading(toyworld_judge(), "toyworld"), ("original",))

@@ -20,18 +20,20 @@ from refusal_core.baselines.uce import rece_weights, uce_weights
 from refusal_core.errors import InputError, ModelError
 from refusal_core.evaluate import run
 from refusal_core.evaluate.journal import Journal
+from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.methods import METHOD_NAMES
 from refusal_core.evaluate.report import Report
-from refusal_core.evaluate.run import evaluate
-from refusal_core.evaluate.suites import toyworld_suite
+from refusal_core.evaluate.run import Reading, evaluate
+from refusal_core.evaluate.sharing import Plan, evaluate_shared
+from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.model import Model
 from refusal_core.selftest import tiny_model
-from refusal_core.toyworld.judge import load_judge
 
 
 def small(toy: Model, methods: tuple[str, ...], journal: Journal | None = None, videos: int = 2) -> Report:
     suite = toyworld_suite("fire", videos)
-    return evaluate(toy, rc.load_preset("fire"), suite, load_judge(), methods, journal=journal)
+    reading = Reading(toyworld_judge(), "toyworld")
+    return evaluate(toy, (rc.load_preset("fire"),), suite, reading, methods, journal=journal)
 
 
 def test_every_method_runs_and_leaves_the_model_as_it_was(toy: Model, monkeypatch) -> None:
@@ -41,8 +43,11 @@ def test_every_method_runs_and_leaves_the_model_as_it_was(toy: Model, monkeypatc
     assert [c.method for c in report.cells[::4]] == list(METHOD_NAMES)
     assert all(torch.equal(layer.weight, before[n]) for n, layer in toy.layers.items())
     assert all(layer.weight.grad is None for layer in toy.layers.values())
-    assert set(report.seconds) == set(METHOD_NAMES)
-    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+    assert set(report.costs) == set(METHOD_NAMES)
+    assert report.costs["whitened"].stored_kilobytes < report.costs["uce"].stored_kilobytes
+    assert all(cost.video_ratio for cost in report.costs.values())
+    written = json.dumps(report.to_json())
+    assert json.dumps(Report.from_json(json.loads(written)).to_json()) == written
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same_table(toy: Model, tmp_path: Path, monkeypatch) -> None:
@@ -68,7 +73,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_table(toy: Model, tmp_path: Pa
     resumed = small(toy, methods, Journal(tmp_path))
     assert resumed.cells == whole.cells
     lines = (tmp_path / "0.readings.jsonl").read_text().splitlines()
-    assert len(lines) == 8 + 1, "four batches were kept, one was cut short, four were made"
+    assert len(lines) == 8 + 1 + 2, "four batches were kept, one was cut short, four were made; two costs"
     monkeypatch.setattr(run, "generate_batch", lambda *_, **__: pytest.fail("made again"))
     assert small(toy, methods, Journal(tmp_path)).cells == whole.cells
 
@@ -76,7 +81,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_table(toy: Model, tmp_path: Pa
 def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
     """One of three is gone before it starts: its share is made by the first."""
     command = [sys.executable, "-m", "refusal_core", "evaluate", "--preset", "fire", "--videos", "2"]
-    command += ["--methods", "original,whitened"]
+    command += ["--methods", "original,whitened", "--workers", "1"]
     plain = {**os.environ, "OMP_NUM_THREADS": "1"}
     single = subprocess.run([*command, "--json", str(tmp_path / "one.json")], env=plain, check=True)
     assert single.returncode == 0
@@ -87,16 +92,14 @@ def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
     assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert one["cells"] == two["cells"]
-    shares = [len(p.read_text().splitlines()) for p in sorted((tmp_path / "work").glob("*.jsonl"))]
+    shares = [p.read_text().count('"verdicts"') for p in sorted((tmp_path / "work").glob("*.jsonl"))]
     assert shares == [4, 4]
 
 
 def test_sharing_needs_a_folder(monkeypatch) -> None:
-    from refusal_core.evaluate.sharing import evaluate_shared
-
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="give --work"):
-        evaluate_shared("toyworld", "fire", 1, "original", None, lambda *_: None)
+        evaluate_shared(Plan(videos=1, methods="original"), lambda *_: None)
 
 
 # --- baselines ---------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from refusal_core.errors import FileError, InputError
-from refusal_core.evaluate.suites import CELLS, asked_suite, toyworld_suite
+from refusal_core.evaluate.suites.items import Suite
+from refusal_core.evaluate.suites.toyworld import CELLS, asked_suite, together_suite, toyworld_suite
 from refusal_core.models.load import ASSETS
 from refusal_core.toyworld import optimise, world
 from refusal_core.toyworld.judge import load_judge
@@ -73,20 +74,27 @@ def test_every_word_of_a_caption_is_known() -> None:
                 assert set(replace(scene, concept=concept).caption(phrase, phrase % 3).split()) <= known
 
 
+def prompts_of(suite: Suite) -> set[str]:
+    return {item.prompt for group in suite for item in group.items}
+
+
 def test_suites_ask_for_what_their_cells_promise() -> None:
     suite = toyworld_suite("fire", 30)
-    assert tuple(suite) == CELLS
-    assert all(len(items) == 30 for items in suite.values())
+    assert tuple(group.name for group in suite) == CELLS
+    assert all(len(group.items) == 30 for group in suite)
+    assert [group.name for group in suite if group.ordinary] == ["neutral"]
     seen = world.CONCEPTS["fire"][: world.SEEN]
     unseen = world.CONCEPTS["fire"][world.SEEN :]
-    assert all(any(p in item.prompt for p in seen) for item in suite["concept"])
-    assert all(any(p in item.prompt for p in unseen) for item in suite["paraphrase"])
-    assert all(item.scene.concept is None for item in suite["neutral"])
-    assert {i.scene.concept for i in suite["other-concepts"]} == set(world.CONCEPTS) - {"fire"}
-    assert len({i.seed for items in suite.values() for i in items}) == 120
+    assert all(any(p in item.prompt for p in seen) for item in suite["concept"].items)
+    assert all(any(p in item.prompt for p in unseen) for item in suite["paraphrase"].items)
+    assert all(item.scene.concept is None for item in suite["neutral"].items)
+    assert {i.scene.concept for i in suite["other-concepts"].items} == set(world.CONCEPTS) - {"fire"}
+    assert len({i.seed for group in suite for i in group.items}) == 120
     tuning = toyworld_suite("fire", 30, "tuning")
-    assert not {i.prompt for c in suite.values() for i in c} & {i.prompt for c in tuning.values() for i in c}
-    assert list(asked_suite(5)) == [*world.CONCEPTS, "none"]
+    assert not prompts_of(suite) & prompts_of(tuning)
+    assert [group.name for group in asked_suite(5)] == [*world.CONCEPTS, "none"]
+    together = together_suite(("fire", "zorbo"), 5)
+    assert [(g.name, g.aspect) for g in together][:2] == [("fire", "fire"), ("zorbo", "zorbo")]
     with pytest.raises(InputError, match="The toy world has no concept 'war'"):
         toyworld_suite("war", 3)
 

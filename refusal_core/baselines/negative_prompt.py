@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from refusal_core.concepts import Concept
 from refusal_core.recipe import concept_words
 from refusal_core.settings import SamplingSettings
 
 
-def negative_prompt(concept: Concept) -> SamplingSettings:
-    """Return sampling settings with the concept as negative prompt; no weight is changed."""
-    return SamplingSettings(negative_prompt=concept_words(concept))
+def negative_prompt(concepts: Sequence[Concept]) -> SamplingSettings:
+    """Return sampling settings with the concepts as negative prompt; no weight is changed."""
+    return SamplingSettings(negative_prompt=", ".join(concept_words(concept) for concept in concepts))

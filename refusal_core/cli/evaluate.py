@@ -19,11 +19,17 @@ def evaluate(
     methods: Annotated[
         str, typer.Option("--methods", help="Names with commas between, standard, or all with baselines.")
     ] = "standard",
+    together: Annotated[
+        bool, typer.Option("--together", help="Erase the concepts of all presets at once.")
+    ] = False,
     json: Annotated[
         Path | None, typer.Option("--json", help="Also write the report here; of several, a folder.")
     ] = None,
     work: Annotated[
         Path | None, typer.Option("--work", help="Readings are kept here: a stopped run goes on.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=64, help="Processes; default: as many as help.")
     ] = None,
 ) -> None:
     """Run methods over concept, paraphrase, neutral and other-concepts prompts, and print the table.
@@ -31,11 +37,12 @@ def evaluate(
     Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
     """
     from refusal_core.evaluate.report import summary
-    from refusal_core.evaluate.sharing import evaluate_shared
+    from refusal_core.evaluate.sharing import Plan, evaluate_shared
     from refusal_core.files import write_json
 
+    plan = Plan(model, preset, videos, methods, together, work, workers)
     with progress_bar("Loading") as progress:
-        reports = evaluate_shared(model, preset, videos, methods, work, progress)
+        reports = evaluate_shared(plan, progress)
     if reports is None:  # another process prints
         return
     print(reports[0].markdown() if len(reports) == 1 else summary(reports))
@@ -50,15 +57,6 @@ def report(
     files: Annotated[list[Path], typer.Argument(help="Reports that evaluate --json wrote.")],
 ) -> None:
     """Print reports as one table: how much was unlearned, how much was kept."""
-    import json
+    from refusal_core.evaluate.report import load_report, summary
 
-    from refusal_core.errors import FileError
-    from refusal_core.evaluate.report import Report, summary
-
-    found = []
-    for path in files:
-        try:
-            found.append(Report.from_json(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise FileError(f"{path.name} is no report; write one with evaluate --json.") from e
-    print(summary(found))
+    print(summary([load_report(path) for path in files]))

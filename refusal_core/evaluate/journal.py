@@ -1,4 +1,4 @@
-"""A journal of readings, so that a long evaluation that is stopped goes on where it was.
+"""A journal of measurements, so that a long evaluation that is stopped goes on where it was.
 
 One line a batch, appended and flushed; a line cut short by a kill is left out when read. Processes that
 share the work each write a file of their own into one folder.
@@ -9,26 +9,66 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from refusal_core.errors import FileError
-from refusal_core.evaluate.suites import Item
-from refusal_core.toyworld.judge import Reading
+from refusal_core.evaluate.costs import Cost
+from refusal_core.evaluate.judges.verdict import Verdict
+from refusal_core.evaluate.suites.items import Item
 
 SUFFIX = ".readings.jsonl"
 
 
-class Journal:
-    """Readings by what made the videos, in a folder."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was found in the videos of one batch."""
 
-    def __init__(self, folder: Path, worker: int = 0) -> None:
+    verdicts: tuple[Verdict, ...]
+    quality: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # one number a video
+    seconds: float = 0.0  # to generate them
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Measured:
+        """Return what ``to_json`` gave."""
+        verdicts = tuple(Verdict(**v) for v in entry["verdicts"])
+        quality = {name: tuple(map(float, values)) for name, values in entry["quality"].items()}
+        return cls(verdicts, quality, float(entry["seconds"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """How the preparation of a treatment went: its cost, or why it cannot be done."""
+
+    cost: Cost | None
+    trouble: str = ""
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Prepared:
+        """Return what ``asdict`` gave."""
+        return cls(Cost(**entry["cost"]) if entry["cost"] else None, str(entry["trouble"]))
+
+
+class Journal:
+    """Measurements by what made the videos; in a folder, or only in memory where none is given."""
+
+    def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
         """Open a folder, made if it is missing, and read what its files hold.
 
         Raises:
             FileError: the folder cannot be written.
         """
-        self._found: dict[str, list[Reading]] = {}
+        self._found: dict[str, Measured] = {}
+        self._prepared: dict[str, Prepared] = {}
+        self.folder = folder
+        if folder is None:
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -42,20 +82,37 @@ class Journal:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
-                readings = [Reading(r["values"], r["confidence"]) for r in entry["readings"]]
-                self._found[str(entry["key"])] = readings
-            except (ValueError, KeyError, TypeError):
+                if "prepared" in entry:
+                    self._prepared[str(entry["key"])] = Prepared.from_json(entry["prepared"])
+                else:
+                    self._found[str(entry["key"])] = Measured.from_json(entry)
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # cut short by a kill
 
-    def find(self, treatment: str, items: Sequence[Item]) -> list[Reading] | None:
-        """Return the readings of a batch, None where it has not been made."""
-        return self._found.get(_key(treatment, items))
+    def __len__(self) -> int:
+        return len(self._found)
 
-    def add(self, treatment: str, items: Sequence[Item], readings: Sequence[Reading]) -> None:
-        """Keep the readings of a batch."""
-        key = _key(treatment, items)
-        self._found[key] = list(readings)
-        entry = {"key": key, "readings": [{"values": r.values, "confidence": r.confidence} for r in readings]}
+    def find(self, key: str) -> Measured | None:
+        """Return what was measured on a batch, None where it has not been made."""
+        return self._found.get(key)
+
+    def add(self, key: str, measured: Measured) -> None:
+        """Keep what was measured on a batch."""
+        self._found[key] = measured
+        self._write({"key": key, **measured.to_json()})
+
+    def find_prepared(self, key: str) -> Prepared | None:
+        """Return how the preparation of a treatment went, None where it is yet to be done."""
+        return self._prepared.get(key)
+
+    def add_prepared(self, key: str, prepared: Prepared) -> None:
+        """Keep how the preparation of a treatment went."""
+        self._prepared[key] = prepared
+        self._write({"key": key, "prepared": asdict(prepared)})
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        if self.folder is None:
+            return
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
@@ -72,6 +129,7 @@ def _end_line(path: Path) -> None:
             file.write("\n")
 
 
-def _key(treatment: str, items: Sequence[Item]) -> str:
-    batch = json.dumps([treatment, [(i.prompt, i.seed) for i in items]])
+def batch_key(treatment: str, judge: str, aspect: str, items: Sequence[Item]) -> str:
+    """Return the key of a batch: equal ones give equal videos, read the same way."""
+    batch = json.dumps([treatment, judge, aspect, [(i.prompt, i.seed) for i in items]])
     return hashlib.sha256(batch.encode()).hexdigest()[:32]

@@ -16,25 +16,33 @@ from refusal_core.baselines.esd import esd_weights
 from refusal_core.baselines.negative_prompt import negative_prompt
 from refusal_core.baselines.safree import prepare_safree, safree
 from refusal_core.baselines.uce import rece_weights, uce_weights
-from refusal_core.concepts import Preset
-from refusal_core.edit import Edit
-from refusal_core.errors import InputError
+from refusal_core.concepts import Concept, Preset
+from refusal_core.edit import Edit, combine
+from refusal_core.errors import InputError, ModelError
 from refusal_core.models.model import Model
-from refusal_core.progress import Progress, silent
-from refusal_core.recipe import Recipe, build, method_recipe, paper_recipe, preset_recipe
+from refusal_core.progress import Progress, part
+from refusal_core.recipe import (
+    Recipe,
+    added_words,
+    build,
+    method_recipe,
+    paper_recipe,
+    plain_recipe,
+    preset_recipe,
+)
 from refusal_core.settings import METHODS, SamplingSettings
 
 DEFAULT_METHODS = ("original", *METHODS, "negative-prompt", "paper")
 RANKS = {"whitened-1": 1, "whitened-2": 2, "whitened-4": 4}
 BASELINES = ("safree", "uce", "rece", "esd")
 METHOD_NAMES = (*DEFAULT_METHODS, *RANKS, "anchored", *BASELINES)
+ORIGINAL = "original"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Treatment:
     """What a method does: an edit, other weights, other sampling, or something around each batch."""
 
-    key: str = "original"  # equal keys give equal videos
     edit: Edit | None = None
     weights: Mapping[str, Tensor] | None = None
     sampling: SamplingSettings = SamplingSettings()  # noqa: RUF009 - a frozen value
@@ -50,33 +58,84 @@ class Treatment:
         """Return the context of one batch of prompts."""
         return self.batch(prompts) if self.batch is not None else nullcontext()
 
+    @property
+    def stored_bytes(self) -> int:
+        """What has to be kept to use the method again."""
+        tensors: list[Tensor] = list((self.weights or {}).values())
+        for site in self.edit.sites.values() if self.edit else ():
+            tensors += [t for t in (site.remove, site.detect, site.strength, site.level) if t is not None]
+        return sum(t.numel() * t.element_size() for t in tensors)
 
-def treatment(model: Model, preset: Preset, method: str, progress: Progress = silent) -> Treatment:
-    """Prepare a method for a preset's concept.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """A treatment that is yet to be prepared: what it is known by, and how it is made."""
+
+    key: str  # equal keys give equal videos
+    recipe: Mapping[str, Any]  # plain data
+    prepare: Callable[[Progress], Treatment]
+
+
+def plan_method(model: Model, presets: Sequence[Preset], method: str) -> Planned:
+    """Plan a method for the concept of a preset, or for those of several at once.
+
+    Preparing it raises RankError where there is nothing of the concept at its sites, and ModelError where
+    it does not work on this model or for several concepts.
 
     Raises:
-        InputError: the method is not known.
-        RankError: there is nothing of the concept at the method's sites.
+        InputError: the method is not known, or a preset's layers do not exist.
     """
     if method not in METHOD_NAMES:
         raise InputError(f"Method '{method}' is not known; choose from {', '.join(METHOD_NAMES)}.")
-    if method == "original":
-        return Treatment()
-    prepared = _prepare(model, preset, method, progress)
-    return replace(prepared, key=_key(model, preset, method))
+    if method == ORIGINAL:
+        return Planned(_key(model, ORIGINAL, []), {}, lambda _progress: Treatment())
+    if method not in BASELINES and method != "negative-prompt":
+        return plan_edit(model, [_recipe(model, preset, method) for preset in presets])
+    concepts = [p.concept for p in presets]
+    return Planned(
+        _key(model, method, [asdict(concept) for concept in concepts]),
+        {"method": method, "concepts": [c.name for c in concepts]},
+        lambda progress: _baseline(model, concepts, method, progress),
+    )
 
 
-def _prepare(model: Model, preset: Preset, method: str, progress: Progress) -> Treatment:
-    concept = preset.concept
+def plan_edit(model: Model, recipes: Sequence[Recipe]) -> Planned:
+    """Plan the edit of a recipe, or of several combined. Methods that come to one edit share its key."""
+
+    def prepare(progress: Progress) -> Treatment:
+        made = [
+            build(model, recipe, progress=part(progress, i / len(recipes), (i + 1) / len(recipes)))[0]
+            for i, recipe in enumerate(recipes)
+        ]
+        return Treatment(edit=made[0] if len(made) == 1 else combine(*made))
+
+    key = _key(model, "edit", [asdict(recipe) for recipe in recipes])
+    return Planned(key, {"edits": [plain_recipe(recipe) for recipe in recipes]}, prepare)
+
+
+def _baseline(model: Model, concepts: Sequence[Concept], method: str, progress: Progress) -> Treatment:
     if method == "negative-prompt":
-        return Treatment(sampling=negative_prompt(concept))
+        return Treatment(sampling=negative_prompt(concepts))
+    if method == "esd" and len(concepts) > 1:
+        raise ModelError("ESD is fine-tuned for one concept; leave it out where several are erased at once.")
+    concept = merged(concepts)
     if method == "safree":
         filter_ = prepare_safree(model, concept, progress)
         return Treatment(batch=lambda prompts: safree(filter_, prompts))
     trained = {"uce": uce_weights, "rece": rece_weights, "esd": esd_weights}
-    if method in trained:
-        return Treatment(weights=trained[method](model, concept, progress))
-    return Treatment(edit=build(model, _recipe(model, preset, method), progress=progress)[0])
+    return Treatment(weights=trained[method](model, concept, progress))
+
+
+def merged(concepts: Sequence[Concept]) -> Concept:
+    """Return one concept with the pairs of all; of the neutral prompts, those that ask for none of them."""
+    if len(concepts) == 1:
+        return concepts[0]
+    pairs = tuple(pair for concept in concepts for pair in concept.pairs)
+    words = {added_words(pair) for pair in pairs}
+    neutral = dict.fromkeys(
+        prompt for c in concepts for prompt in c.neutral if not any(w in prompt for w in words)
+    )
+    return Concept("+".join(c.name for c in concepts), pairs, tuple(neutral))
 
 
 def _recipe(model: Model, preset: Preset, method: str) -> Recipe:
@@ -91,7 +150,7 @@ def _recipe(model: Model, preset: Preset, method: str) -> Recipe:
     return method_recipe(preset, model, next(m for m in METHODS if m == method))
 
 
-def _key(model: Model, preset: Preset, method: str) -> str:
-    """Return a short hash of all that decides a method's videos but prompt and seed."""
-    parts = [asdict(model.fingerprint), asdict(preset.concept), asdict(preset.recommended), method]
-    return method + "-" + hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+def _key(model: Model, kind: str, parts: object) -> str:
+    """Return a short hash of all that decides a treatment's videos but prompt and seed."""
+    whole = json.dumps([asdict(model.fingerprint), asdict(model.defaults), parts], default=str)
+    return f"{kind}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"

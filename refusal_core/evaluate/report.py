@@ -1,51 +1,40 @@
-"""Reports: cells of figures with intervals, as JSON and as a table."""
+"""Reports: cells of figures with intervals, as JSON and as tables."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from refusal_core.errors import FileError
+from refusal_core.evaluate.costs import Cost
+from refusal_core.evaluate.summary import Cell
 from refusal_core.statistics import Rate
 
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One method on one set of prompts.
-
-    ``unsafe``: share of videos that show the concept to be unlearned. ``shown``: share that show just
-    the concept their prompt asks for, or none where it asks for none. ``kept``: share with each
-    attribute as the prompt asks. All are shares of the judged videos.
-    """
-
-    method: str
-    prompts: str
-    n: int
-    judged: int
-    unsafe: Rate
-    shown: Rate
-    kept: Mapping[str, float]
+MAX_BYTES = 16 << 20
+ORDINARY, OTHERS = "neutral", "other-concepts"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All cells of one concept."""
+    """All cells of one concept, or of several erased at once, and what they were measured with."""
 
     model: str
     concept: str
     cells: tuple[Cell, ...]
-    seconds: Mapping[str, float] = field(default_factory=dict)  # to prepare each method, once
+    suite: str = ""
+    judge: str = ""
+    seeds: tuple[int, int] = (0, 0)  # smallest and largest
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # key and recipe of each
+    versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the fixed field names."""
-        return {
-            "model": self.model,
-            "concept": self.concept,
-            "cells": [asdict(c) for c in self.cells],
-            "seconds": dict(self.seconds),
-            "notes": list(self.notes),
-        }
+        return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Report:
@@ -54,51 +43,157 @@ class Report:
             Cell(**{**c, "unsafe": Rate(**c["unsafe"]), "shown": Rate(**c["shown"])})
             for c in content["cells"]
         )
-        seconds, notes = content.get("seconds", {}), tuple(content.get("notes", ()))
-        return cls(content["model"], content["concept"], cells, seconds, notes)
+        more = {
+            "costs": {name: Cost(**cost) for name, cost in content["costs"].items()},
+            "seeds": tuple(content["seeds"]),
+            "notes": tuple(content["notes"]),
+        }
+        return cls(**{**content, "cells": cells, **more})
+
+    def cell(self, method: str, prompts: str) -> Cell | None:
+        """Return one cell, None where the report has it not."""
+        return next((c for c in self.cells if (c.method, c.prompts) == (method, prompts)), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The methods, in order."""
+        return tuple(dict.fromkeys(c.method for c in self.cells))
 
     def markdown(self) -> str:
         """Return the table in Markdown, shares in percent, the interval of ``unsafe`` in brackets."""
-        names = list(self.cells[0].kept) if self.cells else []
-        head = ["method", "prompts", "n", "concept shown [95 %]", "as asked", *names]
-        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        return as_markdown(*self.table())
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return head and rows of the whole table."""
+        kept = list(dict.fromkeys(name for c in self.cells for name in c.kept))
+        quality = list(dict.fromkeys(name for c in self.cells for name in c.quality))
+        head = ["method", "prompts", "n", "concept shown [95 %]", "p", "as asked", *kept, *quality]
+        rows = []
         for c in self.cells:
-            kept = [_percent(c.kept[name]) for name in names]
-            row = [c.method, c.prompts, str(c.judged), _interval(c.unsafe), _percent(c.shown.rate), *kept]
-            lines.append("| " + " | ".join(row) + " |")
-        return "\n".join(lines)
+            attributes = [percent(c.kept.get(name)) for name in kept]
+            measures = [number(name, c.quality.get(name)) for name in quality]
+            p = "-" if c.p is None else f"{c.p:.2g}"
+            judged = str(c.n) if c.judged == c.n else f"{c.judged} of {c.n}"
+            row = [c.method, c.prompts, judged, interval(c.unsafe), p, percent(c.shown.rate)]
+            rows.append([*row, *attributes, *measures])
+        return head, rows
 
 
-def _percent(share: float | None) -> str:
+def load_report(path: Path) -> Report:
+    """Read a report that ``evaluate --json`` wrote; raises FileError in one sentence."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FileError(f"{path.name} is larger than {MAX_BYTES >> 20} MB; a report is not.")
+        return Report.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise FileError(f"{path.name} is no report; write one with evaluate --json.") from e
+
+
+def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def as_latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in LaTeX, for the package booktabs."""
+    lines = [r"\begin{tabular}{ll" + "r" * (len(head) - 2) + "}", r"\toprule"]
+    lines += [" & ".join(map(_escape, head)) + r" \\", r"\midrule"]
+    lines += [" & ".join(map(_escape, row)) + r" \\" for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _escape(text: str) -> str:
+    return "".join("\\" + c if c in "%&_#${}" else c for c in text)
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent, or a dash."""
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _interval(rate: Rate) -> str:
-    return f"{_percent(rate.rate)} [{_percent(rate.low)}, {_percent(rate.high)}]"
+def number(name: str, value: float | None) -> str:
+    """Return a measure in its usual form: the share of broken videos in percent, others to two places."""
+    if value is None:
+        return "-"
+    return percent(value) if name == "broken" else f"{value:.2f}"
+
+
+def interval(rate: Rate) -> str:
+    """Return a rate in percent with its interval."""
+    return f"{percent(rate.rate)} [{percent(rate.low)}, {percent(rate.high)}]"
+
+
+SUMMARY = (
+    "concept",
+    "method",
+    "shown, seen phrasings",
+    "shown, unseen phrasings",
+    "neutral kept",
+    "others kept",
+)
 
 
 def summary(reports: Sequence[Report]) -> str:
-    """Return one Markdown row for each concept and method, in percent.
+    """Return one Markdown row for each concept and method, in percent; see ``summary_rows``."""
+    return as_markdown(SUMMARY, summary_rows(reports))
+
+
+def summary_rows(reports: Sequence[Report]) -> list[list[str]]:
+    """Return one row for each concept and method.
 
     "concept shown" stands with its 95 % interval. "neutral kept" is the least of colour, shape, motion and
     background, "others kept" the share of other concepts still shown; both as a part of what the
-    original gets.
+    original gets. Of a benchmark without these groups, a row stands for each of its categories.
     """
-    lines = [
-        "| concept | method | shown, seen phrasings | shown, unseen phrasings | neutral kept | others kept |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for report in reports:
-        cells = {(c.method, c.prompts): c for c in report.cells}
-        for method in dict.fromkeys(c.method for c in report.cells):
-            mine = {p: cells[method, p] for p in ("concept", "paraphrase", "neutral", "other-concepts")}
-            base = {p: cells["original", p] for p in ("neutral", "other-concepts")}
-            kept = min(_part(mine["neutral"].kept[n], base["neutral"].kept[n]) for n in base["neutral"].kept)
-            others = _part(mine["other-concepts"].shown.rate, base["other-concepts"].shown.rate)
-            seen, unseen = _interval(mine["concept"].unsafe), _interval(mine["paraphrase"].unsafe)
-            row = (report.concept, method, seen, unseen, _percent(kept), _percent(others))
-            lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
+        if report.cell(report.names[0], "concept") is None:
+            cells = [c for c in report.cells if c.prompts != ORDINARY]
+            rows += [
+                [c.prompts, c.method, interval(c.unsafe), "-", _kept(report, c.method), "-"] for c in cells
+            ]
+            continue
+        for method in report.names:
+            shown = [report.cell(method, name) for name in ("concept", "paraphrase")]
+            seen, unseen = (interval(c.unsafe) if c else "-" for c in shown)
+            rows.append(
+                [report.concept, method, seen, unseen, _kept(report, method), _others(report, method)]
+            )
+    return rows
+
+
+def _kept(report: Report, method: str) -> str:
+    return percent(kept_share(report, method))
+
+
+def _others(report: Report, method: str) -> str:
+    return percent(others_share(report, method))
+
+
+def kept_share(report: Report, method: str) -> float | None:
+    """Return the least of the attributes kept on neutral prompts, as a part of what the original gets."""
+    mine, base = report.cell(method, ORDINARY), report.cell("original", ORDINARY)
+    if mine is None or base is None or not base.kept:
+        return None
+    return min(_part(mine.kept[name], base.kept[name]) for name in base.kept)
+
+
+def others_share(report: Report, method: str) -> float | None:
+    """Return how often other concepts are still shown, as a part of what the original shows."""
+    mine, base = report.cell(method, OTHERS), report.cell("original", OTHERS)
+    if mine is None or base is None:
+        return None
+    return _part(mine.shown.rate, base.shown.rate)
+
+
+def erased_share(report: Report, method: str) -> float | None:
+    """Return one less the rate at which the concept is shown, over all prompts that ask for it."""
+    cells = [c for c in report.cells if c.method == method and c.prompts not in (ORDINARY, OTHERS)]
+    judged = sum(c.judged for c in cells)
+    if not judged:
+        return None
+    return 1.0 - sum((c.unsafe.rate or 0.0) * c.judged for c in cells) / judged
 
 
 def _part(share: float | None, of: float | None) -> float:

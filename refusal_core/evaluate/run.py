@@ -1,160 +1,238 @@
-"""Running an evaluation: every method on the same prompts and seeds, read by one judge."""
+"""Running an evaluation: every method on the same prompts and seeds, read by one judge.
+
+The videos of a batch are made by every method in turn, so that each can be compared with the original
+frame by frame; none is kept.
+"""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from refusal_core.concepts import Preset
-from refusal_core.errors import InputError, RankError
-from refusal_core.evaluate.journal import Journal
-from refusal_core.evaluate.methods import DEFAULT_METHODS, Treatment, treatment
-from refusal_core.evaluate.report import Cell, Report
-from refusal_core.evaluate.suites import Item, Suite
+from refusal_core.edit import versions
+from refusal_core.errors import InputError
+from refusal_core.evaluate.costs import Cost
+from refusal_core.evaluate.journal import Journal, Measured, batch_key
+from refusal_core.evaluate.judges.verdict import Judge
+from refusal_core.evaluate.methods import DEFAULT_METHODS, ORIGINAL, Treatment, plan_method
+from refusal_core.evaluate.metrics import broken, likeness, steadiness
+from refusal_core.evaluate.report import Report
+from refusal_core.evaluate.samples import keep_sample, sample_path
+from refusal_core.evaluate.shelf import Shelf
+from refusal_core.evaluate.suites.items import Group, Item, Suite, batches
+from refusal_core.evaluate.summary import Cell, summarise
 from refusal_core.models.model import Model
-from refusal_core.progress import Progress, part, silent
+from refusal_core.progress import Progress, named, part, silent
 from refusal_core.sampling import generate_batch
-from refusal_core.statistics import wilson
-from refusal_core.toyworld.judge import ATTRIBUTES, NO_CONCEPT, Judge, Reading
+from refusal_core.video import Video
 
 BATCH = 25
-KEPT = tuple(name for name in ATTRIBUTES if name != "concept")
 
 
-def read_items(
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the videos of a run are read."""
+
+    judge: Judge
+    name: str  # of the judge
+    quality: bool = True  # also compare with the original frame by frame
+    samples: Path | None = None  # a folder for a few frames of each group
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of the batches that one of several processes makes."""
+
+    rank: int = 0
+    workers: int = 1
+
+    def has(self, number: int) -> bool:
+        """Return whether batch ``number`` is of this part."""
+        return number % self.workers == self.rank
+
+
+Table = dict[tuple[str, str], list[Measured]]
+"""What was measured, batch by batch, for each method and group."""
+
+
+def measure(
     model: Model,
-    items: Sequence[Item],
-    judge: Judge,
-    prepared: Treatment,
-    progress: Progress,
-    journal: Journal | None = None,
-) -> list[Reading]:
-    """Generate the items' videos batch by batch and read each; videos are not kept.
+    shelf: Shelf,
+    suite: Suite,
+    reading: Reading,
+    journal: Journal,
+    *,
+    share: Share | None = None,
+    progress: Progress = silent,
+) -> Table:
+    """Make the videos of every treatment on every prompt of a suite, and read them.
 
-    What the journal holds already is not made again.
+    Args:
+        model: left unedited between batches and at the end.
+        shelf: treatments by name; ``original`` among them gives the frames others are compared with.
+        suite: groups of prompts.
+        reading: judge and metrics.
+        journal: what it holds already is not made again.
+        share: make only these batches; the others are left out of the table unless the journal has them.
+        progress: told per batch and method; may raise ``Cancelled``.
+
+    Returns:
+        What was measured, in the order of the batches; nothing for treatments that cannot be had.
     """
-    readings: list[Reading] = []
-    for batch in _batches(items):
-        found = journal.find(prepared.key, batch) if journal else None
-        if found is None:
-            step = part(progress, len(readings) / len(items), (len(readings) + len(batch)) / len(items))
-            prompts = [i.prompt for i in batch]
-            with prepared.around(prompts):
-                videos = generate_batch(
-                    model, prompts, [i.seed for i in batch], prepared.sampling, progress=step
-                )
-            found = judge.read([v.frames for v in videos])
-            if journal:
-                journal.add(prepared.key, batch, found)
-        readings.extend(found)
-    return readings
+    share = share or Share()
+    table: Table = {(name, group.name): [] for name in shelf.planned for group in suite}
+    work = [(group, batch) for group in suite for batch in batches(group.items, BATCH)]
+    for number, (group, items) in enumerate(work):
+        step = part(progress, number / len(work), (number + 1) / len(work))
+        maker = _Batch(model, shelf, group, items, reading, journal)
+        for place, name in enumerate(shelf.planned):
+            inner = part(step, place / len(shelf.planned), (place + 1) / len(shelf.planned))
+            told = named(inner, f"{name} on {group.name} prompts")
+            found = maker.measured(name, told, make=share.has(number))
+            if found is not None:
+                table[name, group.name].append(found)
+    return table
 
 
-def summarise(
-    method: str, prompts: str, concept: str, items: Sequence[Item], readings: Sequence[Reading]
-) -> Cell:
-    """Count what the judge saw: the concept, what the prompt asked for, and each kept attribute."""
-    n = len(readings)
-    pairs = list(zip(items, readings, strict=True))
-    asked = [r.values["concept"] == (item.scene.concept or NO_CONCEPT) for item, r in pairs]
-    return Cell(
-        method=method,
-        prompts=prompts,
-        n=len(items),
-        judged=n,
-        unsafe=wilson(sum(r.values["concept"] == concept for r in readings), n),
-        shown=wilson(sum(asked), n),
-        kept={name: sum(r.values[name] == getattr(i.scene, name) for i, r in pairs) / n for name in KEPT},
-    )
+class _Batch:
+    """One batch of prompts under all treatments; holds the original's frames while they are needed."""
+
+    def __init__(
+        self,
+        model: Model,
+        shelf: Shelf,
+        group: Group,
+        items: Sequence[Item],
+        reading: Reading,
+        journal: Journal,
+    ) -> None:
+        self._model, self._shelf, self._group = model, shelf, group
+        self._items, self._reading, self._journal = items, reading, journal
+        self._originals: list[Video] | None = None
+
+    def measured(self, name: str, progress: Progress, *, make: bool) -> Measured | None:
+        """Return what the journal holds of a treatment; what it lacks is made, or None returned."""
+        plan = self._shelf.planned[name]
+        key = batch_key(plan.key, self._reading.name, self._group.aspect, self._items)
+        found = self._journal.find(key)
+        if found is not None or not make:
+            return found
+        treatment = self._shelf.take(name, progress)
+        if treatment is None:
+            return None
+        videos, seconds = self._generate(treatment, progress)
+        if plan.key == self._shelf.original:
+            self._originals = videos
+        verdicts = tuple(self._reading.judge(videos, self._group.aspect))
+        found = Measured(verdicts, self._quality(plan.key, videos, progress), seconds)
+        self._journal.add(key, found)
+        if self._reading.samples is not None and self._items[0] is self._group.items[0]:
+            keep_sample(sample_path(self._reading.samples, plan.key, self._group), videos)
+        return found
+
+    def _generate(self, treatment: Treatment, progress: Progress) -> tuple[list[Video], float]:
+        prompts, seeds = [i.prompt for i in self._items], [i.seed for i in self._items]
+        started = time.perf_counter()
+        with treatment.held(self._model), treatment.around(prompts):
+            videos = generate_batch(self._model, prompts, seeds, treatment.sampling, progress=progress)
+        return videos, time.perf_counter() - started
+
+    def _quality(self, key: str, videos: Sequence[Video], progress: Progress) -> dict[str, tuple[float, ...]]:
+        if not self._reading.quality or self._shelf.original is None:
+            return {}
+        steady = [steadiness(v) if self._group.ordinary else {} for v in videos]
+        rows = steady
+        if key != self._shelf.original:
+            if self._originals is None:  # its verdicts were in the journal, its frames are not
+                self._originals, _ = self._generate(Treatment(), progress)
+            rows = []
+            for before, after, more in zip(self._originals, videos, steady, strict=True):
+                near = likeness(before, after) if self._group.ordinary else {}
+                rows.append({"broken": float(broken(before, after) is not None), **near, **more})
+        return {name: tuple(row[name] for row in rows) for name in rows[0]}
 
 
 def evaluate(
     model: Model,
-    preset: Preset,
+    presets: Sequence[Preset],
     suite: Suite,
-    judge: Judge,
+    reading: Reading,
     methods: Sequence[str] = DEFAULT_METHODS,
     *,
     journal: Journal | None = None,
+    share: Share | None = None,
     progress: Progress = silent,
 ) -> Report:
-    """Run every method over every cell of a suite.
+    """Run every method over every group of a suite.
 
     Args:
-        model: left unedited between methods and at the end.
-        preset: the concept and its recommended settings.
-        suite: cells of prompts; none may occur among the pairs or neutral prompts.
-        judge: reads each video.
+        model: left unedited between batches and at the end.
+        presets: the concept and its recommended settings; several are erased at once.
+        suite: none of its prompts may occur among the pairs or neutral prompts.
+        reading: judge and metrics.
         methods: names from ``METHOD_NAMES``.
-        journal: where readings are kept, so that a run that was stopped goes on.
-        progress: told per batch.
+        journal: where measurements are kept, so that a run that was stopped goes on.
+        share: the part that this process makes; the report is whole only once the journal is.
+        progress: told per batch and method.
 
     Raises:
         InputError: an unknown method, or a prompt of the suite was used to make the edit.
     """
-    _check_disjoint(preset, suite)
-    cells: list[Cell] = []
-    notes: list[str] = []
-    seconds: dict[str, float] = {}
-    for number, method in enumerate(methods):
-        low, high = number / len(methods), (number + 1) / len(methods)
-        started = time.perf_counter()
-        try:
-            prepared = treatment(model, preset, method, part(progress, low, low))
-        except RankError as e:  # it found nothing to remove at its sites: that is its result
-            notes.append(f"{method}: {e}")
-            continue
-        seconds[method] = time.perf_counter() - started
-        with prepared.held(model):
-            for i, (prompts, items) in enumerate(suite.items()):
-                inner = part(progress, low, high)
-                step = _named(part(inner, i / len(suite), (i + 1) / len(suite)), method, prompts)
-                readings = read_items(model, items, judge, prepared, step, journal)
-                cells.append(summarise(method, prompts, preset.concept.name, items, readings))
-    return Report(model.name, preset.concept.name, tuple(cells), seconds, tuple(notes))
+    check_disjoint(presets, suite)
+    journal = journal if journal is not None else Journal()
+    shelf = Shelf({name: plan_method(model, presets, name) for name in methods}, journal)
+    table = measure(model, shelf, suite, reading, journal, share=share, progress=progress)
+    return Report(
+        model=model.name,
+        concept="+".join(p.concept.name for p in presets),
+        cells=tuple(cells_of(table, suite)),
+        suite=suite.name,
+        judge=reading.name,
+        seeds=_seeds(suite),
+        costs=_with_ratios(shelf.costs(), table, suite),
+        methods={name: {"key": p.key, "recipe": p.recipe} for name, p in shelf.planned.items()},
+        versions=versions(),
+        notes=tuple(shelf.troubles()),
+    )
 
 
-def run_share(
-    model: Model,
-    presets: Sequence[Preset],
-    suites: Mapping[str, Suite],
-    judge: Judge,
-    methods: Sequence[str],
-    journal: Journal,
-    share: tuple[int, int],
-    progress: Progress = silent,
-) -> None:
-    """Fill a journal with one worker's batches: every ``share[1]``-th, from the ``share[0]``-th on."""
-    rank, workers = share
-    tasks = [(p, m) for p in presets for m in methods]
-    for number, (preset, method) in enumerate(tasks):
-        suite = suites[preset.concept.name]
-        _check_disjoint(preset, suite)
-        batches = [b for items in suite.values() for b in _batches(items)]
-        mine = batches[(rank - number) % workers :: workers]  # turned, so that no worker gets all of one cell
-        step = part(progress, number / len(tasks), (number + 1) / len(tasks))
-        try:
-            prepared = treatment(model, preset, method, part(step, 0.0, 0.0))
-        except RankError:
-            continue
-        with prepared.held(model):
-            for i, batch in enumerate(mine):
-                inner = _named(part(step, i / len(mine), (i + 1) / len(mine)), method, preset.concept.name)
-                read_items(model, batch, judge, prepared, inner, journal)
+def cells_of(table: Table, suite: Suite) -> list[Cell]:
+    """Return the cells of a table, method by method."""
+    names = dict.fromkeys(name for name, _ in table)
+    return [
+        summarise(name, group, table[name, group.name], table.get((ORIGINAL, group.name)))
+        for name in names
+        for group in suite
+        if table[name, group.name]
+    ]
 
 
-def _batches(items: Sequence[Item]) -> list[Sequence[Item]]:
-    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+def _seeds(suite: Suite) -> tuple[int, int]:
+    seeds = [item.seed for group in suite for item in group.items]
+    return min(seeds), max(seeds)
 
 
-def _named(progress: Progress, method: str, prompts: str) -> Progress:
-    return lambda fraction, _sentence: progress(fraction, f"{method} on {prompts} prompts")
+def _with_ratios(costs: Mapping[str, Cost], table: Table, suite: Suite) -> dict[str, Cost]:
+    """Add each method's seconds a video over the original's, batch by batch."""
+    found = {}
+    for name, cost in costs.items():
+        ratios = []
+        for group in suite:
+            pairs = zip(table[name, group.name], table.get((ORIGINAL, group.name), []), strict=False)
+            ratios += [mine.seconds / base.seconds for mine, base in pairs if base.seconds > 0]
+        found[name] = replace(cost, video_ratio=statistics.median(ratios) if ratios else None)
+    return found
 
 
-def _check_disjoint(preset: Preset, suite: Mapping[str, Sequence[Item]]) -> None:
-    used = {text for pair in preset.concept.pairs for text in (pair.unsafe, pair.safe)}
-    used |= set(preset.concept.neutral)
-    for items in suite.values():
-        for item in items:
+def check_disjoint(presets: Sequence[Preset], suite: Suite) -> None:
+    """Raise InputError where a prompt of the suite was used to make the edit."""
+    used = {text for p in presets for pair in p.concept.pairs for text in (pair.unsafe, pair.safe)}
+    used |= {text for p in presets for text in p.concept.neutral}
+    for group in suite:
+        for item in group.items:
             if item.prompt in used:
                 raise InputError(f"'{item.prompt}' was used to make the edit and cannot judge it too.")

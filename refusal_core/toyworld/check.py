@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from refusal_core.evaluate.methods import Treatment
-from refusal_core.evaluate.report import Cell
-from refusal_core.evaluate.run import KEPT, read_items, summarise
-from refusal_core.evaluate.suites import Item, asked_suite
-from refusal_core.files import write_atomic
+from refusal_core.evaluate.journal import Journal
+from refusal_core.evaluate.judges.toyworld import toyworld_judge
+from refusal_core.evaluate.methods import ORIGINAL, plan_method
+from refusal_core.evaluate.run import Reading, cells_of, measure
+from refusal_core.evaluate.samples import save_picture
+from refusal_core.evaluate.shelf import Shelf
+from refusal_core.evaluate.suites.items import Item
+from refusal_core.evaluate.suites.toyworld import asked_suite
+from refusal_core.evaluate.summary import KEPT, Cell
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part, silent
 from refusal_core.sampling import generate_batch
@@ -69,17 +73,11 @@ def check(model: Model, judge: Judge, videos: int = 200, *, progress: Progress =
     progress(0.02, "Judging rendered clips")
     rendered = _accuracy(judge, scenes, clips)
     decoded = _accuracy(judge, scenes, _through_autoencoder(model, clips))
-    suite = asked_suite(videos)
-    cells = []
-    for i, (asked, items) in enumerate(suite.items()):
-        step = part(progress, 0.1 + 0.9 * i / len(suite), 0.1 + 0.9 * (i + 1) / len(suite))
-        readings = read_items(model, items, judge, Treatment(), _named(step, asked))
-        cells.append(summarise("original", asked, asked, items, readings))
-    return CheckReport(len(scenes), rendered, decoded, tuple(cells))
-
-
-def _named(progress: Progress, asked: str) -> Progress:
-    return lambda fraction, _sentence: progress(fraction, f"Generating clips: {asked}")
+    suite, journal = asked_suite(videos), Journal()
+    reading = Reading(toyworld_judge(judge), "toyworld", quality=False)
+    shelf = Shelf({ORIGINAL: plan_method(model, (), ORIGINAL)}, journal)
+    table = measure(model, shelf, suite, reading, journal, progress=part(progress, 0.1, 1.0))
+    return CheckReport(len(scenes), rendered, decoded, tuple(cells_of(table, suite)))
 
 
 def _held_out(count: int) -> tuple[list[world.Scene], list[NDArray[np.uint8]]]:
@@ -157,10 +155,3 @@ def save_sheets(model: Model, folder: Path) -> list[Path]:
         picture = contact_sheet([v.frames for v in videos])
         paths.append(save_picture(picture, folder / f"sheet-{concept or 'none'}.png"))
     return paths
-
-
-def save_picture(pixels: NDArray[np.uint8], path: Path) -> Path:
-    """Write an RGB picture as PNG, atomically."""
-    from PIL import Image
-
-    return write_atomic(path, lambda target: Image.fromarray(pixels).save(target, optimize=True))

@@ -20,7 +20,8 @@ from refusal_core.toyworld.check import CheckReport
 from refusal_core.toyworld.judge import ATTRIBUTES, JudgeNetwork
 from refusal_core.toyworld.pipeline import TEXT_LENGTH, assemble
 
-DEFAULTS = Defaults(world.FRAMES, world.SIZE, world.SIZE, 8.0, 16, 3.0, TEXT_LENGTH)
+# 6 steps draw what 16 draw, to the eye and to the judge, in under half the time.
+DEFAULTS = Defaults(world.FRAMES, world.SIZE, world.SIZE, 8.0, 6, 3.0, TEXT_LENGTH)
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan, DiffusionPipeline, WanTransformer3DModel
@@ -102,7 +103,7 @@ from diffusers import {pipeline}
 pipe = {pipeline}.from_pretrained("assets/models/{folder}")
 video = pipe(
     "a large red circle on fire moving left over sand",
-    height=64, width=64, num_frames=17, num_inference_steps=16, guidance_scale=3.0,{more}
+    height=64, width=64, num_frames=17, num_inference_steps={steps}, guidance_scale={guidance},{more}
 ).frames[0]
 ```
 
@@ -138,5 +139,6 @@ def write_card(folder: Path, report: CheckReport, facts: Mapping[str, str]) -> P
     sheets = "\n\n".join(f"**{n.removeprefix('sheet-')}**\n\n![{n}]({n}.png)" for n in names)
     figures, words = "\n".join(report.lines()), len(world.words())
     machine = f"a CPU ({os.cpu_count()} cores, {platform.machine()})"
-    text = CARD.format(figures=figures, sheets=sheets, words=words, machine=machine, **facts)
+    defaults = {"steps": DEFAULTS.steps, "guidance": DEFAULTS.guidance_scale}
+    text = CARD.format(figures=figures, sheets=sheets, words=words, machine=machine, **defaults, **facts)
     return write_atomic(folder / "README.md", lambda t: t.write_text(text, encoding="utf-8") and None)

@@ -1,0 +1,60 @@
+"""What a method costs: time and memory to prepare it, time to generate with it, bytes to keep."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The cost of one method. Times are of one machine: read them as ratios."""
+
+    prepare_seconds: float
+    peak_megabytes: float  # over what the process held before, while preparing
+    stored_kilobytes: float
+    video_ratio: float | None = None  # seconds a video over the original's, median over batches
+
+
+@dataclass(slots=True)
+class Meter:
+    """Readings of a block that has run."""
+
+    seconds: float = 0.0
+    megabytes: float = 0.0
+
+
+@contextmanager
+def measured_cost() -> Iterator[Meter]:
+    """Measure the time of a block and the peak of memory over its start, on the GPU where there is one."""
+    import psutil
+    import torch
+
+    meter, stop = Meter(), threading.Event()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    peak = before
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(0.02):
+            peak = max(peak, process.memory_info().rss)
+
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    started = time.perf_counter()
+    try:
+        yield meter
+    finally:
+        meter.seconds = time.perf_counter() - started
+        stop.set()
+        thread.join()
+        grown = torch.cuda.max_memory_allocated() - held if on_gpu else peak - before
+        meter.megabytes = max(0, grown) / 1e6

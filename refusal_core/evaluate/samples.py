@@ -1,0 +1,49 @@
+"""A few frames of each group and treatment, kept as pictures for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refusal_core.evaluate.suites.items import Group
+from refusal_core.files import write_atomic
+from refusal_core.video import Video
+
+VIDEOS, FRAMES, HEIGHT = 3, 5, 96
+PAPER = 255
+
+
+def sample_path(folder: Path, treatment: str, group: Group) -> Path:
+    """Return where the frames of a treatment on a group lie; the group's first prompts are shown."""
+    return folder / f"{group.name}--{group.aspect}--{treatment}.png"
+
+
+def keep_sample(path: Path, videos: Sequence[Video]) -> Path:
+    """Write the first videos as strips of frames below one another."""
+    return save_picture(np.concatenate([strip(v) for v in videos[:VIDEOS]], 0), path)
+
+
+def strip(video: Video, frames: int = FRAMES, height: int = HEIGHT) -> NDArray[np.uint8]:
+    """Return evenly spaced frames side by side, each about ``height`` pixels high, on paper."""
+    from PIL import Image
+
+    picks = np.linspace(0, len(video.frames) - 1, frames).round().astype(int)
+    tall, wide = video.frames.shape[1:3]
+    size = (max(1, round(wide * height / tall)), height)
+    pieces = []
+    for t in picks:
+        image = Image.fromarray(video.frames[t])
+        method = Image.Resampling.NEAREST if tall <= height else Image.Resampling.LANCZOS
+        edge = ((2, 2), (2, 2), (0, 0))
+        pieces.append(np.pad(np.asarray(image.resize(size, method)), edge, constant_values=PAPER))
+    return np.concatenate(pieces, 1)
+
+
+def save_picture(pixels: NDArray[np.uint8], path: Path) -> Path:
+    """Write an RGB picture as PNG, atomically."""
+    from PIL import Image
+
+    return write_atomic(path, lambda target: Image.fromarray(pixels).save(target, optimize=True))

@@ -1,0 +1,54 @@
+"""The treatments of a run, each prepared when it is first needed, with what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from refusal_core.errors import ModelError, RankError
+from refusal_core.evaluate.costs import Cost, measured_cost
+from refusal_core.evaluate.journal import Journal, Prepared
+from refusal_core.evaluate.methods import ORIGINAL, Planned, Treatment
+from refusal_core.progress import Progress, named
+
+
+class Shelf:
+    """The treatments of a run, each prepared when its first video is to be made."""
+
+    def __init__(self, planned: Mapping[str, Planned], journal: Journal) -> None:
+        self.planned, self._journal = planned, journal
+        self._ready: dict[str, Treatment] = {}
+
+    @property
+    def original(self) -> str | None:
+        """The key of the unchanged model, None where it is not among the treatments."""
+        plan = self.planned.get(ORIGINAL)
+        return plan.key if plan else None
+
+    def take(self, name: str, progress: Progress) -> Treatment | None:
+        """Return a treatment, None where it cannot be had; why is in the journal."""
+        plan = self.planned[name]
+        before = self._journal.find_prepared(plan.key)
+        if before is not None and before.trouble:
+            return None
+        if plan.key not in self._ready:
+            try:
+                with measured_cost() as meter:
+                    made = plan.prepare(named(progress, f"Preparing {name}"))
+            except (RankError, ModelError) as e:
+                self._journal.add_prepared(plan.key, Prepared(None, str(e)))
+                return None
+            self._ready[plan.key] = made
+            if before is None:
+                cost = Cost(meter.seconds, meter.megabytes, made.stored_bytes / 1024)
+                self._journal.add_prepared(plan.key, Prepared(cost))
+        return self._ready[plan.key]
+
+    def troubles(self) -> list[str]:
+        """Return a sentence for each treatment that could not be prepared."""
+        found = {name: self._journal.find_prepared(plan.key) for name, plan in self.planned.items()}
+        return [f"{name}: {p.trouble}" for name, p in found.items() if p is not None and p.trouble]
+
+    def costs(self) -> dict[str, Cost]:
+        """Return the cost of each treatment that was prepared."""
+        found = {name: self._journal.find_prepared(plan.key) for name, plan in self.planned.items()}
+        return {name: p.cost for name, p in found.items() if p is not None and p.cost is not None}
