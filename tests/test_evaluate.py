@@ -22,9 +22,10 @@ from refusal_core.evaluate import run
 from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.methods import METHOD_NAMES
+from refusal_core.evaluate.plans import Evaluation
 from refusal_core.evaluate.report import Report
 from refusal_core.evaluate.run import Reading, evaluate
-from refusal_core.evaluate.sharing import Plan, evaluate_shared
+from refusal_core.evaluate.sharing import run_shared
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.model import Model
 from refusal_core.selftest import tiny_model
@@ -99,7 +100,7 @@ def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
 def test_sharing_needs_a_folder(monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="give --work"):
-        evaluate_shared(Plan(videos=1, methods="original"), lambda *_: None)
+        run_shared(Evaluation(videos=1, methods="original"), lambda *_: None)
 
 
 # --- baselines ---------------------------------------------------------------------------------------

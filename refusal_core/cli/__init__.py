@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from refusal_core.cli import bench, compare, edit, evaluate, export, models, toyworld
+from refusal_core.cli import bench, compare, edit, evaluate, export, models, sweep, toyworld
 from refusal_core.errors import RefusalError
 
 INTERRUPTED = 130
@@ -21,6 +21,7 @@ app.command()(edit.edit)
 app.command()(edit.info)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.report)
+app.command()(sweep.sweep)
 app.command()(bench.bench)
 app.command()(export.export)
 app.command()(models.bake)

@@ -36,13 +36,14 @@ def evaluate(
 
     Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
     """
+    from refusal_core.evaluate.plans import Evaluation
     from refusal_core.evaluate.report import summary
-    from refusal_core.evaluate.sharing import Plan, evaluate_shared
+    from refusal_core.evaluate.sharing import run_shared
     from refusal_core.files import write_json
 
-    plan = Plan(model, preset, videos, methods, together, work, workers)
+    plan = Evaluation(model, preset, videos, methods, together, work, workers)
     with progress_bar("Loading") as progress:
-        reports = evaluate_shared(plan, progress)
+        reports = run_shared(plan, progress)
     if reports is None:  # another process prints
         return
     print(reports[0].markdown() if len(reports) == 1 else summary(reports))

@@ -88,12 +88,12 @@ def plan_method(model: Model, presets: Sequence[Preset], method: str) -> Planned
     if method not in METHOD_NAMES:
         raise InputError(f"Method '{method}' is not known; choose from {', '.join(METHOD_NAMES)}.")
     if method == ORIGINAL:
-        return Planned(_key(model, ORIGINAL, []), {}, lambda _progress: Treatment())
+        return Planned(treatment_key(model, ORIGINAL, []), {}, lambda _progress: Treatment())
     if method not in BASELINES and method != "negative-prompt":
         return plan_edit(model, [_recipe(model, preset, method) for preset in presets])
     concepts = [p.concept for p in presets]
     return Planned(
-        _key(model, method, [asdict(concept) for concept in concepts]),
+        treatment_key(model, method, [asdict(concept) for concept in concepts]),
         {"method": method, "concepts": [c.name for c in concepts]},
         lambda progress: _baseline(model, concepts, method, progress),
     )
@@ -109,7 +109,7 @@ def plan_edit(model: Model, recipes: Sequence[Recipe]) -> Planned:
         ]
         return Treatment(edit=made[0] if len(made) == 1 else combine(*made))
 
-    key = _key(model, "edit", [asdict(recipe) for recipe in recipes])
+    key = treatment_key(model, "edit", [asdict(recipe) for recipe in recipes])
     return Planned(key, {"edits": [plain_recipe(recipe) for recipe in recipes]}, prepare)
 
 
@@ -150,7 +150,7 @@ def _recipe(model: Model, preset: Preset, method: str) -> Recipe:
     return method_recipe(preset, model, next(m for m in METHODS if m == method))
 
 
-def _key(model: Model, kind: str, parts: object) -> str:
+def treatment_key(model: Model, kind: str, parts: object) -> str:
     """Return a short hash of all that decides a treatment's videos but prompt and seed."""
     whole = json.dumps([asdict(model.fingerprint), asdict(model.defaults), parts], default=str)
     return f"{kind}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"

@@ -1,0 +1,62 @@
+"""``sweep`` tries every combination of settings and prints what each erases and keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refusal_core.cli.screen import ModelOption, PresetOption, progress_bar
+
+LISTS = {"methods", "sites", "layers", "ranks", "strengths", "alphas", "anchors"}
+
+
+def sweep(
+    model: ModelOption = "toyworld",
+    preset: PresetOption = "fire",
+    methods: Annotated[str, typer.Option("--methods", help="Of rv, pca, cpca, whitened.")] = "whitened",
+    sites: Annotated[
+        str, typer.Option("--sites", help="Kinds, with + where several are edited at once.")
+    ] = "text",
+    layers: Annotated[str, typer.Option("--layers", help="Such as all,0-3,4-7, or 0+2+4.")] = "all",
+    ranks: Annotated[str, typer.Option("--ranks", help="Directions kept (k).")] = "1,2,4",
+    strengths: Annotated[str, typer.Option("--strengths", help="Strengths.")] = "1.0",
+    alphas: Annotated[str, typer.Option("--alphas", help="Contrasts, of cPCA.")] = "1.0",
+    anchors: Annotated[str, typer.Option("--anchors", help="zero, mean.")] = "zero",
+    videos: Annotated[int, typer.Option("--videos", min=1, help="Videos in each cell.")] = 40,
+    split: Annotated[
+        str, typer.Option("--split", help="tuning, to choose settings; evaluation, to report an ablation.")
+    ] = "tuning",
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Readings are kept here: a stopped run goes on.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A folder for the table (CSV) and a contact sheet.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=64, help="Processes; default: as many as help.")
+    ] = None,
+) -> None:
+    """Try every combination of the lists, which have commas between; print the best first."""
+    from refusal_core.errors import InputError
+    from refusal_core.evaluate.grid import parse_grid
+    from refusal_core.evaluate.sharing import run_shared
+    from refusal_core.evaluate.sweep import Sweep
+
+    if split not in ("tuning", "evaluation"):
+        raise InputError(f"Split '{split}' is not known; choose tuning or evaluation.")
+    lists = {name: value for name, value in locals().items() if name in LISTS}
+    words = tuple(word for name, value in lists.items() for word in (f"--{name}", value))
+    kept = work or (out / "readings" if out else None)
+    with progress_bar("Loading") as progress:
+        job = Sweep(model, preset, parse_grid(lists), words, videos, split, kept, workers)  # type: ignore[arg-type]
+        found = run_shared(job, progress)
+        if found is None:  # another process prints
+            return
+        paths = found.save(out) if out is not None else []
+    print(found.markdown())
+    for note in found.report.notes:
+        print(f"Note: {note}")
+    for path in paths:
+        print(path)

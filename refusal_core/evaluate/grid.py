@@ -1,0 +1,158 @@
+"""Grids of settings: every combination of methods, sites, layers, ranks, strengths and the rest."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from refusal_core.capturing import capture
+from refusal_core.concepts import Concept, Preset
+from refusal_core.directions import Estimator
+from refusal_core.edit import make_edit
+from refusal_core.errors import InputError
+from refusal_core.evaluate.methods import Planned, Treatment, treatment_key
+from refusal_core.models.model import Model
+from refusal_core.progress import Progress
+from refusal_core.recipe import Recipe, plain_recipe
+from refusal_core.settings import (
+    METHODS,
+    SITE_KINDS,
+    Anchor,
+    CaptureSettings,
+    EditSettings,
+    Method,
+    SiteKind,
+    SubspaceSettings,
+    parse_layers,
+)
+
+MAX_POINTS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One combination."""
+
+    method: Method
+    sites: tuple[SiteKind, ...]
+    layers: str
+    rank: int
+    strength: float
+    alpha: float
+    anchor: Anchor
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables: only settings that matter for its method."""
+        rank = "" if self.method == "rv" else f" k={self.rank}"
+        alpha = f" a={self.alpha:g}" if self.method == "cpca" else ""
+        where = f"{'+'.join(self.sites)} {self.layers}"
+        return f"{self.method}{rank}{alpha} at {where}, {self.strength:g} to {self.anchor}"
+
+    def row(self) -> dict[str, Any]:
+        """Return the combination as plain columns."""
+        return asdict(self) | {"sites": "+".join(self.sites)}
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The values of each setting; a point takes one of each."""
+
+    methods: tuple[Method, ...] = ("whitened",)
+    sites: tuple[tuple[SiteKind, ...], ...] = (("text",),)
+    layers: tuple[str, ...] = ("all",)
+    ranks: tuple[int, ...] = (1,)
+    strengths: tuple[float, ...] = (1.0,)
+    alphas: tuple[float, ...] = (1.0,)
+    anchors: tuple[Anchor, ...] = ("zero",)
+
+    def __post_init__(self) -> None:
+        if count := sum(1 for _ in self):
+            if count > MAX_POINTS:
+                raise InputError(f"The grid has {count} points; {MAX_POINTS} is the limit.")
+        else:
+            raise InputError("The grid is empty; give each setting at least one value.")
+
+    def __iter__(self) -> Iterator[Point]:
+        """Yield every point once: where a setting does not matter, its first value stands for all."""
+        axes = (
+            self.methods,
+            self.sites,
+            self.layers,
+            self.ranks,
+            self.strengths,
+            self.alphas,
+            self.anchors,
+        )
+        seen = set()
+        for values in itertools.product(*axes):
+            point = Point(*values)
+            if point.method == "rv":
+                point = replace(point, rank=self.ranks[0])
+            if point.method != "cpca":
+                point = replace(point, alpha=self.alphas[0])
+            if point not in seen:
+                seen.add(point)
+                yield point
+
+
+def parse_grid(text: Mapping[str, str]) -> Grid:
+    """Read a grid from lists with commas, such as ``{"ranks": "1,2,4", "sites": "text,text+feed-forward"}``.
+
+    Raises:
+        InputError: a value cannot be read, or is not known.
+    """
+    lists = {name: tuple(v.strip() for v in value.split(",") if v.strip()) for name, value in text.items()}
+    try:
+        return Grid(
+            methods=tuple(_known("method", v, METHODS) for v in lists["methods"]),
+            sites=tuple(tuple(_known("site", k, SITE_KINDS) for k in v.split("+")) for v in lists["sites"]),
+            layers=tuple(v.replace("+", ",") for v in lists["layers"]),
+            ranks=tuple(map(int, lists["ranks"])),
+            strengths=tuple(map(float, lists["strengths"])),
+            alphas=tuple(map(float, lists["alphas"])),
+            anchors=tuple(_known("anchor", v, ("zero", "mean")) for v in lists["anchors"]),
+        )
+    except ValueError as e:
+        raise InputError(f"The grid cannot be read ({e}); write lists such as 1,2,4.") from e
+
+
+def _known(what: str, value: str, choices: tuple[Any, ...]) -> Any:
+    if value not in choices:
+        raise InputError(f"{what} '{value}' is not known; choose from {', '.join(choices)}.")
+    return value
+
+
+class Points:
+    """Plans the edits of points, all from one capture: it is made when the first is prepared."""
+
+    def __init__(self, model: Model, concept: Concept, kinds: tuple[SiteKind, ...]) -> None:
+        self._model, self._concept = model, concept
+        self._capture = CaptureSettings(kinds=kinds)
+        self._estimator: Estimator | None = None
+
+    def plan(self, point: Point) -> Planned:
+        """Return the treatment of a point. Raises InputError where its layers do not exist."""
+        layers = parse_layers(point.layers, self._model.block_count)
+        subspace = SubspaceSettings(method=point.method, rank=point.rank, alpha=point.alpha)
+        edit = EditSettings(point.strength, point.anchor, point.sites, layers)
+        recipe = Recipe(self._concept, self._capture, subspace, edit)
+
+        def prepare(progress: Progress) -> Treatment:
+            if self._estimator is None:
+                self._estimator = Estimator(
+                    capture(self._model, self._concept, self._capture, progress=progress)
+                )
+            return Treatment(edit=make_edit(self._estimator.estimate(subspace), edit))
+
+        key = treatment_key(self._model, "edit", [asdict(recipe)])
+        return Planned(key, {"edits": [plain_recipe(recipe)]}, prepare)
+
+
+def points_of(model: Model, preset: Preset, grid: Grid) -> dict[str, Planned]:
+    """Return the planned edits of a grid by their points' names, with the preset's pairs."""
+    kinds = tuple(k for k in SITE_KINDS if any(k in sites for sites in grid.sites))
+    points = Points(model, preset.concept, kinds)
+    return {point.name: points.plan(point) for point in grid}
