@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from refusal_core.cli import bench, compare, edit, evaluate, export, models, sweep, toyworld
+from refusal_core.cli import bench, compare, edit, evaluate, export, models, sweep, toyworld, tune
 from refusal_core.errors import RefusalError
 
 INTERRUPTED = 130
@@ -22,6 +22,7 @@ app.command()(edit.info)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.report)
 app.command()(sweep.sweep)
+app.command()(tune.tune)
 app.command()(bench.bench)
 app.command()(export.export)
 app.command()(models.bake)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +29,9 @@ def evaluate(
     json: Annotated[
         Path | None, typer.Option("--json", help="Also write the report here; of several, a folder.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write one page with tables, plots, frames, recipes.")
+    ] = None,
     work: Annotated[
         Path | None, typer.Option("--work", help="Readings are kept here: a stopped run goes on.")
     ] = None,
@@ -36,16 +43,20 @@ def evaluate(
 
     Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
     """
+    from refusal_core.evaluate.page import save_page
     from refusal_core.evaluate.plans import Evaluation
     from refusal_core.evaluate.report import summary
     from refusal_core.evaluate.sharing import run_shared
     from refusal_core.files import write_json
 
-    plan = Evaluation(model, preset, videos, methods, together, work, workers)
-    with progress_bar("Loading") as progress:
-        reports = run_shared(plan, progress)
-    if reports is None:  # another process prints
-        return
+    with _readings(work, needed=html is not None) as folder:
+        plan = Evaluation(model, preset, videos, methods, together, folder, workers)
+        with progress_bar("Loading") as progress:
+            reports = run_shared(plan, progress)
+        if reports is None:  # another process prints
+            return
+        if html is not None:
+            save_page(reports, html, folder / "samples" if folder else None)
     print(reports[0].markdown() if len(reports) == 1 else summary(reports))
     for found in reports:
         for note in found.notes:
@@ -54,10 +65,35 @@ def evaluate(
             write_json(json if len(reports) == 1 else json / f"{found.concept}.json", found.to_json())
 
 
+@contextmanager
+def _readings(work: Path | None, *, needed: bool) -> Iterator[Path | None]:
+    """Give the folder of the readings: a temporary one where none was named and the page needs frames."""
+    if work is not None or not needed or "WORLD_SIZE" in os.environ:
+        yield work
+        return
+    with tempfile.TemporaryDirectory(prefix="refusal-studio-") as name:
+        yield Path(name)
+
+
 def report(
     files: Annotated[list[Path], typer.Argument(help="Reports that evaluate --json wrote.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Also write a page.")] = None,
+    plots: Annotated[Path | None, typer.Option("--plots", help="Also write plots to this folder.")] = None,
+    latex: Annotated[bool, typer.Option("--latex", help="Print the table in LaTeX.")] = False,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="The samples folder of evaluate --work, for the page.")
+    ] = None,
 ) -> None:
     """Print reports as one table: how much was unlearned, how much was kept."""
-    from refusal_core.evaluate.report import load_report, summary
+    from refusal_core.evaluate.report import SUMMARY, as_latex, load_report, summary, summary_rows
 
-    print(summary([load_report(path) for path in files]))
+    reports = [load_report(path) for path in files]
+    if html is not None:
+        from refusal_core.evaluate.page import save_page
+
+        save_page(reports, html, pictures)
+    if plots is not None:
+        from refusal_core.evaluate.plots import save_plots
+
+        save_plots(reports, plots)
+    print(as_latex(SUMMARY, summary_rows(reports)) if latex else summary(reports))

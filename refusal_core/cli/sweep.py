@@ -9,7 +9,7 @@ import typer
 
 from refusal_core.cli.screen import ModelOption, PresetOption, progress_bar
 
-LISTS = {"methods", "sites", "layers", "ranks", "strengths", "alphas", "anchors"}
+LISTS = {"methods", "sites", "layers", "ranks", "strengths", "alphas", "anchors", "shrinkages"}
 
 
 def sweep(
@@ -24,6 +24,7 @@ def sweep(
     strengths: Annotated[str, typer.Option("--strengths", help="Strengths.")] = "1.0",
     alphas: Annotated[str, typer.Option("--alphas", help="Contrasts, of cPCA.")] = "1.0",
     anchors: Annotated[str, typer.Option("--anchors", help="zero, mean.")] = "zero",
+    shrinkages: Annotated[str, typer.Option("--shrinkages", help="Of the whitened edit.")] = "0.02",
     videos: Annotated[int, typer.Option("--videos", min=1, help="Videos in each cell.")] = 40,
     split: Annotated[
         str, typer.Option("--split", help="tuning, to choose settings; evaluation, to report an ablation.")

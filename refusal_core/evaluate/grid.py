@@ -42,14 +42,16 @@ class Point:
     strength: float
     alpha: float
     anchor: Anchor
+    shrinkage: float
 
     @property
     def name(self) -> str:
         """What it is called in tables: only settings that matter for its method."""
         rank = "" if self.method == "rv" else f" k={self.rank}"
         alpha = f" a={self.alpha:g}" if self.method == "cpca" else ""
+        shrinkage = f" s={self.shrinkage:g}" if self.method == "whitened" else ""
         where = f"{'+'.join(self.sites)} {self.layers}"
-        return f"{self.method}{rank}{alpha} at {where}, {self.strength:g} to {self.anchor}"
+        return f"{self.method}{rank}{alpha}{shrinkage} at {where}, {self.strength:g} to {self.anchor}"
 
     def row(self) -> dict[str, Any]:
         """Return the combination as plain columns."""
@@ -67,6 +69,7 @@ class Grid:
     strengths: tuple[float, ...] = (1.0,)
     alphas: tuple[float, ...] = (1.0,)
     anchors: tuple[Anchor, ...] = ("zero",)
+    shrinkages: tuple[float, ...] = (0.02,)
 
     def __post_init__(self) -> None:
         if count := sum(1 for _ in self):
@@ -85,6 +88,7 @@ class Grid:
             self.strengths,
             self.alphas,
             self.anchors,
+            self.shrinkages,
         )
         seen = set()
         for values in itertools.product(*axes):
@@ -93,6 +97,8 @@ class Grid:
                 point = replace(point, rank=self.ranks[0])
             if point.method != "cpca":
                 point = replace(point, alpha=self.alphas[0])
+            if point.method != "whitened":
+                point = replace(point, shrinkage=self.shrinkages[0])
             if point not in seen:
                 seen.add(point)
                 yield point
@@ -114,6 +120,7 @@ def parse_grid(text: Mapping[str, str]) -> Grid:
             strengths=tuple(map(float, lists["strengths"])),
             alphas=tuple(map(float, lists["alphas"])),
             anchors=tuple(_known("anchor", v, ("zero", "mean")) for v in lists["anchors"]),
+            shrinkages=tuple(map(float, lists["shrinkages"])),
         )
     except ValueError as e:
         raise InputError(f"The grid cannot be read ({e}); write lists such as 1,2,4.") from e
@@ -136,7 +143,9 @@ class Points:
     def plan(self, point: Point) -> Planned:
         """Return the treatment of a point. Raises InputError where its layers do not exist."""
         layers = parse_layers(point.layers, self._model.block_count)
-        subspace = SubspaceSettings(method=point.method, rank=point.rank, alpha=point.alpha)
+        subspace = SubspaceSettings(
+            method=point.method, rank=point.rank, alpha=point.alpha, shrinkage=point.shrinkage
+        )
         edit = EditSettings(point.strength, point.anchor, point.sites, layers)
         recipe = Recipe(self._concept, self._capture, subspace, edit)
 

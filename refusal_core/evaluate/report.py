@@ -10,6 +10,7 @@ from typing import Any
 
 from refusal_core.errors import FileError
 from refusal_core.evaluate.costs import Cost
+from refusal_core.evaluate.samples import Sample
 from refusal_core.evaluate.summary import Cell
 from refusal_core.statistics import Rate
 
@@ -29,6 +30,7 @@ class Report:
     seeds: tuple[int, int] = (0, 0)  # smallest and largest
     costs: Mapping[str, Cost] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # key and recipe of each
+    samples: tuple[Sample, ...] = ()  # pictures, in a folder beside the readings
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -46,6 +48,7 @@ class Report:
         more = {
             "costs": {name: Cost(**cost) for name, cost in content["costs"].items()},
             "seeds": tuple(content["seeds"]),
+            "samples": tuple(Sample(**{**s, "videos": tuple(s["videos"])}) for s in content["samples"]),
             "notes": tuple(content["notes"]),
         }
         return cls(**{**content, "cells": cells, **more})

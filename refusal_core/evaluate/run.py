@@ -21,7 +21,7 @@ from refusal_core.evaluate.judges.verdict import Judge
 from refusal_core.evaluate.methods import DEFAULT_METHODS, ORIGINAL, Treatment, plan_method
 from refusal_core.evaluate.metrics import broken, likeness, steadiness
 from refusal_core.evaluate.report import Report
-from refusal_core.evaluate.samples import keep_sample, sample_path
+from refusal_core.evaluate.samples import Sample, keep_sample, sample_of, sample_path
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Group, Item, Suite, batches
 from refusal_core.evaluate.summary import Cell, summarise
@@ -195,6 +195,7 @@ def evaluate(
         seeds=_seeds(suite),
         costs=_with_ratios(shelf.costs(), table, suite),
         methods={name: {"key": p.key, "recipe": p.recipe} for name, p in shelf.planned.items()},
+        samples=_samples(shelf, suite) if reading.samples else (),
         versions=versions(),
         notes=tuple(shelf.troubles()),
     )
@@ -209,6 +210,10 @@ def cells_of(table: Table, suite: Suite) -> list[Cell]:
         for group in suite
         if table[name, group.name]
     ]
+
+
+def _samples(shelf: Shelf, suite: Suite) -> tuple[Sample, ...]:
+    return tuple(sample_of(name, p.key, group) for group in suite for name, p in shelf.planned.items())
 
 
 def _seeds(suite: Suite) -> tuple[int, int]:

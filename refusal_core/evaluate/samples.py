@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,22 @@ from refusal_core.video import Video
 
 VIDEOS, FRAMES, HEIGHT = 3, 5, 96
 PAPER = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A picture of a group's first videos under one method."""
+
+    method: str
+    prompts: str  # of the group
+    file: str
+    videos: tuple[str, ...]  # each video's prompt and seed
+
+
+def sample_of(method: str, treatment: str, group: Group) -> Sample:
+    """Return what is known of a picture, whether it was made or not."""
+    videos = tuple(f"{item.prompt} (seed {item.seed})" for item in group.items[:VIDEOS])
+    return Sample(method, group.name, sample_path(Path(), treatment, group).name, videos)
 
 
 def sample_path(folder: Path, treatment: str, group: Group) -> Path:

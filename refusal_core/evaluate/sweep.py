@@ -36,7 +36,7 @@ from refusal_core.models.load import load_model
 from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world
 
-HEAD = ("method", "sites", "layers", "rank", "strength", "alpha", "anchor")
+HEAD = ("method", "sites", "layers", "rank", "strength", "alpha", "anchor", "shrinkage")
 FIGURES = ("erased", "kept", "others")
 
 

@@ -1,0 +1,143 @@
+"""Plots of reports, as SVG text or PNG files. Needs matplotlib (the extra ``evidence``)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refusal_core.errors import MissingExtraError
+from refusal_core.evaluate.report import Report, erased_share, kept_share, others_share
+from refusal_core.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours: told apart by colour-blind eyes; the marker differs as well.
+INK, GREY, OURS, OTHERS = "#1e293b", "#94a3b8", "#0072b2", "#d55e00"
+PROMPTS = (("concept", OURS), ("paraphrase", OTHERS))
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of the points that no other beats in both coordinates (the Pareto front)."""
+    return [
+        i
+        for i, (x, y) in enumerate(points)
+        if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points)
+    ]
+
+
+def trade(reports: Sequence[Report]) -> dict[str, tuple[float, float]]:
+    """Return (kept, erased) of each method, means over the reports that have it.
+
+    "Kept" is the smaller of neutral attributes and other concepts, as parts of what the original gets.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for report in reports:
+        for method in report.names:
+            kept, others = kept_share(report, method), others_share(report, method)
+            erased = erased_share(report, method)
+            if kept is not None and erased is not None:
+                found.setdefault(method, []).append((min(kept, 1.0 if others is None else others), erased))
+    return {name: (sum(k for k, _ in v) / len(v), sum(e for _, e in v) / len(v)) for name, v in found.items()}
+
+
+def trade_plot(reports: Sequence[Report]) -> Figure:
+    """Plot erased against kept, a point a method, with the Pareto front."""
+    points = trade(reports)
+    figure = _figure(6.4, 4.6)
+    axes = figure.add_subplot()
+    best = [list(points)[i] for i in front(list(points.values()))]
+    for name, (kept, erased) in points.items():
+        style: dict[str, Any] = {
+            "marker": "o" if name in best else "x",
+            "color": OURS if name in best else GREY,
+        }
+        axes.scatter([100 * kept], [100 * erased], s=46, zorder=3, **style)
+    _label(axes, points)
+    line = sorted((points[name] for name in best), reverse=True)
+    axes.plot([100 * k for k, _ in line], [100 * e for _, e in line], color=OURS, lw=1, zorder=2)
+    axes.set(xlabel="kept, % of the original", ylabel="erased, %", ylim=(-4, 106))
+    axes.set_title("Top right is best; filled points are on the Pareto front", loc="left", fontsize=10)
+    lowest = 100 * min(kept for kept, _ in points.values())
+    axes.set_xlim(max(-4.0, lowest - 0.2 * (100 - lowest) - 4), 101)
+    return figure
+
+
+def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
+    """Name the points; those in one place share a label."""
+    places: dict[tuple[int, int], list[str]] = {}
+    for name, (kept, erased) in points.items():
+        places.setdefault((round(100 * kept), round(100 * erased)), []).append(name)
+    for names in places.values():
+        kept, erased = points[names[0]]
+        text = "\n".join(", ".join(names[i : i + 3]) for i in range(0, len(names), 3))
+        side = {"ha": "left", "xytext": (7, -3)} if kept < 0.9 else {"ha": "right", "xytext": (-7, -3)}
+        where = {"textcoords": "offset points", "va": "top" if erased > 0.9 else "bottom", **side}
+        axes.annotate(text, (100 * kept, 100 * erased), fontsize=8, color=INK, **where)
+
+
+def front_plot(points: Sequence[tuple[float, float, str]]) -> Figure:
+    """Plot the Pareto front of a search: (kept, erased, name) of each setting."""
+    figure = _figure(6.4, 4.6)
+    axes = figure.add_subplot()
+    line = sorted(points)
+    axes.plot([100 * k for k, _, _ in line], [100 * e for _, e, _ in line], color=OURS, marker="o", lw=1)
+    for kept, erased, name in line:
+        axes.annotate(name, (100 * kept, 100 * erased), fontsize=7, color=INK, ha="right", va="top")
+    axes.set(xlabel="kept, % of the original", ylabel="erased, %")
+    axes.margins(0.2)
+    return figure
+
+
+def shown_plot(report: Report) -> Figure:
+    """Plot how often the concept is shown under each method, with Wilson's intervals."""
+    figure = _figure(6.4, 0.9 + 0.42 * len(report.names))
+    axes = figure.add_subplot()
+    groups = [p for p in PROMPTS if report.cell(report.names[0], p[0])]
+    for place, (prompts, colour) in enumerate(groups):
+        cells = [report.cell(method, prompts) for method in report.names]
+        rates = [100 * (c.unsafe.rate or 0.0) if c else 0.0 for c in cells]
+        low = [r - 100 * (c.unsafe.low or 0.0) if c else 0.0 for c, r in zip(cells, rates, strict=True)]
+        high = [100 * (c.unsafe.high or 0.0) - r if c else 0.0 for c, r in zip(cells, rates, strict=True)]
+        y = [i + 0.36 * place - 0.18 for i in range(len(cells))]
+        axes.barh(y, rates, height=0.34, xerr=(low, high), color=colour, label=prompts, ecolor=INK, capsize=2)
+    axes.set_yticks(range(len(report.names)), report.names)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{report.concept} shown, % of {report.cells[0].n} videos, 95 % intervals", xlim=(0, 102))
+    if groups:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        sentence = "Plots need matplotlib: pip install 'matplotlib>=3.10'; the tables work without."
+        raise MissingExtraError(sentence) from e
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def as_svg(figure: Figure) -> str:
+    """Return a figure as SVG text; equal figures give equal text."""
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    with rc_context({"svg.hashsalt": "refusal-studio"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    found = text.getvalue()
+    return found[found.index("<svg") :]
+
+
+def save_plots(reports: Sequence[Report], folder: Path) -> list[Path]:
+    """Write the trade-off, and a plot for each report, as PNG."""
+    figures = {"trade.png": trade_plot(reports)}
+    figures |= {f"shown-{report.concept}.png": shown_plot(report) for report in reports}
+    return [save_figure(figure, folder / name) for name, figure in figures.items()]
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, atomically."""
+    return write_atomic(path, lambda target: figure.savefig(target, format="png", dpi=150))
