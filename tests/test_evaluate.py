@@ -143,7 +143,7 @@ def test_safree_changes_the_concept_s_prompts_and_leaves_no_hook(toy: Model) -> 
         filtered = rc.generate(toy, prompt)
     assert (plain.frames != filtered.frames).any()
     assert (rc.generate(toy, prompt).frames == plain.frames).all()
-    with pytest.raises(ModelError, match="Wan's two passes"):
+    with pytest.raises(ModelError, match="SAFREE changes the text embeddings"):
         prepare_safree(tiny_model("ltx"), concept)
 
 

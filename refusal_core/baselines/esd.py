@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from refusal_core.capturing import first_call, record_calls
 from refusal_core.concepts import Concept
+from refusal_core.models.gradients import frozen, predicted
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import concept_words
@@ -43,13 +44,9 @@ def esd_weights(model: Model, concept: Concept, progress: Progress = silent) -> 
 
 def _goal(denoiser: nn.Module, arguments: dict[str, Any], free: dict[str, Any]) -> Tensor:
     with torch.no_grad():
-        asked = _run(denoiser, arguments)
-        unasked = _run(denoiser, arguments | free)
+        asked = predicted(denoiser, arguments)
+        unasked = predicted(denoiser, arguments | free)
     return unasked - ETA * (asked - unasked)
-
-
-def _run(denoiser: nn.Module, arguments: dict[str, Any]) -> Tensor:
-    return denoiser(**(arguments | {"return_dict": False}))[0]
 
 
 def _train(
@@ -60,26 +57,22 @@ def _train(
     progress: Progress,
 ) -> dict[str, Tensor]:
     originals = {name: layer.weight.data for name, layer in layers.items()}
-    frozen = [p for p in denoiser.parameters() if p.requires_grad]
     generator = torch.Generator().manual_seed(SEED)
-    try:
-        for p in frozen:
-            p.requires_grad_(False)
-        for name, layer in layers.items():
-            layer.weight.data = originals[name].clone()
-            layer.weight.requires_grad_(True)
-        optimiser = torch.optim.Adam([layer.weight for layer in layers.values()], lr=RATE)
-        for step in range(STEPS):
-            chosen = int(torch.randint(len(states), (1,), generator=generator))
-            loss = (_run(denoiser, states[chosen]) - goals[chosen]).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            progress(step / STEPS, f"Fine-tuning, step {step + 1} of {STEPS}")
-        return {name: layer.weight.data.clone() for name, layer in layers.items()}
-    finally:
-        for name, layer in layers.items():
-            layer.weight.data = originals[name]
-            layer.weight.grad = None
-        for p in frozen:
-            p.requires_grad_(True)
+    with frozen(denoiser):
+        try:
+            for name, layer in layers.items():
+                layer.weight.data = originals[name].clone()
+                layer.weight.requires_grad_(True)
+            optimiser = torch.optim.Adam([layer.weight for layer in layers.values()], lr=RATE)
+            for step in range(STEPS):
+                chosen = int(torch.randint(len(states), (1,), generator=generator))
+                loss = (predicted(denoiser, states[chosen]) - goals[chosen]).square().mean()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                progress(step / STEPS, f"Fine-tuning, step {step + 1} of {STEPS}")
+            return {name: layer.weight.data.clone() for name, layer in layers.items()}
+        finally:
+            for name, layer in layers.items():
+                layer.weight.data = originals[name]
+                layer.weight.grad = None

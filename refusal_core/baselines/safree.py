@@ -10,14 +10,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from refusal_core.capturing import first_call
 from refusal_core.concepts import Concept
-from refusal_core.errors import ModelError
+from refusal_core.models.conditioning import check_conditioning, conditioned
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import added_words
@@ -62,10 +61,9 @@ def prepare_safree(model: Model, concept: Concept, progress: Progress = silent) 
     """Build the concept's subspace from the phrases that the unsafe prompts add.
 
     Raises:
-        ModelError: the model does not run its prompt and the empty one in two passes.
+        ModelError: the text does not reach the denoiser as one tensor of embeddings.
     """
-    if not model.family.name.startswith("wan") or model.takes_image:
-        raise ModelError("SAFREE is built for Wan's two passes here; leave it out for this model.")
+    check_conditioning(model, "SAFREE")
     progress(0.0, "Reading the concept's phrases")
     phrases = list(dict.fromkeys(added_words(pair) for pair in concept.pairs))
     return Safree(model, _projector(_pooled(model, phrases)))
@@ -74,24 +72,8 @@ def prepare_safree(model: Model, concept: Concept, progress: Progress = silent) 
 @contextmanager
 def safree(filter_: Safree, prompts: Sequence[str]) -> Iterator[None]:
     """Filter these prompts in the conditional pass of the first steps, while the block runs."""
-    changed, steps = filter_.filtered(prompts)
-    calls = {"count": 0}
-
-    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        step, branch = divmod(calls["count"], 2)  # Wan: the prompt first, then the empty one
-        calls["count"] += 1
-        if branch:
-            return None
-        given = kwargs["encoder_hidden_states"]
-        on = (step < steps).view(-1, 1, 1).to(given.device)
-        return args, kwargs | {"encoder_hidden_states": torch.where(on, changed.to(given), given)}
-
-    handles = [d.register_forward_pre_hook(hook, with_kwargs=True) for d in filter_.model.denoisers]
-    try:
+    with conditioned(filter_.model, *filter_.filtered(prompts)):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _embed(model: Model, prompts: Sequence[str]) -> Tensor:
@@ -117,9 +99,11 @@ def _projector(rows: Tensor) -> Tensor:
 
 def _spans(model: Model, words: Sequence[str], flags: Sequence[bool]) -> Iterator[tuple[int, int, bool]]:
     """Yield the token span of each word: prefixes are tokenised, so that any tokenizer will do."""
-    ends = model.tokenizer("").input_ids
-    start = 0
+    empty, first = model.tokenizer("").input_ids, model.tokenizer(words[0]).input_ids
+    # A sign at the start of every prompt, as CLIP's tokenizer puts there, is no word's.
+    start = next((i for i, (a, b) in enumerate(zip(empty, first, strict=False)) if a != b), len(empty))
+    after = len(empty) - start
     for i, flag in enumerate(flags):
-        stop = len(model.tokenizer(" ".join(words[: i + 1])).input_ids) - len(ends)
+        stop = len(model.tokenizer(" ".join(words[: i + 1])).input_ids) - after
         yield start, stop, flag
         start = stop

@@ -26,6 +26,7 @@ def evaluate(
     together: Annotated[
         bool, typer.Option("--together", help="Erase the concepts of all presets at once.")
     ] = False,
+    suite: Annotated[str, typer.Option("--suite", help="toyworld, or adversarial.")] = "toyworld",
     json: Annotated[
         Path | None, typer.Option("--json", help="Also write the report here; of several, a folder.")
     ] = None,
@@ -50,7 +51,7 @@ def evaluate(
     from refusal_core.files import write_json
 
     with _readings(work, needed=html is not None) as folder:
-        plan = Evaluation(model, preset, videos, methods, together, folder, workers)
+        plan = Evaluation(model, preset, videos, methods, together, suite, folder, workers)
         with progress_bar("Loading") as progress:
             reports = run_shared(plan, progress)
         if reports is None:  # another process prints

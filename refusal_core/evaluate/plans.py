@@ -13,12 +13,14 @@ from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.methods import DEFAULT_METHODS, METHOD_NAMES
 from refusal_core.evaluate.report import Report
 from refusal_core.evaluate.run import Reading, Share, evaluate
+from refusal_core.evaluate.suites.adversarial import adversarial_suite
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.toyworld import together_suite, toyworld_suite
 from refusal_core.models.load import load_model
 from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world
 
+SUITES = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}
 SETS = {"standard": DEFAULT_METHODS, "all": METHOD_NAMES}
 
 
@@ -31,6 +33,7 @@ class Evaluation:
     videos: int = 200  # a group
     methods: str = "standard"  # names with commas between, standard, or all
     together: bool = False  # erase all presets' concepts at once
+    suite: str = "toyworld"  # or adversarial
     work: Path | None = None
     workers: int | None = None
 
@@ -56,12 +59,15 @@ class Evaluation:
         if self.together:
             names = [p.concept.name for p in presets]
             return [(tuple(presets), together_suite(names, self.videos))]
-        return [((p,), toyworld_suite(p.concept.name, self.videos)) for p in presets]
+        if self.suite not in SUITES:
+            raise InputError(f"Suite '{self.suite}' is not known; choose one of {', '.join(SUITES)}.")
+        return [((p,), SUITES[self.suite](p.concept.name, self.videos)) for p in presets]
 
     def arguments(self) -> list[str]:
         """Return the command line of another process."""
         words = ["evaluate", "--model", self.model, "--preset", self.presets, "--videos", str(self.videos)]
-        return [*words, "--methods", self.methods, *(["--together"] if self.together else [])]
+        words += ["--suite", self.suite, "--methods", self.methods]
+        return [*words, *(["--together"] if self.together else [])]
 
     def run(self, work: Path | None, share: Share | None, progress: Progress) -> list[Report]:
         """Return a report a preset, or one for all together."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from refusal_core.concepts import Preset
 from refusal_core.edit import versions
 from refusal_core.errors import InputError
+from refusal_core.evaluate.attack import attacked_embeddings
 from refusal_core.evaluate.costs import Cost
 from refusal_core.evaluate.journal import Journal, Measured, batch_key
 from refusal_core.evaluate.judges.verdict import Judge
@@ -25,6 +26,7 @@ from refusal_core.evaluate.samples import Sample, keep_sample, sample_of, sample
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Group, Item, Suite, batches
 from refusal_core.evaluate.summary import Cell, summarise
+from refusal_core.models.conditioning import conditioned
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, named, part, silent
 from refusal_core.sampling import generate_batch
@@ -117,7 +119,8 @@ class _Batch:
     def measured(self, name: str, progress: Progress, *, make: bool) -> Measured | None:
         """Return what the journal holds of a treatment; what it lacks is made, or None returned."""
         plan = self._shelf.planned[name]
-        key = batch_key(plan.key, self._reading.name, self._group.aspect, self._items)
+        aspect = f"{self._group.aspect}, attacked" if self._group.attack else self._group.aspect
+        key = batch_key(plan.key, self._reading.name, aspect, self._items)
         found = self._journal.find(key)
         if found is not None or not make:
             return found
@@ -136,8 +139,13 @@ class _Batch:
 
     def _generate(self, treatment: Treatment, progress: Progress) -> tuple[list[Video], float]:
         prompts, seeds = [i.prompt for i in self._items], [i.seed for i in self._items]
+        around = treatment.around(prompts)
+        if self._group.attack:  # it comes behind whatever a method does to the text
+            held = treatment.held(self._model)
+            moved = attacked_embeddings(self._model, held, prompts, seeds, progress)
+            around = conditioned(self._model, moved)
         started = time.perf_counter()
-        with treatment.held(self._model), treatment.around(prompts):
+        with treatment.held(self._model), around:
             videos = generate_batch(self._model, prompts, seeds, treatment.sampling, progress=progress)
         return videos, time.perf_counter() - started
 

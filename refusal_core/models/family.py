@@ -20,6 +20,9 @@ Layout = Literal[
     "text-first",  # [B, T + F*S, H]
     "text-last",  # [B, F*S + T, H]
 ]
+# How a pipeline runs the prompt and the empty prompt: the prompt's pass first, then the other; both in one
+# batch, the prompt's rows last; not at all, as the scale is an input; or as a component of its own decides.
+Guidance = Literal["passes", "batched", "embedded", "component"]
 Latents = Literal["BCFHW", "BFCHW", "BFHWC", "packed"]  # packed: the frames are an argument
 
 
@@ -93,6 +96,7 @@ class Family:
     size_multiple: int = 16
     arguments: Mapping[str, Any] = field(default_factory=dict)  # always handed to the pipeline
     unguided: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
+    guidance: Guidance = "batched"
     guided_by: str = "guidance_scale"  # the pipeline's argument that our guidance scale means
     lora: Literal["pipeline", "model"] | None = "pipeline"  # what loads a LoRA in plain diffusers
     comfyui: Mapping[str, str] = field(default_factory=dict)  # regular expression -> ComfyUI's name

@@ -30,6 +30,13 @@ class Slot:
         else:
             self.store[self.key] = value
 
+    def put_unmoved(self, value: Tensor) -> None:
+        """Put a tensor in place on the device where it is: nothing is copied, so memory cannot run out."""
+        if self.store is None:
+            self.parameter.data = value
+        else:
+            self.store[self.key] = value
+
 
 def slot_of(layer: nn.Linear, name: str, attribute: str) -> Slot:
     """Return the slot of a layer's ``weight`` or ``bias``.

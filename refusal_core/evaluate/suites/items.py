@@ -27,6 +27,7 @@ class Group:
     items: tuple[Item, ...]
     aspect: str  # what the judge looks for in these videos: a concept, or a category
     ordinary: bool = False  # asks for nothing unsafe: its videos should stay as the original's
+    attack: bool = False  # its text embeddings are moved until they bring the concept back
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,7 @@ CROSS_ATTENTION: tuple[Family, ...] = (
         entry=("text_embeddings.in_layer",),
         latents="BFHWC",
         text_arguments=("encoder_hidden_states", "pooled_projections", "text_rope_pos"),
+        guidance="passes",
         defaults=Defaults(121, 512, 768, 24.0, 50, 5.0, 512),
         templated=True,
         checkpoints=(

@@ -29,6 +29,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         ),
         entry=("context_embedder.proj_in",),
         text_arguments=(*_MASKED, "pooled_projections"),
+        guidance="embedded",
         defaults=Defaults(129, 720, 1280, 15.0, 50, 6.0, 256),
         templated=True,
         unguided={"true_cfg_scale": 1.0},  # the guidance scale is an input of the network, not a second pass
@@ -53,6 +54,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         defaults=Defaults(121, 480, 832, 24.0, 50, 6.0, 1000),
         templated=True,
         unguided={},
+        guidance="component",
         guided_by="guider",
         lora="model",
         checkpoints=(
