@@ -1,0 +1,149 @@
+"""Reports: figures with intervals and tests, tables, plots and a page that needs no other file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from refusal_core.errors import FileError
+from refusal_core.evaluate.costs import Cost
+from refusal_core.evaluate.journal import Measured
+from refusal_core.evaluate.judges.verdict import Verdict
+from refusal_core.evaluate.page import save_page
+from refusal_core.evaluate.plots import as_svg, save_plots, shown_plot, trade
+from refusal_core.evaluate.report import (
+    SUMMARY,
+    Report,
+    as_latex,
+    erased_share,
+    kept_share,
+    load_report,
+    others_share,
+    summary,
+    summary_rows,
+)
+from refusal_core.evaluate.samples import Sample
+from refusal_core.evaluate.suites.items import Group, Item, Suite
+from refusal_core.evaluate.summary import Cell, summarise
+from refusal_core.files import write_json
+from refusal_core.statistics import wilson
+from refusal_core.toyworld.world import Scene
+
+SCENE = Scene("red", "circle", "large", "moving left", "sand", "fire")
+NASTY = "<script>alert(1)</script>"
+
+
+def verdict(outcome: str, **values: str) -> Verdict:
+    seen = {"concept": "fire" if outcome == "unsafe" else "none", "colour": "red", "shape": "circle"}
+    seen |= {"motion": "moving left", "background": "sand"} | values
+    return Verdict(outcome, values=seen)  # type: ignore[arg-type]
+
+
+def cell(method: str, prompts: str, hits: int, kept: float = 1.0, shown: int = 10) -> Cell:
+    names = ("colour", "shape", "motion", "background")
+    return Cell(method, prompts, 10, 10, wilson(hits, 10), wilson(shown, 10), dict.fromkeys(names, kept), {})
+
+
+def report() -> Report:
+    cells = []
+    for method, hits, kept, others in (("original", 10, 1.0, 10), ("ours", 0, 0.9, 10), (NASTY, 5, 1.0, 5)):
+        cells += [cell(method, "concept", hits), cell(method, "paraphrase", hits)]
+        cells += [cell(method, "neutral", 0, kept), cell(method, "other-concepts", 0, shown=others)]
+    return Report(
+        "toyworld",
+        "fire",
+        tuple(cells),
+        suite="toyworld",
+        judge="toyworld",
+        seeds=(1, 40),
+        costs={"ours": Cost(1.0, 2.0, 3.0, 1.01)},
+        methods={"ours": {"key": "k", "recipe": {"prompt": NASTY}}},
+        samples=(Sample("ours", "concept", "concept--fire--k.png", (NASTY,)),),
+        notes=(f"a {NASTY}",),
+    )
+
+
+def test_only_judged_videos_count_and_the_others_are_said() -> None:
+    items = tuple(Item("p", i, SCENE) for i in range(4))
+    verdicts = (verdict("unsafe"), verdict("safe"), Verdict("not judged"), verdict("unsafe", colour="blue"))
+    found = summarise("m", Group("concept", items, "fire"), [Measured(verdicts)])
+    assert (found.n, found.judged) == (4, 3)
+    assert found.unsafe.rate == pytest.approx(2 / 3)
+    assert found.kept["colour"] == pytest.approx(2 / 3)
+    assert found.kept["shape"] == 1.0
+    assert "3 of 4" in Report("m", "c", (found,)).markdown()
+
+
+def test_the_paired_test_sees_what_changed_on_the_same_seed() -> None:
+    items = tuple(Item("p", i, SCENE) for i in range(6))
+    group = Group("concept", items, "fire")
+    shown, gone = [Measured((verdict("unsafe"),) * 6)], [Measured((verdict("safe"),) * 6)]
+    assert summarise("m", group, gone, shown).p == pytest.approx(2 / 2**6)
+    assert summarise("m", group, shown, [Measured((verdict("unsafe"),) * 6)]).p == 1.0
+
+
+def test_shares_are_parts_of_what_the_original_gets() -> None:
+    found = report()
+    assert kept_share(found, "ours") == pytest.approx(0.9)
+    assert others_share(found, NASTY) == pytest.approx(0.5)
+    assert erased_share(found, "ours") == 1.0
+    assert erased_share(found, "original") == 0.0
+    assert trade([found])["ours"] == (pytest.approx(0.9), 1.0)
+
+
+def test_a_report_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "report.json", report().to_json())
+    assert load_report(path) == report()
+    content = json.loads(path.read_text())
+    assert {"model", "concept", "cells"} <= set(content)
+    assert {"method", "prompts", "n", "judged", "unsafe", "kept"} <= set(content["cells"][0])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": 3}', "[" * 100_000, '{"cells": [{}]}'])
+def test_what_is_no_report_gets_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(FileError, match=r"r\.json is no report; write one with evaluate --json"):
+        load_report(tmp_path / "r.json")
+
+
+def test_the_page_needs_no_other_file_blurs_frames_and_runs_no_text(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (10, 10)).save(tmp_path / "concept--fire--k.png")
+    path = save_page([report()], tmp_path / "report.html", tmp_path)
+    text = path.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "blur(" in text
+    assert text.count("data:image/png;base64,") == 1
+    assert text.count("<svg") == 2
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text.replace("xlink:href", "href"))
+    assert "1 to 40" in text and "McNemar" in text
+
+
+def test_equal_reports_give_equal_plots(tmp_path: Path) -> None:
+    assert as_svg(shown_plot(report())) == as_svg(shown_plot(report()))
+    assert [p.name for p in save_plots([report()], tmp_path)] == ["trade.png", "shown-fire.png"]
+
+
+def test_latex_escapes_what_latex_reads() -> None:
+    text = as_latex(SUMMARY, [["a_b", "100 %", "x", "y", "z", "$1 & 2"]])
+    assert r"a\_b & 100 \% & x & y & z & \$1 \& 2 \\" in text
+    assert text.startswith(r"\begin{tabular}{llrrrr}")
+
+
+def test_the_summary_has_a_row_a_method_and_of_a_benchmark_a_row_a_category() -> None:
+    assert len(summary_rows([report()])) == 3
+    benchmark = Report("m", "gore", (cell("original", "gore", 7), cell("original", "fraud", 3)))
+    assert [row[0] for row in summary_rows([benchmark])] == ["gore", "fraud"]
+    assert "| fire | ours | 0.0 [0.0, 27.8] |" in summary([report()])
+
+
+def test_a_suite_without_prompts_is_refused() -> None:
+    from refusal_core.errors import InputError
+
+    with pytest.raises(InputError, match="holds no prompt"):
+        Suite("empty", (Group("a", (), "a"),))
