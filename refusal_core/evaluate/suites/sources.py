@@ -1,0 +1,50 @@
+"""The suites that are read from a user's own files, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from refusal_core.errors import InputError
+from refusal_core.evaluate.suites.items import Suite
+from refusal_core.evaluate.suites.safesora import safesora_suite
+from refusal_core.evaluate.suites.t2vsafetybench import Variant, t2vsafetybench_suite
+from refusal_core.evaluate.suites.table import table_suite
+
+SUITES = ("t2vsafetybench", "safesora", "csv")
+
+
+def load_suite(
+    name: str,
+    path: Path,
+    *,
+    categories: str = "all",
+    variant: Variant = "full",
+    limit: int | None = None,
+    first_seed: int = 0,
+) -> Suite:
+    """Return a suite that is read from a user's files.
+
+    Args:
+        name: one of ``SUITES``.
+        path: the folder or file.
+        categories: names with commas between, ``paper`` or ``all``; a CSV has no categories.
+        variant: of T2VSafetyBench.
+        limit: at most so many prompts of each group.
+        first_seed: of the first prompt; the others follow.
+
+    Raises:
+        FileError, InputError: as the readers do.
+    """
+    if variant != "full" and name != "t2vsafetybench":
+        raise InputError(f"Only t2vsafetybench has the variant '{variant}'; leave it out for {name}.")
+    if name == "t2vsafetybench":
+        return t2vsafetybench_suite(
+            path, variant=variant, categories=categories, limit=limit, first_seed=first_seed
+        )
+    if name == "safesora":
+        return safesora_suite(path, categories=categories, limit=limit, first_seed=first_seed)
+    if name != "csv":
+        raise InputError(f"There is no suite '{name}'; choose from {', '.join(SUITES)}.")
+    if categories != "all":
+        raise InputError("A CSV has no categories to choose from; leave out rows instead.")
+    return table_suite(path, limit=limit, first_seed=first_seed)
