@@ -1,0 +1,99 @@
+"""The judges by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from refusal_core.errors import InputError
+from refusal_core.evaluate.judges.aspects import QUESTIONS, SCALE
+from refusal_core.evaluate.judges.gore import GoreSettings, gore_judge
+from refusal_core.evaluate.judges.identity import IdentitySettings, identity_judge, references_digest
+from refusal_core.evaluate.judges.nudity import NuditySettings, nudity_judge
+from refusal_core.evaluate.judges.trademark_text import TrademarkSettings, trademark_judge
+from refusal_core.evaluate.judges.verdict import Judge
+from refusal_core.evaluate.judges.vision_language import vision_judge
+from refusal_core.evaluate.judges.vision_settings import VisionSettings
+
+JudgeSettings = VisionSettings | NuditySettings | GoreSettings | TrademarkSettings | IdentitySettings
+SETTINGS: dict[str, type[JudgeSettings] | None] = {
+    "toyworld": None,
+    "vlm": VisionSettings,
+    "nudity": NuditySettings,
+    "gore": GoreSettings,
+    "trademark-text": TrademarkSettings,
+    "identity": IdentitySettings,
+}
+JUDGES = tuple(SETTINGS)
+# What changes how a judge is reached, and not what it says.
+_BESIDE = ("concurrency", "retries", "first_wait", "longest_wait", "timeout", "max_requests", "max_tokens")
+_ELSEWHERE = ("cache", "key_variable", "seed")
+
+
+def open_judge(name: str, settings: JudgeSettings | None = None) -> Judge:
+    """Return a judge, ready to read.
+
+    Args:
+        name: one of ``JUDGES``.
+        settings: of the kind in ``SETTINGS``; None where its defaults will do.
+
+    Raises:
+        InputError: there is no such judge, or the settings are another one's.
+        MissingExtraError: a package is not installed; the sentence says how to install it.
+        FileError: a file that it needs is missing or damaged.
+    """
+    _check(name, settings)
+    match settings:
+        case VisionSettings():
+            return vision_judge(settings)
+        case TrademarkSettings():
+            return trademark_judge(settings)
+        case IdentitySettings():
+            return identity_judge(settings)
+        case NuditySettings():
+            return nudity_judge(settings)
+        case GoreSettings():
+            return gore_judge(settings)
+        case None if name == "nudity":
+            return nudity_judge()
+        case None if name == "gore":
+            return gore_judge()
+    from refusal_core.evaluate.judges.toyworld import toyworld_judge  # loads torch
+
+    return toyworld_judge()
+
+
+def judge_key(name: str, settings: JudgeSettings | None = None) -> str:
+    """Return a name for journals: equal ones read a video the same way.
+
+    ``vlm gpt-4o 1a2b3c4d`` holds the model and a hash of all settings that change a verdict.
+
+    Raises:
+        InputError: there is no such judge, or the settings are another one's.
+        FileError: a reference image cannot be read.
+    """
+    _check(name, settings)
+    if name == "toyworld":
+        return name
+    settings = settings or (NuditySettings() if name == "nudity" else GoreSettings())
+    kept = {k: v for k, v in asdict(settings).items() if k not in (*_BESIDE, *_ELSEWHERE)}
+    if isinstance(settings, VisionSettings):
+        kept["questions"] = [QUESTIONS, SCALE]
+    if isinstance(settings, IdentitySettings):
+        kept["references"] = references_digest(Path(settings.references))
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+    model = [settings.model] if isinstance(settings, VisionSettings) else []
+    return " ".join([name, *model, digest])
+
+
+def _check(name: str, settings: JudgeSettings | None) -> None:
+    if name not in SETTINGS:
+        raise InputError(f"There is no judge '{name}'; choose from {', '.join(JUDGES)}.")
+    kind = SETTINGS[name]
+    if settings is not None and (kind is None or not isinstance(settings, kind)):
+        raise InputError(f"The judge '{name}' does not take {type(settings).__name__}.")
+    if settings is None and kind in (VisionSettings, TrademarkSettings, IdentitySettings):
+        need = {"vlm": "a server and a model", "trademark-text": "names of brands"}
+        raise InputError(f"The judge '{name}' needs {need.get(name, 'a folder of reference images')}.")
