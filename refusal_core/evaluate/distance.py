@@ -30,7 +30,8 @@ def frechet_distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> 
     """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two sets of features (Dowson, Landau 1982).
 
     With C = R^T R, the trace of the root is the sum of the singular values of R1 R2^T: exact where there
-    are fewer samples than features, where a root of the product of covariances is not.
+    are fewer samples than features, where a root of the product of covariances is not. Covariances are
+    divided by n - 1, as FID's are; cd-fvd's own figure divides by n.
 
     Args:
         one: features [n, d], n at least 2; the distance of few samples is too large, and comparable
