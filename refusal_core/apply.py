@@ -2,83 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from refusal_core.edit import Edit, resolved
 from refusal_core.errors import MemoryLimitError, ModelError
 from refusal_core.fold import project_out, shift_bias
+from refusal_core.interrupts import breakable, hold, let_go, run_held, unbroken
 from refusal_core.models.model import Model
 from refusal_core.models.slots import Slot, slot_of
 
+PATIENCE = 0.1  # seconds between two looks for a Ctrl-C while another thread has the model
 
-@contextmanager
-def applied(model: Model, edit: Edit) -> Iterator[Model]:
+
+def applied(model: Model, edit: Edit) -> AbstractContextManager[Model]:
     """Edit the model's weights for the duration of a block.
 
     All new weights are computed before the first one is put in place, and the original tensors are
     kept and put back, so that whatever happens the model is exactly what it was. Other threads that edit
-    or run the model wait until the block ends.
+    or run the model wait until the block ends. A block is left by the thread that entered it.
 
     Raises:
         ModelError: the edit was made for another model, or a layer is offloaded to disk.
         MemoryLimitError: the device has no room for a copy of the edited weights.
     """
-    if not edit.model.fits(model.fingerprint):
-        raise ModelError(
-            f"The edit was made for {edit.model.pipeline} with another configuration; make it again for"
-            f" '{model.name}'."
-        )
-    with model.lock:
-        try:
-            swaps = list(_edited(model, edit))
-        except (torch.OutOfMemoryError, MemoryError) as e:
-            sentence = "Too little memory to edit the weights; choose fewer layers or sites."
-            raise MemoryLimitError(sentence) from e
-        with _swapped(swaps):
-            yield model
+    return _Swap(model, lambda: _new_weights(model, edit))
 
 
-@contextmanager
-def replaced(model: Model, weights: Mapping[str, Tensor]) -> Iterator[Model]:
+def replaced(model: Model, weights: Mapping[str, Tensor]) -> AbstractContextManager[Model]:
     """Put other weights in place of those of some layers for the duration of a block, then put them back.
 
     Args:
         model: the model.
         weights: new W [O, H] by the name of the site.
     """
-    with model.lock:
-        swaps = [(slot_of(model.layers[name], name, "weight"), new) for name, new in weights.items()]
-        with _swapped(swaps):
-            yield model
+
+    def make() -> list[tuple[Slot, Tensor]]:
+        return [(slot_of(model.layers[name], name, "weight"), new) for name, new in weights.items()]
+
+    return _Swap(model, make)
 
 
-@contextmanager
-def _swapped(swaps: Sequence[tuple[Slot, Tensor]]) -> Iterator[None]:
-    originals = [(slot, slot.get()) for slot, _ in swaps]
-    try:
-        for slot, new in swaps:
-            slot.put(new)
-        yield
-    finally:
-        _restore(originals)
+class _Swap(AbstractContextManager[Model]):
+    """New tensors in place of old ones. A class, as a generator's ``finally`` can be broken off by Ctrl-C."""
+
+    def __init__(self, model: Model, make: Callable[[], list[tuple[Slot, Tensor]]]) -> None:
+        self._model, self._make = model, make
+        self._originals: list[tuple[Slot, Tensor]] = []
+
+    @unbroken
+    def __enter__(self) -> Model:
+        assert not self._originals, "a block is entered once at a time"
+        hold()
+        try:
+            while not self._model.lock.acquire(timeout=PATIENCE):
+                run_held()  # whoever waits for another thread may press Ctrl-C
+        except BaseException:
+            let_go()
+            raise
+        try:
+            _open(self._model).append(self)
+            swaps = self._new_values()
+            self._originals = [(slot, slot.get()) for slot, _ in swaps]
+            for slot, new in swaps:
+                slot.put(new)
+            run_held()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self._model
+
+    @breakable
+    def _new_values(self) -> list[tuple[Slot, Tensor]]:
+        return self._make()
+
+    @unbroken
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._put_back()
+        finally:
+            self._model.lock.release()
+            let_go()
+
+    def _put_back(self) -> None:
+        blocks = _open(self._model)
+        if self not in blocks:
+            return  # a block around this one was left first, and put these weights back with its own
+        within = blocks[blocks.index(self) :]
+        try:
+            _restore([pair for block in within for pair in block._originals])
+        finally:
+            del blocks[-len(within) :]
+            for block in within:
+                block._originals = []
+
+
+# The blocks that are open, by denoiser, outermost first: left in whatever order, the originals come back.
+_OPEN: WeakKeyDictionary[nn.Module, list[_Swap]] = WeakKeyDictionary()
+
+
+def _open(model: Model) -> list[_Swap]:
+    return _OPEN.setdefault(model.denoisers[0], [])
 
 
 def _restore(originals: list[tuple[Slot, Tensor]]) -> None:
-    """Put every tensor back, whatever arrives in between; a Ctrl-C is raised again once all are back."""
-    interrupted: KeyboardInterrupt | None = None
+    """Put every tensor back, the last one first, whatever happens; then raise the first error there was."""
+    first: BaseException | None = None
     while originals:
+        slot, original = originals[-1]
         try:
-            slot, original = originals[-1]
-            slot.put(original)
+            try:
+                slot.put(original)
+            except Exception as e:  # no memory where the model is by now: put it back where it was
+                first = first or e
+                slot.put_unmoved(original)
             originals.pop()
-        except KeyboardInterrupt as e:
-            interrupted = e
-    if interrupted is not None:
-        raise interrupted
+        except BaseException as e:
+            first = first or e
+            if isinstance(e, Exception):
+                originals.pop()  # this one cannot be helped, the others can
+    if first is not None:
+        raise first
+
+
+def _new_weights(model: Model, edit: Edit) -> list[tuple[Slot, Tensor]]:
+    """Return each weight that changes, with its new value."""
+    if not edit.model.fits(model.fingerprint):
+        raise ModelError(
+            f"The edit was made for {edit.model.pipeline} with another configuration; make it again for"
+            f" '{model.name}'."
+        )
+    try:
+        return list(_edited(model, edit))
+    except (torch.OutOfMemoryError, MemoryError) as e:
+        raise MemoryLimitError("Too little memory to edit the weights; choose fewer layers or sites.") from e
 
 
 def _edited(model: Model, edit: Edit) -> Iterator[tuple[Slot, Tensor]]:

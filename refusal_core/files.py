@@ -59,7 +59,7 @@ def write_json(path: Path, content: object) -> Path:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Path:
     """Write tensors with a JSON header into one safetensors file, atomically."""
     metadata = {"format": "pt", HEADER_KEY: json.dumps(header, allow_nan=False)}
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = _apart(tensors)
 
     def write(target: Path) -> None:
         try:
@@ -68,6 +68,18 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
             raise OSError(str(e)) from e
 
     return write_atomic(path, write)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without shared memory, which safetensors refuses: U and Q may be one tensor."""
+    whole: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        whole[name] = own.clone() if place in taken else own
+        taken.add(place)
+    return whole
 
 
 def load_tensors(path: Path, *, kind: str, limit: int) -> tuple[dict[str, Tensor], dict[str, Any]]:

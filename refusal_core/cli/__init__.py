@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from refusal_core.cli import bench, compare, edit, evaluate, export, models, sweep, toyworld, tune
+from refusal_core.cli import bench, compare, edit, evaluate, export, models, selftest, sweep, toyworld, tune
 from refusal_core.errors import RefusalError
 
 INTERRUPTED = 130
@@ -25,6 +25,7 @@ app.command()(sweep.sweep)
 app.command()(tune.tune)
 app.command()(bench.bench)
 app.command()(export.export)
+app.command()(selftest.selftest)
 app.command()(models.bake)
 app.command()(export.push)
 app.add_typer(models.app, name="models")
