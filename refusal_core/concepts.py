@@ -171,7 +171,8 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(name)
 
 
-def _load_neutral(name: str) -> tuple[str, ...]:
+def load_neutral(name: str) -> tuple[str, ...]:
+    """Return a bundled list of ordinary prompts by its name; raises FileError where it is not sound."""
     path = PRESETS / "neutral" / f"{name}.json"
     try:
         return tuple(_NeutralFile.model_validate(_read_json(path)).prompts)
@@ -207,7 +208,7 @@ def load_preset(source: str | Path) -> Preset:
         found = _PresetFile.model_validate(_read_json(path))
     except ValidationError as e:
         raise FileError(_sentence(e, path.name)) from e
-    neutral = _load_neutral(found.neutral) if isinstance(found.neutral, str) else tuple(found.neutral)
+    neutral = load_neutral(found.neutral) if isinstance(found.neutral, str) else tuple(found.neutral)
     chosen = found.recommended.model_dump() | {"sites": tuple(found.recommended.sites)}
     return Preset(
         title=found.title,

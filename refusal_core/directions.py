@@ -7,7 +7,7 @@ cost a slice, alpha a small eigenproblem, so that sliders are live.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from refusal_core.models.sites import Site
 from refusal_core.separation import auc, d_prime, mean_by_group
 from refusal_core.settings import SubspaceSettings
 from refusal_core.subspace import (
+    Basis,
     Span,
     Whitening,
     contrastive_basis,
@@ -31,6 +32,7 @@ from refusal_core.subspace import (
 
 ZERO = 1e-6  # |r| below this share of the rows' size is rounding: the site has not seen the concept
 LOW_SHARE = 0.01
+RANK_LIMIT = 128  # of the settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Direction:
     rank_available: int
     separation: Separation | None  # on held-out pairs
 
+    def largest_cosine(self, other: Direction) -> float:
+        """Return the largest cosine between the two subspaces U: 1 where they share a direction."""
+        a, b = (torch.linalg.qr(d.remove.double().T)[0] for d in (self, other))
+        return float(torch.linalg.svdvals(a.T @ b)[0].clamp(max=1.0))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Directions:
@@ -65,6 +72,15 @@ class Directions:
     settings: SubspaceSettings
     sites: Mapping[Site, Direction]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """The eigenvalues of a site, largest first; the first i + 1 directions hold ``shares[i]`` of |r|^2."""
+
+    values: tuple[float, ...]
+    shares: tuple[float, ...]
+    available: int
 
 
 def estimate(
@@ -114,6 +130,29 @@ class Estimator:
         notes = _notes(found, empty, settings)
         return Directions(self.seen.model, self.seen.concept, self.seen.pairs, settings, found, notes)
 
+    def spectrum(self, site: Site, settings: SubspaceSettings, limit: int = 32) -> Spectrum | None:
+        """Return the spectrum of a site, None where it holds nothing of the concept; see ``Spectrum``.
+
+        The plain refusal vector has one direction, which holds all of it.
+        """
+        samples = self.seen.sites[site]
+        if settings.method == "rv":
+            return Spectrum((1.0,), (1.0,), 1)
+        try:
+            r = refusal_vector(samples.unsafe, samples.safe)
+            if settings.method == "whitened":
+                found = self._whitening(samples, settings)
+                parts = (found.detect.T @ r).square()
+                values, total = found.values, parts.sum()
+            else:
+                basis = self._basis(samples, replace(settings, rank=RANK_LIMIT))
+                parts, values, total = (basis.vectors.T @ r).square(), basis.values, r @ r
+                found = basis
+        except RankError:
+            return None
+        shares = (parts.cumsum(0) / total.clamp_min(1e-300)).tolist()
+        return Spectrum(tuple(values.tolist()[:limit]), tuple(shares[:limit]), found.available)
+
     def _solve(
         self, samples: Samples, settings: SubspaceSettings
     ) -> tuple[Tensor, Tensor, Tensor, float, int, int] | None:
@@ -132,12 +171,7 @@ class Estimator:
     def _solve_whitened(
         self, samples: Samples, settings: SubspaceSettings, r: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, float, int, int]:
-        key = (id(samples), settings.shrinkage)
-        if key not in self._whitenings:
-            self._whitenings[key] = whiten(
-                samples.differences, samples.ordinary, shrinkage=settings.shrinkage
-            )
-        found = self._whitenings[key]
+        found = self._whitening(samples, settings)
         k = min(settings.rank, found.available)
         remove, detect = found.remove[:, :k].T.contiguous(), found.detect[:, :k].T.contiguous()
         # The share of r that the oblique projector takes, in the metric that makes it orthogonal.
@@ -145,20 +179,32 @@ class Estimator:
         share = float((detect @ r).square().sum() / whole.square().sum().clamp_min(1e-300))
         return remove, detect, detect @ found.mean, share, k, found.available
 
+    def _whitening(self, samples: Samples, settings: SubspaceSettings) -> Whitening:
+        key = (id(samples), settings.shrinkage)
+        if key not in self._whitenings:
+            self._whitenings[key] = whiten(
+                samples.differences, samples.ordinary, shrinkage=settings.shrinkage
+            )
+        return self._whitenings[key]
+
+    def _basis(self, samples: Samples, settings: SubspaceSettings) -> Basis:
+        """Return the basis of PCA or cPCA; without neutral rows there is nothing to contrast with."""
+        contrast = settings.method == "cpca" and len(samples.neutral) > 1
+        key = (id(samples), settings.center, contrast)
+        if key not in self._spans:
+            neutral = samples.neutral if contrast else None
+            self._spans[key] = sample_span(samples.differences, neutral, center=settings.center)
+        alpha = settings.alpha if contrast else 0.0
+        return contrastive_basis(
+            self._spans[key], rank=settings.rank, alpha=alpha, relative=settings.relative
+        )
+
     def _solve_projector(
         self, samples: Samples, settings: SubspaceSettings, r: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, float, int, int]:
         p, share, used, available = r, 1.0, 1, 1
         if settings.method != "rv":
-            contrast = settings.method == "cpca" and len(samples.neutral) > 1
-            key = (id(samples), settings.center, contrast)
-            if key not in self._spans:
-                neutral = samples.neutral if contrast else None
-                self._spans[key] = sample_span(samples.differences, neutral, center=settings.center)
-            alpha = settings.alpha if contrast else 0.0
-            basis = contrastive_basis(
-                self._spans[key], rank=settings.rank, alpha=alpha, relative=settings.relative
-            )
+            basis = self._basis(samples, settings)
             p, share = kept_part(r, basis)
             used, available = basis.vectors.shape[1], basis.available
         if share <= ZERO**2:

@@ -38,16 +38,24 @@ def publish(
         FileError: a file cannot be read.
         ModelError: the hub refuses.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repository):
-        raise InputError(f"'{repository}' is no name on the hub; write owner/name.")
+    _check_name(repository)
     card = model_card(
         load_edit(edit), edit.name, lora.name if lora else None, load_report(report) if report else None
     )
     files = [edit, *([lora] if lora else []), *([report] if report else [])]
-    if send:
-        _send(repository, card, files)
     names = ("README.md", *(path.name for path in files))
-    return Published(f"https://huggingface.co/{repository}", card, names)
+    address = publish_files(repository, card, files) if send else address_of(repository)
+    return Published(address, card, names)
+
+
+def address_of(repository: str) -> str:
+    """Return where a repository of the hub is seen."""
+    return f"https://huggingface.co/{repository}"
+
+
+def _check_name(repository: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repository):
+        raise InputError(f"'{repository[:80]}' is no name on the hub; write owner/name.")
 
 
 def model_card(edit: Edit, file: str, lora: str | None, report: Report | None) -> str:
@@ -80,11 +88,24 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def _send(repository: str, card: str, files: list[Path]) -> None:
+def publish_files(repository: str, card: str, files: list[Path], *, token: str | None = None) -> str:
+    """Send a card and files to the hub and return the address.
+
+    Args:
+        repository: owner/name.
+        card: text of its README.
+        files: safetensors and JSON.
+        token: of the person who sends; None: from the environment, or the hub's own login.
+
+    Raises:
+        InputError: the repository has no valid name.
+        ModelError: the hub refuses.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    api = HfApi()
+    _check_name(repository)
+    api = HfApi(token=token)
     try:
         api.create_repo(repository, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -94,3 +115,4 @@ def _send(repository: str, card: str, files: list[Path]) -> None:
                 api.upload_file(path_or_fileobj=str(path), path_in_repo=path.name, repo_id=repository)
     except (OSError, HfHubHTTPError, ValueError) as e:
         raise ModelError(f"The hub refused '{repository}'; log in, or check the name and the rights.") from e
+    return address_of(repository)

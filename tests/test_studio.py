@@ -19,7 +19,7 @@ from refusal_core.studio import texts
 from refusal_core.studio.build import build_app, launch_kwargs
 from refusal_core.studio.concept import rows_message, rows_of
 from refusal_core.video import load_video
-from refusal_core.workbench import EditRequest, Workbench
+from refusal_core.workbench import EditRequest, History, PairNote, Workbench
 
 # Gradio and its client raise warnings of their own libraries, which are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -35,12 +35,12 @@ def workbench() -> Iterator[Workbench]:
 
 
 @pytest.fixture(scope="module")
-def url(workbench: Workbench) -> Iterator[str]:
+def url(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve the app exactly as app.py does, on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    app = build_app(workbench)
+    app = build_app(workbench, History(tmp_path_factory.mktemp("runs")))
     _, address, _ = app.launch(
         prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **launch_kwargs()
     )
@@ -76,6 +76,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 
 def _open(page: Page, url: str) -> None:
+    page.add_init_script("localStorage.setItem('rs-toured', '1')")
     page.goto(url)
     expect(page.locator("#run")).to_be_visible(timeout=30_000)
     expect(page.locator("#prompt textarea")).not_to_have_value("")
@@ -123,9 +124,11 @@ def test_a_preset_fills_table_and_prompt_and_marks_the_result_stale(page: Page, 
     page.locator("#preset input").click()
     page.get_by_role("option", name="Star logo").click()
     expect(page.locator("#prompt textarea")).to_have_value(star.prompt)
-    expect(page.locator("#anchor").get_by_label(texts.ANCHORS[star.recommended.anchor])).to_be_checked()
+    expect(
+        page.locator("#anchor").get_by_label(texts.EN[f"anchor_{star.recommended.anchor}"])
+    ).to_be_checked()
     expect(page.locator("#pairs [data-testid=cell-0-0]")).to_contain_text(star.concept.pairs[0].unsafe)
-    expect(page.locator("#status")).to_contain_text(texts.STALE)
+    expect(page.locator("#status")).to_contain_text(texts.EN["stale"])
 
 
 def test_a_row_that_cannot_be_used_gets_its_sentence_under_the_table(page: Page) -> None:
@@ -155,20 +158,31 @@ def test_prompts_are_never_run_as_html(page: Page) -> None:
 
 def test_a_setting_changed_after_a_result_marks_it_stale(page: Page) -> None:
     _compare(page)
-    page.locator("#method").get_by_text(texts.METHODS["rv"]).click()
-    expect(page.locator("#status")).to_contain_text(texts.STALE)
+    page.locator("#method").get_by_text(texts.EN["method_rv"]).click()
+    expect(page.locator("#status")).to_contain_text(texts.EN["stale"])
 
 
-def test_separation_is_shown_for_every_layer(page: Page) -> None:
-    page.locator("#estimate").click()
-    bars = page.locator("#separation li i")
-    expect(bars).to_have_count(8, timeout=60_000)
-    assert min(bar.bounding_box()["height"] for bar in bars.all()) > 20, "d' is the same at every text site"
-    page.get_by_text(texts.DETAILS).click()
-    expect(page.locator("#figures")).to_contain_text("transformer.blocks.7.attn2.to_v", timeout=30_000)
+def test_a_click_on_the_map_picks_kind_and_layer(page: Page) -> None:
+    page.locator("#map-make").click()
+    cells = page.locator("#map button")
+    # The text entry is one place; self-attention has not yet seen the concept in the first layer.
+    expect(cells).to_have_count(5 * 8 + 1 - 1, timeout=120_000)
+    page.locator("#map button[data-kind=cross-attention][data-layer='3']").click()
+    expect(page.locator("#sites").get_by_label("cross-attention", exact=True)).to_be_checked()
+    expect(page.locator("#sites").get_by_label("text", exact=True)).not_to_be_checked()
+    expect(page.locator("#first-layer input[type=number]")).to_have_value("3")
+    page.locator("#map button[data-kind=text][data-layer='5']").click(modifiers=["Shift"])
+    expect(page.locator("#sites").get_by_label("text", exact=True)).to_be_checked()
+    expect(page.locator("#last-layer input[type=number]")).to_have_value("5")
+    expect(page.locator("#first-layer input[type=number]")).to_have_value("3")
+    page.get_by_text(texts.EN["figures"]).click()
+    expect(page.locator("#figures")).to_contain_text("transformer.blocks.0.attn2.to_v", timeout=30_000)
 
 
 def test_stopping_ends_the_job_and_the_next_one_works(page: Page) -> None:
+    """On activations that take seconds to read: every kind of video-side site."""
+    for kind in ("cross-attention", "feed-forward"):
+        page.locator("#sites").get_by_label(kind, exact=True).check()
     page.locator("#seed input").fill("4711")
     page.locator("#run").click()
     page.wait_for_selector("#status [data-state=working]", timeout=30_000)
@@ -176,6 +190,8 @@ def test_stopping_ends_the_job_and_the_next_one_works(page: Page) -> None:
     page.wait_for_selector("#status [data-state=stopped]", timeout=30_000)
     page.wait_for_timeout(1500)
     assert page.locator("#status [data-state=stopped]").count() == 1
+    for kind in ("cross-attention", "feed-forward"):
+        page.locator("#sites").get_by_label(kind, exact=True).uncheck()
     _compare(page)
 
 
@@ -186,7 +202,7 @@ def test_sessions_do_not_see_each_others_results(browser: Browser, url: str) -> 
         _open(page, url)
     _compare(first)
     assert second.locator("#vid-edit video").count() == 0
-    expect(second.locator("#status")).to_contain_text(texts.IDLE)
+    expect(second.locator("#status")).to_contain_text(texts.EN["idle"])
     for context in contexts:
         context.close()
 
@@ -208,7 +224,7 @@ def test_a_phone_has_no_sideways_scroll_and_comparing_comes_first(
 
 def test_only_the_public_endpoints_are_offered(url: str) -> None:
     api = Client(url, verbose=False).view_api(return_format="dict", print_info=False)
-    assert set(api["named_endpoints"]) == {"/compare"}
+    assert set(api["named_endpoints"]) == {"/edit", "/compare", "/evaluate", "/export"}
     assert not api["unnamed_endpoints"]
 
 
@@ -254,7 +270,7 @@ def _request(workbench: Workbench, name: str = "fire", **changes: object) -> Edi
 
 
 def test_the_shared_model_is_never_left_edited(workbench: Workbench) -> None:
-    layers = workbench._model.layers
+    layers = workbench.held("toyworld").model.layers
     before = {n: layer.weight.data_ptr() for n, layer in layers.items()}
     *_, last = workbench.compare(_request(workbench), PROMPT, 3, session="one")
     assert last.unlearned is not None
@@ -285,6 +301,7 @@ def test_a_second_comparison_of_one_prompt_reuses_the_original(workbench: Workbe
 
 def test_rows_of_the_table_are_read_and_their_faults_escaped() -> None:
     assert rows_of([["a", " b "], ["", None], ["c"]]) == (("a", "b"), ("c", ""))
-    message = rows_message([None, "bad <b>"])
+    message = rows_message([PairNote(), PairNote(error="bad <b>", unsafe=(("<i>", True),))])
     assert "Row 2: bad &lt;b&gt;" in message
+    assert "&lt;i&gt;" in message
     assert "Row 1" not in message

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from refusal_core.evaluate.judges.verdict import Judge
 from refusal_core.evaluate.methods import DEFAULT_METHODS, ORIGINAL, Treatment, plan_method
 from refusal_core.evaluate.metrics import broken, likeness, steadiness
 from refusal_core.evaluate.report import Report
-from refusal_core.evaluate.samples import Sample, keep_sample, sample_of, sample_path
+from refusal_core.evaluate.samples import keep_sample, sample_of, sample_path
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Group, Item, Suite, batches
 from refusal_core.evaluate.summary import Cell, summarise
@@ -43,6 +43,7 @@ class Reading:
     name: str  # of the judge
     quality: bool = True  # also compare with the original frame by frame
     samples: Path | None = None  # a folder for a few frames of each group
+    batch: int = BATCH  # videos at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,24 @@ def measure(
     Returns:
         What was measured, in the order of the batches; nothing for treatments that cannot be had.
     """
+    *_, table = growing(model, shelf, suite, reading, journal, share=share, progress=progress)
+    return table
+
+
+def growing(
+    model: Model,
+    shelf: Shelf,
+    suite: Suite,
+    reading: Reading,
+    journal: Journal,
+    *,
+    share: Share | None = None,
+    progress: Progress = silent,
+) -> Iterator[Table]:
+    """Do what ``measure`` does, and yield the one table each time something was added to it."""
     share = share or Share()
     table: Table = {(name, group.name): [] for name in shelf.planned for group in suite}
-    work = [(group, batch) for group in suite for batch in batches(group.items, BATCH)]
+    work = [(group, batch) for group in suite for batch in batches(group.items, reading.batch)]
     for number, (group, items) in enumerate(work):
         step = part(progress, number / len(work), (number + 1) / len(work))
         maker = _Batch(model, shelf, group, items, reading, journal)
@@ -97,7 +113,8 @@ def measure(
             found = maker.measured(name, told, make=share.has(number))
             if found is not None:
                 table[name, group.name].append(found)
-    return table
+                yield table
+    yield table
 
 
 class _Batch:
@@ -194,16 +211,22 @@ def evaluate(
     journal = journal if journal is not None else Journal()
     shelf = Shelf({name: plan_method(model, presets, name) for name in methods}, journal)
     table = measure(model, shelf, suite, reading, journal, share=share, progress=progress)
+    return report_of(model.name, "+".join(p.concept.name for p in presets), suite, reading, shelf, table)
+
+
+def report_of(model: str, concept: str, suite: Suite, reading: Reading, shelf: Shelf, table: Table) -> Report:
+    """Return the report of a table, whole or still growing."""
+    samples = [sample_of(name, p.key, group) for group in suite for name, p in shelf.planned.items()]
     return Report(
-        model=model.name,
-        concept="+".join(p.concept.name for p in presets),
+        model=model,
+        concept=concept,
         cells=tuple(cells_of(table, suite)),
         suite=suite.name,
         judge=reading.name,
         seeds=_seeds(suite),
         costs=_with_ratios(shelf.costs(), table, suite),
         methods={name: {"key": p.key, "recipe": p.recipe} for name, p in shelf.planned.items()},
-        samples=_samples(shelf, suite) if reading.samples else (),
+        samples=tuple(samples) if reading.samples else (),
         versions=versions(),
         notes=tuple(shelf.troubles()),
     )
@@ -218,10 +241,6 @@ def cells_of(table: Table, suite: Suite) -> list[Cell]:
         for group in suite
         if table[name, group.name]
     ]
-
-
-def _samples(shelf: Shelf, suite: Suite) -> tuple[Sample, ...]:
-    return tuple(sample_of(name, p.key, group) for group in suite for name, p in shelf.planned.items())
 
 
 def _seeds(suite: Suite) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from refusal_core.evaluate.report import (
     others_share,
     percent,
 )
-from refusal_core.evaluate.run import Reading, Share, cells_of, check_disjoint, measure
+from refusal_core.evaluate.run import Reading, Share, check_disjoint, measure, report_of
 from refusal_core.evaluate.samples import sample_path, save_picture
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Suite
@@ -154,13 +154,6 @@ class Sweep:
         shelf = Shelf(planned, journal)
         rest = part(progress, 0.02, 1.0)
         table = measure(model, shelf, suite, reading, journal, share=share, progress=rest)
-        report = Report(
-            model=model.name,
-            concept=preset.concept.name,
-            cells=tuple(cells_of(table, suite)),
-            suite=f"{suite.name}, {self.split} split",
-            judge=reading.name,
-            methods={name: {"key": p.key, "recipe": p.recipe} for name, p in planned.items()},
-            notes=tuple(shelf.troubles()),
-        )
+        named = replace(suite, name=f"{suite.name}, {self.split} split")
+        report = report_of(model.name, preset.concept.name, named, reading, shelf, table)
         return Swept(report, tuple(self.grid), suite, pictures)

@@ -226,6 +226,36 @@ def read_defaults(folder: Path) -> Defaults | None:
 # --- memory ------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a model takes to load, told before any weight is read."""
+
+    title: str
+    gigabytes: float | None  # of weights; None where it cannot be told
+    dtype: str
+    free: float  # GB where the weights would go
+
+
+def describe_needs(source: str, settings: LoadSettings | None = None) -> Needs:
+    """Return what a model would take. Raises as ``load_model`` does, before it reads weights."""
+    settings = settings or LoadSettings()
+    path = bundled_folder(source) or source
+    kind = pipeline_class(path, settings.revision)
+    family = family_of(kind)
+    needed = needed_bytes(path, settings)
+    title = BUNDLED[source].title if source in BUNDLED else f"{source} ({family.title})"
+    dtype = str(settings.weights).removeprefix("torch.")
+    return Needs(title, None if needed is None else needed / 1e9, dtype, _free_bytes(settings) / 1e9)
+
+
+def _free_bytes(settings: LoadSettings) -> int:
+    import psutil
+
+    if settings.place.startswith("cuda"):
+        return torch.cuda.mem_get_info()[0]
+    return psutil.virtual_memory().available
+
+
 def needed_bytes(path: str, settings: LoadSettings) -> int | None:
     """Return about how much memory the weights take on the device; None where it cannot be told.
 
@@ -251,13 +281,10 @@ def _numbers(folder: Path) -> int:
 
 def check_memory(path: str, settings: LoadSettings) -> None:
     """Raise MemoryLimitError where the weights cannot fit; sequential and group offload always try."""
-    import psutil
-
     if settings.offload in ("sequential", "group"):
         return
-    needed = needed_bytes(path, settings)
+    needed, free = needed_bytes(path, settings), _free_bytes(settings)
     on_gpu = settings.place.startswith("cuda")
-    free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available
     if needed is not None and needed > free:
         advice = "try --offload model, or sequential" if on_gpu else "try --dtype bfloat16, or a GPU"
         raise MemoryLimitError(

@@ -1,13 +1,15 @@
-"""The frame of the page: cards, numbered headings, the status line."""
+"""The frame of the page: cards, numbered headings with their state, the status line."""
 
 from __future__ import annotations
 
-import html
 from typing import Literal
 
 import gradio as gr
 
+from refusal_core.studio.texts import escaped, h
+
 State = Literal["idle", "working", "done", "stale", "stopped", "failed"]
+Chip = Literal["ready", "stale", "working", "done", "failed"]
 
 
 def card(elem_id: str) -> gr.Column:
@@ -15,12 +17,24 @@ def card(elem_id: str) -> gr.Column:
     return gr.Column(elem_classes="rs-card", elem_id=elem_id)
 
 
-def step_title(number: int, title: str, note: str = "") -> gr.HTML:
-    """Show a numbered heading."""
-    text = f"<h2><span>{number}</span>{html.escape(title)}<em>{html.escape(note)}</em></h2>"
-    return gr.HTML(text, elem_classes="rs-step")
+def heading(number: int, key: str, chip: Chip, note: str = "") -> str:
+    """Return a step's heading with its state."""
+    return (
+        f"<h2><b>{number}</b>{h(key)}<em>{note}</em>"
+        f"<i class='rs-chip' data-chip='{chip}'>{h(f'state_{chip}')}</i></h2>"
+    )
 
 
-def status(state: State, sentence: str) -> str:
-    """Return the status line; it is read aloud when it changes."""
-    return f"<p role='status' data-state='{state}'>{html.escape(sentence)}</p>"
+def step_title(number: int, key: str, note: str = "") -> gr.HTML:
+    """Show a step's heading, ready."""
+    return gr.HTML(heading(number, key, "ready", note), elem_classes="rs-step", elem_id=f"title-{number}")
+
+
+def status(state: State, key: str, more: str = "") -> str:
+    """Return the status line; it is read aloud when it changes. ``more`` is text of the core."""
+    return f"<p role='status' data-state='{state}'>{h(key)} {escaped(more)}</p>"
+
+
+def message(key: str, css: str = "rs-empty") -> str:
+    """Return a quiet sentence, such as what to do where there is nothing yet."""
+    return f"<p class='{css}'>{h(key)}</p>"

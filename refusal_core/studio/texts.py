@@ -1,71 +1,77 @@
-"""Every sentence of the app, in one place."""
+"""Every sentence of the app: those in ``strings`` in English and, as proof that it can be, in German."""
 
 from __future__ import annotations
 
+import html
+import json
+from pathlib import Path
+
+import gradio as gr
+
 TITLE = "Refusal Studio"
-LEAD = "Remove a concept from a text-to-video model by editing a few weights. No training."
 
-STEP_CONCEPT = "Concept"
-STEP_EDIT = "Edit"
-STEP_COMPARE = "Compare"
+_FOLDER = Path(__file__).parent / "strings"
 
-PRESET = "Preset"
-PRESET_INFO = "Pairs, neutral prompts and settings to start from."
-PAIRS = "Prompt pairs: equal but for the concept"
-UNSAFE, SAFE = "Unsafe prompt", "Safe prompt"
-ADD_PAIR, REMOVE_PAIR, LOAD_PRESET = "Add pair", "Remove last", "Load preset again"
+
+def _read(language: str) -> dict[str, str]:
+    return json.loads((_FOLDER / f"{language}.json").read_text(encoding="utf-8"))
+
+
+EN, DE = _read("en"), _read("de")
+TRANSLATIONS = gr.I18n(en=EN, de=DE)
+
+# Sentences with numbers in them are made on the server, in English.
 PAIRS_GOOD = "{count} pairs, all usable."
-
-METHOD = "Method"
-METHODS = {
-    "whitened": "Whitened",
-    "cpca": "cPCA (paper)",
-    "pca": "PCA",
-    "rv": "Refusal vector",
-}
-METHOD_INFO = {
-    "whitened": "Blind to ordinary variation: removes the concept and leaves most else. Start here.",
-    "cpca": "The paper's: directions that vary in the pairs and not in neutral prompts.",
-    "pca": "The refusal vector, kept to the directions in which the pairs vary.",
-    "rv": "The plain mean difference between unsafe and safe.",
-}
-SITES = "Kinds of sites"
-SITES_INFO = "Which linear layers are edited. The text sites act most directly."
-LAYER_FROM, LAYER_TO = "First layer", "Last layer"
-RANK, STRENGTH = "Rank (k)", "Strength (λ)"
-ANCHOR = "Anchor"
-ANCHORS = {"zero": "Zero (paper)", "mean": "Ordinary mean"}
-ANCHOR_INFO = "Where the component is moved to. The mean also shifts a bias, which no LoRA carries."
-ESTIMATE = "Show separation by layer"
-PLOT = "Separation on held-out pairs, by layer: d', the distance of unsafe and safe in units of their spread."
-PLOT_BAR = "{kind}, layer {layer}: d' {value:.2f}"
-PLOT_EMPTY = "Press “Show separation by layer” to see where unsafe and safe prompts can be told apart."
-KEPT_HEADERS = ["Site", "AUC", "d'", "Kept share", "Rank used"]
-DETAILS = "Figures of every site"
-
-PROMPT = "Prompt"
-PROMPT_INFO = "Both videos are made from this prompt, on the same noise."
-SEED = "Seed"
-RUN, STOP = "Compare", "Stop"
-ORIGINAL, UNLEARNED = "Original", "Unlearned"
-REVEAL = "Show the original clip (it is blurred until you ask)"
-SAVE_EDIT = "Edit file"
-SAVE_BOTH = "Side-by-side video"
-WORDS = "Words this model knows"
-WORDS_INFO = "The bundled model draws one object over a background. Any other word is unknown to it."
-
-IDLE = "Press Compare to make both videos."
-QUEUED = "Working: reading the model, then the original, then the unlearned video."
-ORIGINAL_READY = "The original is ready. Making the unlearned video."
-DONE = "Done. Same prompt, same seed; only the weights differ."
-STOPPED = "Stopped. Nothing was changed."
-FAILED = "That did not work. See the message, then try again."
-STALE = "Settings changed since this result: press Compare again."
+ROW = "Row {row}: {sentence}"
 UNEXPECTED = (
     "Something unexpected happened (report number {number}). The model is unchanged; please try again."
 )
-NOT_YET = "no video yet"
-
-SAFETY = (
-    "An edit makes a concept rarer; it guarantees nothing. Figures, limits and the method are in the README."
+QUALITY = "SSIM {ssim:.3f}, PSNR {psnr:.1f} dB against the original"
+SPECTRUM_AT = "{site}: k {used} of {available} available hold {share:.0%} of r"
+MAP_CELL = "{kind}, layer {layer}: d' {value:.2f}"
+MODEL_NEEDS = "{title}: about {gigabytes:.1f} GB of weights in {dtype}; {free:.1f} GB are free."
+MODEL_READY = "{title} is ready: layers 0-{last}."
+TALLY = (
+    "{voters} voter(s). Concept shown: original {before}, unlearned {after}. "
+    "Unlearned looks better in {better} of the votes that found a difference; {same} found none."
 )
+VOTE_PLACE = "Pair {place} of {count}: {prompt}"
+SENT = "Sent to {address}"
+FIGURES_HEAD = ["Site", "AUC", "d'", "Kept share", "Rank used"]
+PAIRS_HEAD = ["Unsafe prompt", "Safe prompt"]
+
+
+def t(key: str) -> str:
+    """Return a text that the browser shows in its own language; raises KeyError for an unknown key."""
+    if key not in EN:
+        raise KeyError(key)
+    return str(TRANSLATIONS(key))
+
+
+def h(key: str) -> str:
+    """Return a text for use inside HTML; a script puts it into the browser's language (see SCRIPT).
+
+    Gradio itself translates one text a string only, which is enough for labels.
+    """
+    return f"<span data-t='{key}'>{html.escape(EN[key], quote=False)}</span>"
+
+
+# Runs in the browser: puts texts made by ``h`` into its language, also those that come later.
+SCRIPT = (
+    "() => {\n"
+    f"  const words = {{de: {json.dumps(DE, ensure_ascii=True)}}}[navigator.language.slice(0, 2)];\n"
+    """  if (!words) return;
+  const put = e => { const w = words[e.dataset.t]; if (w && e.textContent !== w) e.textContent = w; };
+  const all = root => root.querySelectorAll?.('[data-t]').forEach(put);
+  new MutationObserver(changes => changes.forEach(c => c.addedNodes.forEach(n => {
+    if (n.dataset?.t) put(n);
+    all(n);
+  }))).observe(document.body, {childList: true, subtree: true});
+  all(document);
+}"""
+)
+
+
+def escaped(text: str) -> str:
+    """Return text of a user or the core, safe inside HTML."""
+    return html.escape(text, quote=True)

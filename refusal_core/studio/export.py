@@ -1,0 +1,93 @@
+"""The export page: the workbench's edit in every form, with the lines that use it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gradio as gr
+
+from refusal_core.studio import gpu, texts
+from refusal_core.studio.form import Form, Values
+from refusal_core.studio.frame import card, message, status
+from refusal_core.studio.jobs import MODEL_QUEUE, Stops, session_of, shown
+from refusal_core.studio.texts import escaped, h, t
+from refusal_core.workbench import EXPORT_FORMS, Workbench, export_edit, push_edit
+
+ON_A_SPACE = bool(os.environ.get("SPACE_ID"))
+
+
+def build(workbench: Workbench, form: Form, stops: Stops) -> None:
+    """Lay out the page and join it to the form."""
+    forms = [f for f in EXPORT_FORMS if f != "weights" or not workbench.only_bundled]
+    with card("export-card"):
+        gr.HTML(f"<p>{h('export_lead')}</p>", elem_classes="rs-sub")
+        with gr.Row(equal_height=True):
+            kind = gr.Radio(
+                [(t(f"form_{name}"), name) for name in forms],
+                value="edit",
+                label=t("form"),
+                elem_id="form",
+                scale=4,
+            )
+            run = gr.Button(t("export_run"), variant="primary", elem_id="export-run", scale=1, min_width=140)
+        line = gr.HTML(message("export_none"), elem_id="export-status")
+        with gr.Row():
+            file = gr.DownloadButton(t("export_file"), interactive=False, elem_id="export-file")
+            second = gr.DownloadButton(t("export_second"), visible=False, elem_id="export-second")
+        snippet = gr.Code("", language="python", label=t("snippet"), interactive=False, elem_id="snippet")
+        with gr.Accordion(t("card"), open=False, elem_id="card-more"):
+            model_card = gr.Code("", language="markdown", show_label=False, interactive=False, elem_id="card")
+        if ON_A_SPACE:
+            _hub(workbench, form, stops)
+        else:
+            gr.HTML(f"<p>{h('hub_login')}</p>", elem_classes="rs-note")
+
+    def export(
+        values: Values,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio finds it by its default
+    ) -> Values:
+        try:
+            tell = stops.telling(request, progress)
+            told = {"progress": tell, "session": session_of(request)}
+            found = gpu.call(export_edit, workbench, form.request(values), values[kind], **told)
+        except Exception as e:
+            raise shown(e) from e
+        paths = [str(path) for path in found.paths]
+        size = sum(path.stat().st_size for path in found.paths) / 1024
+        names = ", ".join(path.name for path in found.paths)
+        return {
+            line: status("done", "state_done", f"{names}, {size:.0f} kB"),
+            file: gr.DownloadButton(value=paths[0], interactive=True),
+            second: gr.DownloadButton(value=paths[-1], visible=len(paths) > 1),
+            snippet: found.snippet,
+            model_card: found.card,
+        }
+
+    outputs = [line, file, second, snippet, model_card]
+    run.click(export, {*form.inputs, kind}, outputs, show_progress_on=[line], **MODEL_QUEUE)
+
+
+def _hub(workbench: Workbench, form: Form, stops: Stops) -> None:
+    """Offer to send the edit under the visitor's own login; only a Space knows who that is."""
+    gr.HTML(f"<h3>{h('hub')}</h3>", elem_classes="rs-sub")
+    with gr.Row(equal_height=True):
+        gr.LoginButton(scale=0)
+        name = gr.Textbox(label=t("hub_name"), max_length=190, elem_id="hub-name")
+        send = gr.Button(t("hub_push"), elem_id="hub-push", scale=0)
+    told = gr.HTML("", elem_id="hub-status")
+
+    def push(*given: Any, token: gr.OAuthToken | None = None, request: gr.Request | None = None) -> str:
+        assert request is not None
+        values = dict(zip(components, given, strict=True))
+        try:
+            told = {"progress": stops.telling(request), "session": session_of(request)}
+            key = token.token if token else None
+            address = gpu.call(push_edit, workbench, form.request(values), values[name] or "", key, **told)
+        except Exception as e:
+            raise shown(e) from e
+        return f"<p>{escaped(texts.SENT.format(address=address))}</p>"
+
+    components = [*form.inputs, name]
+    send.click(push, components, told, **MODEL_QUEUE)

@@ -1,0 +1,92 @@
+"""Everything that can be taken away: edit file, LoRA, weights, snippet, model card, the hub."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from refusal_core.edit import save_edit
+from refusal_core.errors import InputError
+from refusal_core.export import export_lora, export_weights
+from refusal_core.progress import Progress, silent
+from refusal_core.publishing import model_card, publish_files
+from refusal_core.workbench.bench import Workbench
+from refusal_core.workbench.values import EditRequest
+
+FORMS = ("edit", "lora", "comfyui", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Files of this session, the lines that use them, and a model card."""
+
+    paths: tuple[Path, ...]
+    snippet: str
+    card: str
+
+
+def export(
+    bench: Workbench, request: EditRequest, form: str, progress: Progress = silent, *, session: str
+) -> Exported:
+    """Write an edit in one form into the session's folder.
+
+    Raises:
+        InputError: the form is not known.
+        ModelError: the model's family has no such form; the sentence says what to choose.
+    """
+    if form not in FORMS:
+        raise InputError(f"Form '{form[:40]}' is not known; choose one of {', '.join(FORMS)}.")
+    made, _ = bench.make(request, progress, held_out=True)
+    model = bench.held(request.model).model
+    name = "-".join(origin.concept for origin in made.origins)[:60]
+    folder = bench.session_folder(session) / uuid.uuid4().hex
+    folder.mkdir()
+    edit = save_edit(made, folder / f"{name}.safetensors")
+    card = model_card(made, edit.name, None, None)
+    if form == "edit":
+        return Exported((edit,), edit_snippet(request.model, edit.name), card)
+    if form == "weights":
+        written = export_weights(made, model, folder / f"{name}-weights")
+        packed = shutil.make_archive(str(folder / f"{name}-weights"), "zip", written.paths[0])
+        shutil.rmtree(written.paths[0])
+        return Exported((Path(packed),), written.snippet, card)
+    naming = "diffusers" if form == "lora" else "comfyui"
+    written = export_lora(made, model, folder / f"{name}-{form}.safetensors", naming=naming)
+    return Exported(written.paths, written.snippet, card)
+
+
+def edit_snippet(model: str, file: str) -> str:
+    """Return the lines that apply an edit file."""
+    return "\n".join(
+        (
+            "import refusal_core as rc",
+            "",
+            f'model = rc.load_model("{model}")',
+            f'edit = rc.load_edit("{file}")',
+            "with rc.applied(model, edit):",
+            '    rc.save_video(rc.generate(model, "your prompt"), "unlearned.mp4")',
+        )
+    )
+
+
+def push(
+    bench: Workbench,
+    request: EditRequest,
+    repository: str,
+    token: str | None,
+    progress: Progress = silent,
+    *,
+    session: str,
+) -> str:
+    """Send the edit and its card to the hub under the user's own login; return the address.
+
+    Raises:
+        InputError: there is no login, or no valid name.
+        ModelError: the hub refuses.
+    """
+    if not token:
+        raise InputError("Log in to the hub first; an edit is only sent under your own name.")
+    found = export(bench, request, "edit", progress, session=session)
+    return publish_files(repository, found.card, list(found.paths), token=token)

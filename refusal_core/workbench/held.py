@@ -1,0 +1,111 @@
+"""A loaded model with what is kept of it: activations, originals, its judge."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+from refusal_core.capturing import capture
+from refusal_core.concepts import Preset, list_presets
+from refusal_core.directions import Directions, Estimator
+from refusal_core.evaluate.judges.verdict import Verdict
+from refusal_core.models.load import BUNDLED, LoadSettings, load_model
+from refusal_core.models.model import Model
+from refusal_core.progress import Progress, silent
+from refusal_core.recipe import Recipe
+from refusal_core.sampling import generate
+from refusal_core.settings import SITE_KINDS, SamplingSettings, SiteKind
+from refusal_core.toyworld import world
+from refusal_core.video import Video
+
+CACHED_CAPTURES, CACHED_VIDEOS = 8, 64
+T = TypeVar("T")
+
+
+class HeldModel:
+    """A loaded model and its caches. Caches are filled under one lock, so that work is done once."""
+
+    def __init__(self, name: str, settings: LoadSettings | None = None, progress: Progress = silent) -> None:
+        self.model: Model = load_model(name, settings, progress=progress)
+        self.name = name
+        self.is_toy = name in BUNDLED
+        self._judge = _toy_judge() if self.is_toy else None
+        self._lock = threading.Lock()
+        self._estimators: OrderedDict[str, Estimator] = OrderedDict()
+        self._originals: OrderedDict[str, Video] = OrderedDict()
+
+    @property
+    def site_kinds(self) -> tuple[SiteKind, ...]:
+        """The kinds of sites that the model has."""
+        return tuple(k for k in SITE_KINDS if any(s.kind == k for s in self.model.sites))
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word that a bundled model knows; nothing for others."""
+        return world.words() if self.is_toy else ()
+
+    def presets(self) -> tuple[Preset, ...]:
+        """Return the presets of this model; those for real models where it has none of its own."""
+        return list_presets("toyworld" if self.is_toy else self.name) or list_presets("any")
+
+    def estimator(self, recipe: Recipe, progress: Progress = silent) -> Estimator:
+        """Return the estimator on the activations of a recipe; they are read where they are not yet there."""
+        with self._lock:
+            return recall(
+                self._estimators,
+                digest(recipe.concept, recipe.capture),
+                lambda: Estimator(capture(self.model, recipe.concept, recipe.capture, progress=progress)),
+                CACHED_CAPTURES,
+            )
+
+    def ready_estimator(self, recipe: Recipe) -> Estimator | None:
+        """Return the estimator where its activations are there, None otherwise. Never runs the model."""
+        return self._estimators.get(digest(recipe.concept, recipe.capture))
+
+    def directions(
+        self, recipe: Recipe, progress: Progress = silent, *, held_out: bool = False
+    ) -> Directions:
+        """Return the directions of a recipe."""
+        estimator = self.estimator(recipe, progress)
+        with self._lock:
+            return estimator.estimate(recipe.subspace, held_out=held_out)
+
+    def original(self, prompt: str, sampling: SamplingSettings, progress: Progress = silent) -> Video:
+        """Return the unedited model's video of a prompt, made once."""
+        with self._lock:
+            return recall(
+                self._originals,
+                digest(prompt, sampling),
+                lambda: generate(self.model, prompt, sampling, progress=progress),
+                CACHED_VIDEOS,
+            )
+
+    def verdict(self, video: Video, concept: str) -> Verdict:
+        """Return what the judge of this model sees; without one nothing is judged."""
+        if self._judge is None:
+            return Verdict("not judged", why="there is no judge for this model here")
+        return self._judge([video], concept)[0]
+
+
+def _toy_judge() -> Callable[..., list[Verdict]]:
+    from refusal_core.evaluate.judges.toyworld import toyworld_judge
+
+    return toyworld_judge()
+
+
+def digest(*values: object) -> str:
+    """Return a key of plain values."""
+    return hashlib.sha256(repr(values).encode()).hexdigest()
+
+
+def recall(cache: OrderedDict[str, T], key: str, make: Callable[[], T], limit: int) -> T:
+    """Return the cached value, making it where it is missing and dropping the oldest over the limit."""
+    if key not in cache:
+        cache[key] = make()
+        while len(cache) > limit:
+            cache.popitem(last=False)
+    cache.move_to_end(key)
+    return cache[key]

@@ -1,0 +1,79 @@
+"""What can be said of a pair before anything is run: is it usable, and what differs?"""
+
+from __future__ import annotations
+
+import csv
+import io
+from difflib import SequenceMatcher
+
+from refusal_core.concepts import MAX_FILE, PromptPair
+from refusal_core.errors import InputError, RefusalError
+from refusal_core.models.model import Model
+from refusal_core.models.prompts import check_prompts
+from refusal_core.workbench.values import PairNote
+
+MARKS = " ,.;:!?\"'()"
+Words = tuple[tuple[str, bool], ...]  # and whether the other side has them not
+
+
+def note_pair(model: Model, unsafe: str, safe: str) -> PairNote:
+    """Return a pair's error or warning, and its words with what the other side has not."""
+    left, right, spans = _differences(unsafe, safe)
+    try:
+        pair = PromptPair(unsafe, safe)
+        check_prompts(model, (pair.unsafe, pair.safe))
+    except RefusalError as e:
+        return PairNote(error=str(e), unsafe=left, safe=right)
+    return PairNote(warning=_warning(left, right, spans), unsafe=left, safe=right)
+
+
+def _differences(
+    unsafe: str, safe: str
+) -> tuple[tuple[tuple[str, bool], ...], tuple[tuple[str, bool], ...], int]:
+    """Return the words of both sides, each with whether it differs, and in how many places they do."""
+    u, s = str(unsafe or "").split(), str(safe or "").split()
+    keys = [[word.strip(MARKS).casefold() for word in words] for words in (u, s)]
+    left, right, spans = [True] * len(u), [True] * len(s), 0
+    for tag, u0, u1, s0, s1 in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+        if tag == "equal":
+            left[u0:u1], right[s0:s1] = [False] * (u1 - u0), [False] * (s1 - s0)
+        else:
+            spans += 1
+    return tuple(zip(u, left, strict=True)), tuple(zip(s, right, strict=True)), spans
+
+
+def _warning(unsafe: Words, safe: Words, spans: int) -> str | None:
+    shared = sum(not differs for _, differs in unsafe)
+    if shared < len(unsafe) / 3:
+        return "The two prompts share few words: what differs is more than the concept."
+    if spans > 2:
+        return f"The prompts differ in {spans} places: only the concept should differ."
+    extra = " ".join(word for word, differs in safe if differs)
+    added = sum(differs for _, differs in unsafe)
+    if extra and len(extra.split()) > added + 2:
+        return f"The safe prompt says more ('{extra[:60]}'): that counts as the concept's opposite."
+    return None
+
+
+def parse_pasted(text: str) -> list[list[str]]:
+    """Read pasted rows, tab- or comma-separated, unsafe first.
+
+    Raises:
+        InputError: nothing to read, too much, or a row without two columns.
+    """
+    if len(text) > MAX_FILE:
+        raise InputError("That is too much text for a table of pairs; paste fewer rows.")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise InputError("There is nothing to add; paste rows of unsafe and safe prompt.")
+    delimiter = "\t" if any("\t" in line for line in lines) else ","
+    try:
+        rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter) if row]
+    except csv.Error as e:
+        raise InputError("The rows cannot be read; separate the two prompts by a tab.") from e
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2:
+            raise InputError(
+                f"Pasted row {number} has {len(row)} columns; it must have two, separated by a tab or comma."
+            )
+    return [[unsafe.strip(), safe.strip()] for unsafe, safe in rows]

@@ -1,0 +1,253 @@
+"""Blind review: pairs of videos to vote on, packs to hand on, votes counted with intervals.
+
+A pack is one zip file with videos, recipes and votes. Files of strangers are opened with limits: names are
+fixed, nothing is unpacked by its own path, and sizes are checked while reading.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import uuid
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from refusal_core.errors import FileError, InputError
+from refusal_core.evaluate.suites.toyworld import toyworld_suite
+from refusal_core.files import write_atomic
+from refusal_core.models.prompts import check_prompts
+from refusal_core.progress import Progress, named, part, silent
+from refusal_core.recipe import describe
+from refusal_core.settings import SamplingSettings
+from refusal_core.statistics import Rate, wilson
+from refusal_core.video import load_video, save_video
+from refusal_core.workbench.bench import Workbench
+from refusal_core.workbench.tiles import other_prompts
+from refusal_core.workbench.values import EditRequest
+
+MAX_ITEMS = 40
+MAX_PACK, MAX_VIDEO, MAX_TEXT = 400 << 20, 32 << 20, 4 << 20  # bytes
+Shown = Literal["A", "B", "both", "neither"]
+Better = Literal["A", "B", "same"]
+_SIDES = ("original", "unlearned")
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one person saw in one pair, in terms of the sides they were shown."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    item: Annotated[int, Field(ge=0, lt=MAX_ITEMS)]
+    voter: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
+    a_is_original: bool
+    shown: Shown
+    better: Better
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewItem:
+    """One pair of videos: what was asked for, and whether it asks for the concept."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    prompt: Annotated[str, Field(max_length=500)]
+    seed: Annotated[int, Field(ge=0)]
+    unsafe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Pairs to vote on; videos lie as ``<item>-original.mp4`` and ``<item>-unlearned.mp4`` in ``folder``."""
+
+    concept: str
+    items: tuple[ReviewItem, ...]
+    recipe: dict[str, object]
+    folder: Path
+    votes: tuple[Vote, ...] = field(default=())
+
+    def video(self, item: int, side: str) -> Path:
+        """Return one video's file."""
+        return self.folder / f"{item}-{side}.mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The votes counted: how often each side shows the concept, and which looks better."""
+
+    voters: int
+    original_shown: Rate
+    unlearned_shown: Rate
+    unlearned_better: Rate  # of the votes that found a difference
+    same: int
+
+
+def make_pack(
+    bench: Workbench,
+    request: EditRequest,
+    prompts: Sequence[tuple[str, bool]],
+    seed: int,
+    progress: Progress = silent,
+    *,
+    session: str,
+) -> Pack:
+    """Generate both videos of each prompt.
+
+    Args:
+        bench: the workbench.
+        request: the edit.
+        prompts: each with whether it asks for the concept.
+        seed: of the first prompt; the others follow.
+        progress: told per prompt.
+        session: whose files these are.
+
+    Raises:
+        InputError: no or too many prompts, or one that is not usable.
+    """
+    if not 1 <= len(prompts) <= MAX_ITEMS:
+        raise InputError(f"A review takes 1 to {MAX_ITEMS} prompts, not {len(prompts)}.")
+    held, recipe = bench.held(request.model), bench.recipe(request)
+    texts = check_prompts(held.model, [prompt for prompt, _ in prompts])
+    made, _ = bench.make(request, part(progress, 0.0, 0.2))
+    folder = bench.session_folder(session) / f"review-{uuid.uuid4().hex}"
+    folder.mkdir()
+    items = []
+    for number, (text, (_, unsafe)) in enumerate(zip(texts, prompts, strict=True)):
+        low, high = (0.2 + 0.8 * n / len(texts) for n in (number, number + 1))
+        told = named(part(progress, low, high), f"Making pair {number + 1} of {len(texts)}")
+        sampling = SamplingSettings(seed=seed + number)
+        videos = {"original": held.original(text, sampling, told)}
+        videos["unlearned"] = bench.unlearned(held, made, text, sampling, told)
+        written = describe(held.model, recipe, made, text, sampling)
+        for side, video in videos.items():
+            save_video(video, folder / f"{number}-{side}.mp4", {**written, "shows": side})
+        items.append(ReviewItem(text, seed + number, unsafe))
+    plain = describe(held.model, recipe, made, texts[0], SamplingSettings(seed=seed))
+    return Pack(recipe.concept.name, tuple(items), {k: v for k, v in plain.items() if k != "prompt"}, folder)
+
+
+def review_prompts(bench: Workbench, request: EditRequest, count: int) -> list[tuple[str, bool]]:
+    """Return prompts to review, half of which ask for the concept; of a toy model none made its edit."""
+    held, half = bench.held(request.model), max(1, count // 2)
+    preset = next((p for p in held.presets() if p.concept.name == request.preset), None)
+    if preset is None:
+        raise InputError("Choose a preset in step 1: its concept is what the review asks for.")
+    if held.is_toy:
+        asking = [i.prompt for i in toyworld_suite(preset.concept.name, half, "tuning")["concept"].items]
+    else:
+        asking = [preset.prompt, *(pair.unsafe for pair in preset.concept.pairs)][:half]
+    return [*((p, True) for p in asking), *((p, False) for p in other_prompts(held, count - len(asking)))]
+
+
+def blind_order(pack: Pack, voter: str) -> list[tuple[int, bool]]:
+    """Return the order in which a voter sees the items, and whether A is the original in each."""
+    rng = random.Random(f"{voter} {pack.concept} {[i.seed for i in pack.items]}")
+    order = list(range(len(pack.items)))
+    rng.shuffle(order)
+    return [(item, rng.random() < 0.5) for item in order]
+
+
+def tally(pack: Pack) -> Tally:
+    """Count the votes; a pair that a voter judged twice counts as they last judged it."""
+    last = {(vote.voter, vote.item): vote for vote in pack.votes}
+    counts = {side: [0, 0] for side in _SIDES}
+    better = {"original": 0, "unlearned": 0, "same": 0}
+    for vote in last.values():
+        sides = ("original", "unlearned") if vote.a_is_original else ("unlearned", "original")
+        by_letter = dict(zip("AB", sides, strict=True))
+        better[by_letter.get(vote.better, "same")] += 1
+        if pack.items[vote.item].unsafe:
+            for letter, side in by_letter.items():
+                counts[side][0] += vote.shown in (letter, "both")
+                counts[side][1] += 1
+    told = better["original"] + better["unlearned"]
+    return Tally(
+        len({voter for voter, _ in last}),
+        wilson(*counts["original"]),
+        wilson(*counts["unlearned"]),
+        wilson(better["unlearned"], told),
+        better["same"],
+    )
+
+
+# --- the file ---------------------------------------------------------------------------------------
+
+
+def save_pack(pack: Pack, path: Path) -> Path:
+    """Write a pack as one zip file, atomically."""
+
+    def write(target: Path) -> None:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr("pack.json", json.dumps(_plain(pack), ensure_ascii=True, default=str))
+            for number, side in _members(pack):
+                archive.write(pack.video(number, side), f"{number}-{side}.mp4")
+
+    return write_atomic(path, write)
+
+
+def _plain(pack: Pack) -> dict[str, object]:
+    return {
+        "format": "refusal-studio review pack",
+        "version": 1,
+        "concept": pack.concept,
+        "items": [asdict(item) for item in pack.items],
+        "recipe": pack.recipe,
+        "votes": [asdict(vote) for vote in pack.votes],
+    }
+
+
+def _members(pack: Pack) -> Iterator[tuple[int, str]]:
+    return ((number, side) for number in range(len(pack.items)) for side in _SIDES)
+
+
+@dataclass(frozen=True, slots=True)
+class _PackFile:
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    format: Literal["refusal-studio review pack"]
+    version: Literal[1]
+    concept: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    items: Annotated[list[ReviewItem], Field(min_length=1, max_length=MAX_ITEMS)]
+    recipe: dict[str, object]
+    votes: Annotated[list[Vote], Field(max_length=100_000)]
+
+
+def load_pack(path: Path | str, folder: Path) -> Pack:
+    """Read a pack into a folder of one's own, trusting nothing in it.
+
+    Raises:
+        FileError: too large, damaged, or no review pack; one sentence.
+    """
+    path = Path(path)
+    name = path.name[:80]
+    try:
+        if path.stat().st_size > MAX_PACK:
+            raise FileError(f"{name} is larger than {MAX_PACK >> 20} MB; a review pack is not.")
+        with zipfile.ZipFile(path) as archive:
+            text = _member(archive, "pack.json", MAX_TEXT)
+            found = TypeAdapter(_PackFile).validate_json(text)
+            folder.mkdir(parents=True, exist_ok=True)
+            pack = Pack(found.concept, tuple(found.items), found.recipe, folder, tuple(found.votes))
+            for number, side in _members(pack):
+                target = pack.video(number, side)
+                target.write_bytes(_member(archive, target.name, MAX_VIDEO))
+                load_video(target)  # what is no video is refused here, not in a browser
+    except (OSError, ValueError, ValidationError, KeyError, zipfile.BadZipFile, NotImplementedError) as e:
+        raise FileError(f"{name} is not a sound review pack; ask for it again.") from e
+    if any(vote.item >= len(pack.items) for vote in pack.votes):
+        raise FileError(f"{name} holds votes on pairs that it has not; ask for it again.")
+    return pack
+
+
+def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """Return a member, reading no more than its limit whatever its header says."""
+    if not re.fullmatch(r"pack\.json|\d{1,3}-(original|unlearned)\.mp4", name):
+        raise ValueError(name)
+    with archive.open(name) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError("size")
+    return content

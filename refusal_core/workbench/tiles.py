@@ -1,0 +1,156 @@
+"""Grids of small comparisons: several seeds, other prompts, several concepts, two settings at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from refusal_core.concepts import load_neutral
+from refusal_core.errors import InputError
+from refusal_core.models.prompts import check_prompts
+from refusal_core.progress import Progress, named, part, silent
+from refusal_core.recipe import describe
+from refusal_core.settings import SamplingSettings
+from refusal_core.toyworld import world
+from refusal_core.video import save_video, side_by_side
+from refusal_core.workbench.bench import Workbench, new_file, sentence
+from refusal_core.workbench.held import HeldModel
+from refusal_core.workbench.values import EditRequest, Tile
+
+MAX_TILES = 16
+Axis = Literal["rank", "strength", "alpha", "shrinkage"]
+AXES: tuple[Axis, ...] = ("rank", "strength", "alpha", "shrinkage")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One tile to make."""
+
+    title: str
+    request: EditRequest
+    prompt: str
+    seed: int
+    setting: tuple[tuple[str, float], ...] = ()
+
+
+def make_tiles(
+    bench: Workbench, jobs: Sequence[Job], progress: Progress = silent, *, session: str
+) -> Iterator[Tile]:
+    """Make the tiles one by one; what is done stays when the work is stopped.
+
+    Raises:
+        InputError: there are more than MAX_TILES, or a setting or prompt is not usable.
+    """
+    if len(jobs) > MAX_TILES:
+        raise InputError(f"{len(jobs)} tiles are too many; {MAX_TILES} is the limit: take fewer values.")
+    for number, job in enumerate(jobs):
+        told = named(part(progress, number / len(jobs), (number + 1) / len(jobs)), job.title)
+        yield _tile(bench, job, told, session)
+
+
+def _tile(bench: Workbench, job: Job, progress: Progress, session: str) -> Tile:
+    held, recipe = bench.held(job.request.model), bench.recipe(job.request)
+    sampling = SamplingSettings(seed=job.seed)
+    text = check_prompts(held.model, [job.prompt])[0]
+    made, _ = bench.make(job.request, part(progress, 0.0, 0.4))
+    original = held.original(text, sampling, part(progress, 0.4, 0.7))
+    changed = bench.unlearned(held, made, text, sampling, part(progress, 0.7, 1.0))
+    written = {**describe(held.model, recipe, made, text, sampling), "shows": "original | unlearned"}
+    path = new_file(bench.session_folder(session), ".mp4")
+    save_video(side_by_side(original, changed), path, written)
+    before, after = (held.verdict(video, recipe.concept.name) for video in (original, changed))
+    return Tile(job.title, path, sentence(before), sentence(after), after.outcome, job.setting)
+
+
+def seed_jobs(request: EditRequest, prompt: str, first: int, count: int) -> list[Job]:
+    """Return the same prompt on ``count`` seeds."""
+    return [Job(f"seed {seed}", request, prompt, seed) for seed in range(first, first + count)]
+
+
+def other_jobs(bench: Workbench, request: EditRequest, seed: int, count: int = 8) -> list[Job]:
+    """Return prompts without the concept that were not used to make the edit: what else changed?"""
+    prompts = other_prompts(bench.held(request.model), count)
+    return [Job(prompt, request, prompt, seed + i) for i, prompt in enumerate(prompts)]
+
+
+def other_prompts(held: HeldModel, count: int) -> list[str]:
+    """Return ordinary prompts that no preset uses; of a toy model from its tuning split."""
+    if not held.is_toy:
+        return list(load_neutral("held-out"))[:count]
+    scenes = world.scenes_of("tuning")
+    picks = np.linspace(0, len(scenes) - 1, count).round().astype(int)
+    return [scenes[i].caption(0, n % len(world.TEMPLATES)) for n, i in enumerate(picks)]
+
+
+def example_jobs(bench: Workbench, model: str, seed: int = 7) -> list[Job]:
+    """Return every preset of a model at its own prompt and settings: the paper's five categories."""
+    jobs = []
+    for preset in bench.presets(model):
+        s = preset.recommended
+        request = EditRequest(
+            preset=preset.concept.name,
+            pairs=tuple((p.unsafe, p.safe) for p in preset.concept.pairs),
+            model=model,
+            method=s.method,
+            sites=s.sites,
+            layers=s.layers,
+            rank=s.rank,
+            strength=s.strength,
+            anchor=s.anchor,
+        )
+        jobs.append(Job(f"{preset.title}: {preset.category}", request, preset.prompt, seed))
+    return jobs
+
+
+def sweep_jobs(
+    request: EditRequest, axes: Sequence[tuple[Axis, Sequence[float]]], prompt: str, seed: int
+) -> list[Job]:
+    """Return a job for each pair of values of two settings, the second one fastest.
+
+    Raises:
+        InputError: the axes are the same setting.
+    """
+    (first, rows), (second, columns) = axes
+    if first == second:
+        raise InputError(f"Both axes are {first}; choose two settings.")
+    jobs = []
+    for row in rows:
+        for column in columns:
+            setting = ((first, row), (second, column))
+            title = ", ".join(f"{name} {value:g}" for name, value in setting)
+            changed = replace(request, **{n: _value(n, v) for n, v in setting})
+            jobs.append(Job(title, changed, prompt, seed, setting))
+    return jobs
+
+
+def _value(name: str, value: float) -> float | int:
+    return round(value) if name == "rank" else value
+
+
+def parse_axis(name: str, text: str) -> list[float]:
+    """Read the values of one axis: ``1,2,4``, ``1-8 (+2)`` in steps, or ``0-1.5 [4]`` so many.
+
+    Raises:
+        InputError: the text cannot be read, or gives no or too many values.
+    """
+    number = r"(\d+(?:\.\d+)?)"
+    if stepped := re.fullmatch(rf"\s*{number}\s*-\s*{number}\s*\(\+\s*{number}\s*\)\s*", text):
+        low, high, step = map(float, stepped.groups())
+        values = (
+            list(np.arange(low, high + step / 1000, step)) if step > 0 and high - low < 1e4 * step else []
+        )
+    elif counted := re.fullmatch(rf"\s*{number}\s*-\s*{number}\s*\[\s*(\d{{1,3}})\s*\]\s*", text):
+        low, high, count = float(counted[1]), float(counted[2]), int(counted[3])
+        values = list(np.linspace(low, high, count))
+    elif re.fullmatch(rf"\s*{number}(\s*,\s*{number})*\s*,?\s*", text):
+        values = [float(v) for v in text.split(",") if v.strip()]
+    else:
+        raise InputError(f"The values of {name} cannot be read; write 1,2,4 or 0-1.5 [4] or 1-8 (+2).")
+    unique = list(dict.fromkeys(round(float(v), 4) for v in values))
+    if not 1 <= len(unique) <= MAX_TILES:
+        raise InputError(f"{name} takes 1 to {MAX_TILES} values here, not {len(unique)}.")
+    return unique

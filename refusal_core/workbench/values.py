@@ -1,0 +1,133 @@
+"""What goes through the app's door: paths, text and numbers. Knows neither tensors nor Gradio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from refusal_core.evaluate.judges.verdict import Outcome
+from refusal_core.settings import Anchor, Method, Pool, SiteKind, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """What the form asks for. Defaults are those of the settings; ranges are checked there."""
+
+    preset: str | None
+    pairs: tuple[tuple[str, str], ...]
+    model: str = "toyworld"
+    images: tuple[tuple[Path | None, Path | None], ...] = ()  # of each pair, for image-to-video models
+    method: Method = "whitened"
+    sites: tuple[SiteKind, ...] = ("text",)
+    layers: str = "all"
+    rank: int = 1
+    strength: float = 1.0
+    anchor: Anchor = "zero"
+    alpha: float = 1.0
+    relative: bool = True
+    center: bool = True
+    shrinkage: float = 0.02
+    pool: Pool = "frame"
+    timesteps: int = 6
+    trajectory: Trajectory = "shared"
+    also: tuple[tuple[str, float], ...] = ()  # presets erased at the same time, each with its strength
+
+
+@dataclass(frozen=True, slots=True)
+class PairNote:
+    """What is to be said of one row of the table."""
+
+    error: str | None = None  # the row cannot be used
+    warning: str | None = None  # it can, but differs in more than the concept
+    unsafe: tuple[tuple[str, bool], ...] = ()  # words, and whether the other side has them not
+    safe: tuple[tuple[str, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRow:
+    """One site's figures for the map and the table."""
+
+    site: str
+    kind: SiteKind
+    layer: int
+    auc: float | None  # on held-out pairs
+    d_prime: float | None
+    kept_share: float
+    rank_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Figures of every site, and notes on what was clamped or left out."""
+
+    rows: tuple[SiteRow, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpectrumView:
+    """The eigenvalues at one site, largest first, and what of the refusal vector the first k hold."""
+
+    site: str
+    values: tuple[float, ...]
+    shares: tuple[float, ...]
+    rank_used: int
+    rank_available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cosines:
+    """How alike the directions of several concepts are: the mean over sites of |cosine|, 0 to 1."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A video file with what the judge saw in it."""
+
+    path: Path
+    verdict: str
+    outcome: Outcome
+    seconds: float
+    prompt: str = ""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The state of a comparison: the original comes first, then both."""
+
+    original: Clip | None
+    unlearned: Clip | None
+    side_by_side: Path | None
+    notes: tuple[str, ...]
+    quality: tuple[tuple[str, float], ...] = ()  # of the unlearned video against the original
+    run: str | None = None  # under which it is kept in the history
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One small comparison of a grid."""
+
+    title: str
+    clip: Path  # original and unlearned side by side
+    original: str  # verdicts
+    unlearned: str
+    changed: Outcome  # of the unlearned video
+    setting: tuple[tuple[str, float], ...] = ()  # what a click on it loads, in a sweep
+
+
+@dataclass(frozen=True, slots=True)
+class RunCard:
+    """One run of the history."""
+
+    run: str
+    title: str
+    subtitle: str
+    thumbnail: Path
+    original: Clip
+    unlearned: Clip
+    request: EditRequest
+    when: float = field(default=0.0)  # seconds since 1970
