@@ -97,7 +97,10 @@ def _keys(say: Mapping[str, str]) -> str:
 
 
 def views(words: Mapping[str, str] = PLAYER) -> str:
-    """Return the switch of views, the blur and the list of keys; it belongs above the panes."""
+    """Return the switch of views, the blur and the list of keys.
+
+    Above the panes it stays where it is when the view, and with it the height below, changes.
+    """
     say = _escaped(words)
     switch = "".join(
         f"<button type='button' data-rs='view' value='{name}' aria-pressed='{str(name == 'side').lower()}'"
@@ -136,12 +139,13 @@ def _stage(say: Mapping[str, str]) -> str:
     )
 
 
-def bar(words: Mapping[str, str] = PLAYER, frame_seconds: float = 1 / 8) -> str:
-    """Return the stage and the transport; they belong below the panes.
+def bar(words: Mapping[str, str] = PLAYER, frame_seconds: float = 1 / 8, with_views: bool = True) -> str:
+    """Return the whole player: views, stage and transport; it belongs below the panes.
 
     Args:
         words: texts to show instead of those in ``PLAYER``.
         frame_seconds: length of a frame; stepping and the frame number follow it.
+        with_views: False where the page shows ``views()`` above the panes.
     """
     say = _escaped(words)
     told = {
@@ -161,7 +165,7 @@ def bar(words: Mapping[str, str] = PLAYER, frame_seconds: float = 1 / 8) -> str:
     moves = "".join(
         _button(part, say[part], _icon(part), more=" disabled") for part in ("back", "play", "forward")
     )
-    return (
+    return (views(words) if with_views else "") + (
         f"<div class='rs-player rs-transport' role='group' aria-label='{say['player']}' tabindex='-1'"
         f" data-frame='{frame_seconds!r}' data-words='{html.escape(json.dumps(told))}'>{_stage(say)}"
         f"<input type='range' data-rs='scrub' min='0' max='1' value='0' step='any' disabled"

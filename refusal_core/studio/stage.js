@@ -34,8 +34,10 @@ const stage = (() => {
   /** Draw where two videos differ and return the mean difference in luma, 0 to 255. */
   function drawDifference(videos, canvas) {
     const size = sizeOf(videos[0]);
-    const [one, two] = videos.map((video, i) =>
-      paint(scratch[i], video, size, { willReadFrequently: true }).getImageData(0, 0, size.width, size.height));
+    const [one, two] = videos.map((video, i) => {
+      const context = paint(scratch[i], video, size, { willReadFrequently: true });
+      return context.getImageData(0, 0, size.width, size.height);
+    });
     const map = new ImageData(size.width, size.height);
     const mean = colourDifference(one.data, two.data, new Uint32Array(map.data.buffer));
     resize(canvas, size);
