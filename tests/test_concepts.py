@@ -28,12 +28,13 @@ def write(folder: Path, content: object) -> Path:
     return path
 
 
-def test_ten_presets_are_bundled_five_for_the_toy_world() -> None:
+def test_presets_are_bundled_five_for_the_toy_world_and_nine_for_real_models() -> None:
     presets = list_presets()
-    assert len(presets) == 10
+    assert len(presets) == 5 + 9
+    assert len(list_presets("any")) == 9
     assert {p.concept.name for p in list_presets("toyworld")} == set(world.CONCEPTS)
     real = [p for p in presets if p.model != "toyworld"]
-    assert len({p.category for p in real}) == 5
+    assert len({p.category for p in real}) == 9
     for preset in real:
         assert len(preset.concept.neutral) == len(set(preset.concept.neutral)) >= 200
 

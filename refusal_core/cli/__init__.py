@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from refusal_core.cli import bench, compare, edit, evaluate, export, models, selftest, sweep, toyworld, tune
+from refusal_core.cli import (
+    bench,
+    compare,
+    edit,
+    evaluate,
+    export,
+    models,
+    reproduce,
+    screenshots,
+    selftest,
+    sweep,
+    toyworld,
+    tune,
+)
 from refusal_core.errors import RefusalError
 
 INTERRUPTED = 130
@@ -26,6 +39,8 @@ app.command()(tune.tune)
 app.command()(bench.bench)
 app.command()(export.export)
 app.command()(selftest.selftest)
+app.command()(reproduce.reproduce)
+app.command()(screenshots.screenshots)
 app.command()(models.bake)
 app.command()(export.push)
 app.add_typer(models.app, name="models")

@@ -13,45 +13,76 @@ import typer
 
 from refusal_core.cli.screen import ModelOption, progress_bar
 
+Presets = Annotated[
+    str, typer.Option("--preset", help="Names with commas between, a path, or all of the toy world.")
+]
+Videos = Annotated[int, typer.Option("--videos", min=1, help="Videos in each cell.")]
+Methods = Annotated[
+    str, typer.Option("--methods", help="Names with commas between, standard, or all with baselines.")
+]
+Together = Annotated[bool, typer.Option("--together", help="Erase the concepts of all presets at once.")]
+SuiteName = Annotated[
+    str, typer.Option("--suite", help="toyworld, adversarial, t2vsafetybench, safesora or csv.")
+]
+SourcePath = Annotated[
+    Path | None, typer.Option("--source", help="Your own clone or file of the last three.")
+]
+Categories = Annotated[
+    str, typer.Option("--categories", help="Of a benchmark: names with commas, paper or all.")
+]
+JudgeName = Annotated[
+    str, typer.Option("--judge", help="toyworld, vlm, nudity, gore, trademark-text or identity.")
+]
+JudgeSettingsPath = Annotated[
+    Path | None, typer.Option("--judge-settings", help="JSON, such as base_url and model of vlm.")
+]
+JudgeAgain = Annotated[bool, typer.Option("--judge-again", help="Ask again what was not judged in --work.")]
+ClipModel = Annotated[
+    str | None, typer.Option("--clip", help="A CLIP model for the alignment of video and prompt.")
+]
+JsonPath = Annotated[
+    Path | None, typer.Option("--json", help="Also write the report here; of several, a folder.")
+]
+HtmlPath = Annotated[
+    Path | None, typer.Option("--html", help="Also write one page with tables, plots, frames, recipes.")
+]
+Work = Annotated[Path | None, typer.Option("--work", help="Readings are kept here: a stopped run goes on.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, max=64, help="Processes; default: as many as help.")
+]
+
 
 def evaluate(
     model: ModelOption = "toyworld",
-    preset: Annotated[
-        str, typer.Option("--preset", help="Names with commas between, a path, or all of the toy world.")
-    ] = "fire",
-    videos: Annotated[int, typer.Option("--videos", min=1, help="Videos in each cell.")] = 200,
-    methods: Annotated[
-        str, typer.Option("--methods", help="Names with commas between, standard, or all with baselines.")
-    ] = "standard",
-    together: Annotated[
-        bool, typer.Option("--together", help="Erase the concepts of all presets at once.")
-    ] = False,
-    suite: Annotated[str, typer.Option("--suite", help="toyworld, or adversarial.")] = "toyworld",
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Also write the report here; of several, a folder.")
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Also write one page with tables, plots, frames, recipes.")
-    ] = None,
-    work: Annotated[
-        Path | None, typer.Option("--work", help="Readings are kept here: a stopped run goes on.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, max=64, help="Processes; default: as many as help.")
-    ] = None,
+    preset: Presets = "fire",
+    videos: Videos = 200,
+    methods: Methods = "standard",
+    together: Together = False,
+    suite: SuiteName = "toyworld",
+    source: SourcePath = None,
+    categories: Categories = "all",
+    judge: JudgeName = "toyworld",
+    judge_settings: JudgeSettingsPath = None,
+    judge_again: JudgeAgain = False,
+    clip: ClipModel = None,
+    json: JsonPath = None,
+    html: HtmlPath = None,
+    work: Work = None,
+    workers: Workers = None,
 ) -> None:
     """Run methods over concept, paraphrase, neutral and other-concepts prompts, and print the table.
 
     Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
     """
     from refusal_core.evaluate.page import save_page
-    from refusal_core.evaluate.plans import Evaluation
+    from refusal_core.evaluate.plans import Evaluation, Seeing, Source
     from refusal_core.evaluate.report import summary
     from refusal_core.evaluate.sharing import run_shared
     from refusal_core.files import write_json
 
     with _readings(work, needed=html is not None) as folder:
-        plan = Evaluation(model, preset, videos, methods, together, suite, folder, workers)
+        asked, seeing = Source(suite, source, categories), Seeing(judge, judge_settings, clip, judge_again)
+        plan = Evaluation(model, preset, videos, methods, together, asked, seeing, folder, workers)
         with progress_bar("Loading") as progress:
             reports = run_shared(plan, progress)
         if reports is None:  # another process prints

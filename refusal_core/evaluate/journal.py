@@ -58,14 +58,20 @@ class Prepared:
 class Journal:
     """Measurements by what made the videos; in a folder, or only in memory where none is given."""
 
-    def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
+    def __init__(self, folder: Path | None = None, worker: int = 0, *, again: bool = False) -> None:
         """Open a folder, made if it is missing, and read what its files hold.
+
+        Args:
+            folder: None keeps everything in memory only.
+            worker: of several that share the folder; each writes a file of its own.
+            again: leave out batches with videos that were not judged, so that they are judged again.
 
         Raises:
             FileError: the folder cannot be written.
         """
         self._found: dict[str, Measured] = {}
         self._prepared: dict[str, Prepared] = {}
+        self._again = again
         self.folder = folder
         if folder is None:
             return
@@ -84,8 +90,10 @@ class Journal:
                 entry = json.loads(line)
                 if "prepared" in entry:
                     self._prepared[str(entry["key"])] = Prepared.from_json(entry["prepared"])
-                else:
-                    self._found[str(entry["key"])] = Measured.from_json(entry)
+                    continue
+                found = Measured.from_json(entry)
+                if not (self._again and any(v.outcome == "not judged" for v in found.verdicts)):
+                    self._found[str(entry["key"])] = found
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # cut short by a kill
 

@@ -2,26 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from refusal_core.concepts import Preset, load_preset
-from refusal_core.errors import InputError
+from refusal_core.errors import FileError, InputError
+from refusal_core.evaluate.alignment import clip_alignment
 from refusal_core.evaluate.journal import Journal
-from refusal_core.evaluate.judges.toyworld import toyworld_judge
+from refusal_core.evaluate.judges.sources import SETTINGS, JudgeSettings, judge_key, open_judge
 from refusal_core.evaluate.methods import DEFAULT_METHODS, METHOD_NAMES
 from refusal_core.evaluate.report import Report
 from refusal_core.evaluate.run import Reading, Share, evaluate
 from refusal_core.evaluate.suites.adversarial import adversarial_suite
-from refusal_core.evaluate.suites.items import Suite
+from refusal_core.evaluate.suites.items import Item, Suite
+from refusal_core.evaluate.suites.sources import SUITES, load_suite
 from refusal_core.evaluate.suites.toyworld import together_suite, toyworld_suite
+from refusal_core.models.clip import load_clip
 from refusal_core.models.load import load_model
 from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world
+from refusal_core.video import Video
 
-SUITES = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}
+MADE = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}  # from the toy world's own scenes
 SETS = {"standard": DEFAULT_METHODS, "all": METHOD_NAMES}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A suite read from a user's files."""
+
+    suite: str = "toyworld"  # or adversarial, t2vsafetybench, safesora, csv
+    path: Path | None = None
+    categories: str = "all"  # names with commas between, paper, or all
+
+
+@dataclass(frozen=True, slots=True)
+class Seeing:
+    """Who judges, and what else is measured."""
+
+    judge: str = "toyworld"
+    settings: Path | None = None  # JSON with the judge's settings
+    clip: str | None = None  # a CLIP model, for the alignment of videos with their prompts
+    again: bool = False  # ask again what was not judged
+
+    def reading(self, samples: Path | None) -> Reading:
+        """Return how videos are read. Raises as ``open_judge`` and ``load_clip`` do."""
+        settings = load_settings(self.judge, self.settings)
+        more = {"clip": _aligned(self.clip)} if self.clip else {}
+        name = judge_key(self.judge, settings)
+        return Reading(open_judge(self.judge, settings), name, samples=samples, more=more)
+
+    def arguments(self) -> list[str]:
+        """Return its part of another process's command line."""
+        words = ["--judge", self.judge, *(["--clip", self.clip] if self.clip else [])]
+        words += ["--judge-settings", str(self.settings)] if self.settings else []
+        return [*words, *(["--judge-again"] if self.again else [])]
+
+
+def _aligned(source: str) -> Callable[[Sequence[Video], Sequence[Item]], list[float]]:
+    clip = load_clip(source)
+    return lambda videos, items: list(clip_alignment(clip, videos, [i.prompt for i in items]).scores)
+
+
+def load_settings(judge: str, path: Path | None) -> JudgeSettings | None:
+    """Read a judge's settings from JSON.
+
+    Raises:
+        InputError: there is no such judge, or it takes no settings.
+        FileError: the file is no JSON, or holds what the judge does not know.
+    """
+    if path is None:
+        return None
+    kind = SETTINGS.get(judge)
+    if kind is None:
+        raise InputError(f"The judge '{judge}' takes no settings; choose another, or leave them out.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if unknown := set(found) - {field.name for field in fields(kind)}:
+            raise FileError(f"{path.name}: '{sorted(unknown)[0]}' is no setting of {judge}; correct it.")
+        return TypeAdapter(kind).validate_python(found)
+    except (OSError, ValueError, TypeError, ValidationError) as e:
+        raise FileError(f"{path.name} does not hold settings of {judge}; write them as JSON.") from e
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +95,11 @@ class Evaluation:
 
     model: str = "toyworld"
     presets: str = "fire"  # names with commas between, a path, or all
-    videos: int = 200  # a group
+    videos: int = 200  # a group; of a suite from files, at most so many
     methods: str = "standard"  # names with commas between, standard, or all
     together: bool = False  # erase all presets' concepts at once
-    suite: str = "toyworld"  # or adversarial
+    source: Source = Source()
+    seeing: Seeing = Seeing()
     work: Path | None = None
     workers: int | None = None
 
@@ -56,24 +122,38 @@ class Evaluation:
     def runs(self) -> list[tuple[tuple[Preset, ...], Suite]]:
         """Return what is erased at once, and the suite it is tried on."""
         presets = self.chosen_presets()
+        if self.source.suite not in MADE:
+            suite = self._read_suite()
+            return [(tuple(presets), suite)] if self.together else [((p,), suite) for p in presets]
         if self.together:
             names = [p.concept.name for p in presets]
             return [(tuple(presets), together_suite(names, self.videos))]
-        if self.suite not in SUITES:
-            raise InputError(f"Suite '{self.suite}' is not known; choose one of {', '.join(SUITES)}.")
-        return [((p,), SUITES[self.suite](p.concept.name, self.videos)) for p in presets]
+        make = MADE[self.source.suite]
+        return [((p,), make(p.concept.name, self.videos)) for p in presets]
+
+    def _read_suite(self) -> Suite:
+        if self.source.suite not in SUITES:
+            known = ", ".join((*MADE, *SUITES))
+            raise InputError(f"Suite '{self.source.suite}' is not known; choose one of {known}.")
+        if self.source.path is None:
+            raise InputError(f"The suite {self.source.suite} is read from your own files; give --source.")
+        chosen = self.source.categories
+        return load_suite(self.source.suite, self.source.path, categories=chosen, limit=self.videos)
 
     def arguments(self) -> list[str]:
         """Return the command line of another process."""
         words = ["evaluate", "--model", self.model, "--preset", self.presets, "--videos", str(self.videos)]
-        words += ["--suite", self.suite, "--methods", self.methods]
-        return [*words, *(["--together"] if self.together else [])]
+        words += ["--suite", self.source.suite, "--categories", self.source.categories]
+        words += ["--source", str(self.source.path)] if self.source.path else []
+        words += ["--methods", self.methods, *(["--together"] if self.together else [])]
+        return [*words, *self.seeing.arguments()]
 
     def run(self, work: Path | None, share: Share | None, progress: Progress) -> list[Report]:
         """Return a report a preset, or one for all together."""
         model = load_model(self.model, progress=part(progress, 0.0, 0.01))
-        reading = Reading(toyworld_judge(), "toyworld", samples=work / "samples" if work else None)
-        journal = Journal(work, share.rank if share else 0)
+        reading = self.seeing.reading(work / "samples" if work else None)
+        again = self.seeing.again and share is not None  # merging takes what was found the second time
+        journal = Journal(work, share.rank if share else 0, again=again)
         runs, methods = self.runs(), self.chosen_methods()
         reports = []
         for i, (presets, suite) in enumerate(runs):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from refusal_core.concepts import Preset
@@ -33,6 +33,7 @@ from refusal_core.sampling import generate_batch
 from refusal_core.video import Video
 
 BATCH = 25
+Measure = Callable[[Sequence[Video], Sequence[Item]], Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Reading:
     quality: bool = True  # also compare with the original frame by frame
     samples: Path | None = None  # a folder for a few frames of each group
     batch: int = BATCH  # videos at once
+    more: Mapping[str, Measure] = field(default_factory=dict)  # measured on every video, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,10 @@ class _Batch:
         if plan.key == self._shelf.original:
             self._originals = videos
         verdicts = tuple(self._reading.judge(videos, self._group.aspect))
-        found = Measured(verdicts, self._quality(plan.key, videos, progress), seconds)
+        quality = self._quality(plan.key, videos, progress)
+        for more, measured in self._reading.more.items():
+            quality[more] = tuple(measured(videos, self._items))
+        found = Measured(verdicts, quality, seconds)
         self._journal.add(key, found)
         if self._reading.samples is not None and self._items[0] is self._group.items[0]:
             keep_sample(sample_path(self._reading.samples, plan.key, self._group), videos)

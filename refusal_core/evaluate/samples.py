@@ -63,4 +63,4 @@ def save_picture(pixels: NDArray[np.uint8], path: Path) -> Path:
     """Write an RGB picture as PNG, atomically."""
     from PIL import Image
 
-    return write_atomic(path, lambda target: Image.fromarray(pixels).save(target, optimize=True))
+    return write_atomic(path, lambda target: Image.fromarray(pixels).save(target, "PNG", optimize=True))

@@ -49,7 +49,7 @@ class Job(Protocol[T]):
         """Return the command line of another process that does a part, but for ``--work``."""
 
     def run(self, work: Path | None, share: Share | None, progress: Progress) -> T:
-        """Do a part, or all of it where ``share`` is None, keeping readings in ``work``."""
+        """Do a part, keeping readings in ``work``; with None, merge what is there and do what is missing."""
 
 
 def run_shared(job: Job[T], progress: Progress) -> T | None:
@@ -72,7 +72,7 @@ def run_shared(job: Job[T], progress: Progress) -> T | None:
             return _as_one_of(job, job.work, Share(rank, workers), progress)
         count = _helpful_workers(job) if job.workers is None else job.workers
         if count == 1:
-            return job.run(job.work, None, progress)
+            return job.run(job.work, Share(), progress)
         with _folder(job) as folder, _started(job, folder, count):
             return _as_one_of(job, folder, Share(0, count), progress)
 

@@ -102,10 +102,11 @@ def build(workbench: Workbench) -> CompareStep:
             run = gr.Button(t("run"), variant="primary", size="lg", elem_id="run", scale=3, min_width=140)
             stop = gr.Button(t("stop"), size="lg", elem_id="stop", scale=1, min_width=90)
         line = gr.HTML(status("idle", "idle"), elem_id="status")
+        gr.HTML(player.views(), elem_id="views")
         with gr.Row(elem_id="panes", equal_height=True):
             original, original_verdict = _pane("original", "vid-orig")
             unlearned, unlearned_verdict = _pane("unlearned", "vid-edit")
-        gr.HTML(player.bar(), elem_id="player")
+        gr.HTML(player.bar(with_views=False), elem_id="player")
         reveal = gr.Checkbox(False, label=t("reveal"), elem_id="reveal")
         with gr.Row():
             both = gr.DownloadButton(t("save_both"), interactive=False, elem_id="save-both", min_width=140)

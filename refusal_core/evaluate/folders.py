@@ -1,0 +1,77 @@
+"""Judging videos that are already there: a folder a side, made by whatever model and sampler.
+
+For models that this project does not run itself, such as Open-Sora: ``<folder>/<category>/<number>.mp4``,
+the number counting a category's prompts from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from refusal_core.edit import versions
+from refusal_core.errors import FileError
+from refusal_core.evaluate.journal import Measured
+from refusal_core.evaluate.metrics import likeness, steadiness
+from refusal_core.evaluate.report import Report
+from refusal_core.evaluate.run import Reading
+from refusal_core.evaluate.suites.items import Group, Suite, batches
+from refusal_core.evaluate.summary import Cell, summarise
+from refusal_core.progress import Progress, named, part, silent
+from refusal_core.video import Video, load_video
+
+ORIGINAL = "original"
+
+
+def judge_folders(
+    folders: Mapping[str, Path], suite: Suite, reading: Reading, progress: Progress = silent
+) -> Report:
+    """Read the videos of each side and count.
+
+    Args:
+        folders: by method; ``original`` among them gives what the others are compared with.
+        suite: which videos there should be, and what is looked for in them.
+        reading: the judge; of ordinary groups, likeness to the original is measured as well.
+        progress: told per group and method.
+
+    Raises:
+        FileError: a video is missing or damaged; the sentence names it.
+    """
+    cells: list[Cell] = []
+    work = [(name, group) for name in folders for group in suite]
+    measured: dict[tuple[str, str], list[Measured]] = {}
+    for number, (name, group) in enumerate(work):
+        told = named(part(progress, number / len(work), (number + 1) / len(work)), f"{name}, {group.name}")
+        told(0.0, "")
+        measured[name, group.name] = _measured(folders, name, group, reading)
+    for name, group in work:
+        cells.append(summarise(name, group, measured[name, group.name], measured.get((ORIGINAL, group.name))))
+    seeds = [item.seed for group in suite for item in group.items]
+    report = Report("videos from folders", suite.name, tuple(cells), suite.name, reading.name)
+    return replace(report, seeds=(min(seeds), max(seeds)), versions=versions())
+
+
+def _measured(folders: Mapping[str, Path], name: str, group: Group, reading: Reading) -> list[Measured]:
+    found, first = [], 0
+    for items in batches(group.items, reading.batch):
+        numbers = range(first, first + len(items))
+        first += len(items)
+        videos = [_video(folders[name], group, n) for n in numbers]
+        verdicts = tuple(reading.judge(videos, group.aspect))
+        quality: dict[str, tuple[float, ...]] = {}
+        if group.ordinary and reading.quality:
+            before = [_video(folders[ORIGINAL], group, n) for n in numbers] if name != ORIGINAL else videos
+            rows = [likeness(a, b) | steadiness(b) for a, b in zip(before, videos, strict=True)]
+            quality = {key: tuple(row[key] for row in rows) for key in rows[0]}
+        for more, measure in reading.more.items():
+            quality[more] = tuple(measure(videos, items))
+        found.append(Measured(verdicts, quality))
+    return found
+
+
+def _video(folder: Path, group: Group, number: int) -> Video:
+    path = folder / group.name / f"{number}.mp4"
+    if not path.is_file():
+        raise FileError(f"{folder.name}/{group.name}/{number}.mp4 is missing; make all videos first.")
+    return load_video(path)[0]
