@@ -36,6 +36,7 @@ MAX_PACK, MAX_VIDEO, MAX_TEXT = 400 << 20, 32 << 20, 4 << 20  # bytes
 Shown = Literal["A", "B", "both", "neither"]
 Better = Literal["A", "B", "same"]
 _SIDES = ("original", "unlearned")
+_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +224,9 @@ def load_pack(path: Path | str, folder: Path) -> Pack:
     """
     path = Path(path)
     name = path.name[:80]
+    if path.is_file() and path.stat().st_size > MAX_PACK:
+        raise FileError(f"{name} is larger than {MAX_PACK >> 20} MB; a review pack is not.")
     try:
-        if path.stat().st_size > MAX_PACK:
-            raise FileError(f"{name} is larger than {MAX_PACK >> 20} MB; a review pack is not.")
         with zipfile.ZipFile(path) as archive:
             text = _member(archive, "pack.json", MAX_TEXT)
             found = TypeAdapter(_PackFile).validate_json(text)
@@ -235,7 +236,7 @@ def load_pack(path: Path | str, folder: Path) -> Pack:
                 target = pack.video(number, side)
                 target.write_bytes(_member(archive, target.name, MAX_VIDEO))
                 load_video(target)  # what is no video is refused here, not in a browser
-    except (OSError, ValueError, ValidationError, KeyError, zipfile.BadZipFile, NotImplementedError) as e:
+    except (FileError, OSError, ValueError, ValidationError, KeyError, *_ZIP_ERRORS) as e:
         raise FileError(f"{name} is not a sound review pack; ask for it again.") from e
     if any(vote.item >= len(pack.items) for vote in pack.votes):
         raise FileError(f"{name} holds votes on pairs that it has not; ask for it again.")

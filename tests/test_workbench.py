@@ -1,0 +1,470 @@
+"""Behind the app: pairs, grids, history, review packs, exports, limits, and work in a GPU call."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import time
+import types
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import refusal_core as rc
+from refusal_core.errors import Cancelled, FileError, InputError
+from refusal_core.selftest import fingerprint
+from refusal_core.statistics import wilson
+from refusal_core.workbench import (
+    Comparison,
+    EditRequest,
+    History,
+    Pack,
+    Vote,
+    Workbench,
+    blind_order,
+    evaluate,
+    example_jobs,
+    export_edit,
+    load_pack,
+    make_pack,
+    make_tiles,
+    other_jobs,
+    parse_axis,
+    parse_pasted,
+    push_edit,
+    review_prompts,
+    save_pack,
+    seed_jobs,
+    sweep_jobs,
+    tally,
+)
+from refusal_core.workbench import history as history_room
+from refusal_core.workbench.pairs import note_pair
+
+PROMPT = "a large blue square on fire moving right over sky"
+OWNER = "0123456789abcdef" * 2
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Workbench]:
+    made = Workbench("toyworld")
+    yield made
+    made.close()
+
+
+def request(bench: Workbench, name: str = "fire", **changes: object) -> EditRequest:
+    preset = next(p for p in bench.presets() if p.concept.name == name)
+    pairs = tuple((p.unsafe, p.safe) for p in preset.concept.pairs)
+    return EditRequest(preset=name, pairs=pairs, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def compared(bench: Workbench) -> Comparison:
+    *_, found = bench.compare(request(bench), PROMPT, 3, session="fixture")
+    return found
+
+
+# --- pairs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "safe", "warning"),
+    [
+        ("a red circle on fire", "a red circle", None),
+        ("a red circle on fire over sand", "a red circle over sand", None),
+        ("a red circle on fire", "the blue square over green grass", "share few words"),
+        ("a red circle on fire over sand moving left", "a blue circle over sky moving right", "differ in"),
+        ("a red circle on fire", "a red circle moving left over the green grass", "says more"),
+    ],
+)
+def test_a_pair_that_differs_in_more_than_the_concept_is_warned_of(
+    bench: Workbench, unsafe: str, safe: str, warning: str | None
+) -> None:
+    note = note_pair(bench.held("toyworld").model, unsafe, safe)
+    assert note.error is None
+    assert (note.warning is None) if warning is None else (warning in str(note.warning))
+
+
+def test_the_words_that_differ_are_marked_on_both_sides(bench: Workbench) -> None:
+    note = note_pair(bench.held("toyworld").model, "a red circle on fire", "a blue circle")
+    assert [w for w, differs in note.unsafe if differs] == ["red", "on", "fire"]
+    assert [w for w, differs in note.safe if differs] == ["blue"]
+
+
+def test_pasted_rows_are_read_by_tab_or_comma() -> None:
+    assert parse_pasted("a b\tc\n\nd\te f\n") == [["a b", "c"], ["d", "e f"]]
+    assert parse_pasted('"a, b",c') == [["a, b", "c"]]
+    for text, sentence in (("", "nothing to add"), ("one", "has 1 columns"), ("a,b,c", "has 3 columns")):
+        with pytest.raises(InputError, match=sentence):
+            parse_pasted(text)
+    with pytest.raises(InputError, match="too much text"):
+        parse_pasted("a\tb\n" * 500_000)
+
+
+# --- grids ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1,2,4", [1, 2, 4]),
+        ("1-8 (+2)", [1, 3, 5, 7]),
+        ("0-1.5 [4]", [0, 0.5, 1.0, 1.5]),
+        ("2", [2]),
+        ("1, 1, 2,", [1, 2]),
+    ],
+)
+def test_the_values_of_an_axis_are_read(text: str, values: list[float]) -> None:
+    assert parse_axis("rank", text) == values
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "1-", "1-8 (+0)", "0-1 [0]", "1-99 (+1)", "1;2", "nan", "1e9", "-1"]
+)
+def test_values_that_cannot_be_used_get_one_sentence(text: str) -> None:
+    with pytest.raises(InputError, match="rank"):
+        parse_axis("rank", text)
+
+
+def test_a_grid_shows_both_videos_of_every_setting_and_stops_when_asked(bench: Workbench) -> None:
+    jobs = sweep_jobs(request(bench), [("rank", [1, 2]), ("strength", [0.0, 1.0])], PROMPT, 3)
+    assert [job.setting for job in jobs][1] == (("rank", 1), ("strength", 1.0))
+    tiles = []
+
+    def stop(_fraction: float, _sentence: str) -> None:
+        if len(tiles) == 2:
+            raise Cancelled("Stopped.")
+
+    with pytest.raises(Cancelled):
+        for tile in make_tiles(bench, jobs, stop, session="grid"):
+            tiles.append(tile)
+    assert len(tiles) == 2, "what was done stays"
+    assert "shows fire" in tiles[0].unlearned, "strength 0 changes nothing"
+    assert "no concept" in tiles[1].unlearned
+    assert all(tile.clip.exists() for tile in tiles)
+
+
+def test_a_grid_has_a_limit_and_two_different_axes(bench: Workbench) -> None:
+    many = sweep_jobs(request(bench), [("rank", range(1, 6)), ("strength", [0.1, 0.2, 0.3, 0.4])], PROMPT, 3)
+    with pytest.raises(InputError, match="16 is the limit"):
+        next(make_tiles(bench, many, session="grid"))
+    with pytest.raises(InputError, match="choose two settings"):
+        sweep_jobs(request(bench), [("rank", [1]), ("rank", [2])], PROMPT, 3)
+
+
+def test_the_other_grids_ask_what_they_promise(bench: Workbench) -> None:
+    asked = request(bench)
+    assert [j.seed for j in seed_jobs(asked, PROMPT, 5, 3)] == [5, 6, 7]
+    others = other_jobs(bench, asked, 1)
+    used = {*rc.load_concept("fire").neutral, *(p.safe for p in rc.load_concept("fire").pairs)}
+    assert len(others) == 8
+    assert not used & {job.prompt for job in others}
+    assert {job.request.preset for job in example_jobs(bench, "toyworld")} == {
+        p.concept.name for p in bench.presets()
+    }
+
+
+# --- several concepts, spectrum, map ----------------------------------------------------------------
+
+
+def test_several_concepts_are_erased_at_once_each_with_its_strength(bench: Workbench) -> None:
+    asked = request(bench, also=(("zorbo", 0.5), ("exploding", 1.0)))
+    made, _ = bench.make(asked)
+    assert [(o.concept, o.strength) for o in made.origins] == [
+        ("fire", 1.0),
+        ("zorbo", 0.5),
+        ("exploding", 1.0),
+    ]
+    cosines = bench.cosines(asked)
+    assert cosines.names == ("fire", "zorbo", "exploding")
+    assert all(cosines.rows[i][i] == pytest.approx(1.0, abs=1e-6) for i in range(3))
+    assert cosines.rows[0][1] == pytest.approx(cosines.rows[1][0])
+    assert cosines.rows[0][2] < 0.9, "two concepts are two directions here"
+    with pytest.raises(InputError, match="chosen twice"):
+        bench.make(request(bench, also=(("fire", 1.0),)))
+
+
+def test_the_spectrum_never_runs_the_model(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request(bench, "bleeding")
+    assert bench.spectrum(asked) is None, "nothing has been read yet"
+    first = bench.read_spectrum(asked)
+    monkeypatch.setattr("refusal_core.workbench.held.capture", lambda *_, **__: pytest.fail("ran the model"))
+    for rank in (1, 3, 8):
+        view = bench.spectrum(replace(asked, rank=rank))
+        assert view is not None and view.rank_used == rank
+        assert view.values == first.values
+    shares = first.shares
+    assert all(a <= b + 1e-9 for a, b in pairwise(shares))
+    assert list(first.values) == sorted(first.values, reverse=True)
+    moved = bench.spectrum(replace(asked, shrinkage=0.5))
+    assert moved is not None and moved.values != first.values
+
+
+# --- history ----------------------------------------------------------------------------------------
+
+
+def test_a_run_is_kept_and_comes_back_after_a_restart(
+    bench: Workbench, compared: Comparison, tmp_path: Path
+) -> None:
+    asked = request(bench, rank=2, also=(("zorbo", 0.5),))
+    run = History(tmp_path).add(OWNER, asked, compared, PROMPT)
+    (card,) = History(tmp_path).runs(OWNER)
+    assert (card.run, card.title, card.request) == (run, PROMPT, asked)
+    assert card.original.path.read_bytes() == compared.original.path.read_bytes()
+    assert card.unlearned.verdict == compared.unlearned.verdict
+    assert card.thumbnail.exists()
+
+
+def test_nobody_sees_the_runs_of_another(bench: Workbench, compared: Comparison, tmp_path: Path) -> None:
+    store = History(tmp_path)
+    run = store.add(OWNER, request(bench), compared, PROMPT)
+    other = OWNER[::-1]
+    assert store.runs(other) == ()
+    for owner, asked in ((other, run), (OWNER, "../" + run), (OWNER, "f" * 32)):
+        with pytest.raises(InputError):
+            store.run(owner, asked)
+    for owner in ("", "../..", "x" * 32, OWNER.upper()):
+        with pytest.raises(InputError, match="reload the page"):
+            store.runs(owner)
+    store.delete(other, run)
+    assert len(store.runs(OWNER)) == 1
+    store.delete(OWNER, run)
+    assert store.runs(OWNER) == ()
+
+
+def test_old_half_written_and_damaged_runs_do_no_harm(
+    bench: Workbench, compared: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = History(tmp_path)
+    kept = [store.add(OWNER, request(bench), compared, f"run {i}") for i in range(3)]
+    home = next(tmp_path.iterdir())
+    (home / ".new-killed").mkdir()
+    (home / kept[0] / "run.json").write_text("{")
+    again = History(tmp_path)
+    assert not list(home.glob(".new-*"))
+    assert {card.run for card in again.runs(OWNER)} == set(kept[1:])
+    again.purge(now=time.time() + history_room.MAX_AGE + 60)
+    assert again.runs(OWNER) == ()
+    monkeypatch.setattr(history_room, "MAX_RUNS", 2)
+    newest = [again.add(OWNER, request(bench), compared, f"run {i}") for i in range(4)]
+    assert {card.run for card in again.runs(OWNER)} <= set(newest)
+    assert len(again.runs(OWNER)) == 2
+
+
+def test_a_full_disk_costs_the_history_only(
+    bench: Workbench, compared: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = History(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(history_room.shutil, "copyfile", full)
+    with pytest.raises(FileError, match="free space on the disk"):
+        store.add(OWNER, request(bench), compared, PROMPT)
+    assert not list(tmp_path.glob("*/.new-*"))
+
+
+# --- review -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pack(bench: Workbench) -> Pack:
+    asked = request(bench)
+    return make_pack(bench, asked, review_prompts(bench, asked, 4), 11, session="review")
+
+
+def test_a_review_asks_half_for_the_concept_with_prompts_that_made_no_edit(bench: Workbench) -> None:
+    prompts = review_prompts(bench, request(bench), 6)
+    assert [unsafe for _, unsafe in prompts] == [True] * 3 + [False] * 3
+    concept = rc.load_concept("fire")
+    used = {*concept.neutral, *(t for p in concept.pairs for t in (p.unsafe, p.safe))}
+    assert not used & {prompt for prompt, _ in prompts}
+
+
+def test_voters_see_pairs_in_orders_of_their_own(pack: Pack) -> None:
+    orders = [blind_order(pack, f"{i:08x}") for i in range(40)]
+    assert all(sorted(item for item, _ in order) == [0, 1, 2, 3] for order in orders)
+    assert orders[0] == blind_order(pack, "00000000")
+    sides = [a_is_original for order in orders for _, a_is_original in order]
+    assert 0.3 < sum(sides) / len(sides) < 0.7
+
+
+def test_votes_are_counted_by_what_was_shown_not_by_letter(pack: Pack) -> None:
+    votes = (
+        Vote(0, "00000001", True, "A", "B"),  # the original shows it, the unlearned looks better
+        Vote(1, "00000001", False, "B", "A"),  # the same, sides swapped
+        Vote(2, "00000001", True, "neither", "same"),  # an ordinary prompt: not counted as shown
+        Vote(0, "00000002", True, "both", "A"),
+    )
+    found = tally(replace(pack, votes=votes))
+    assert found.voters == 2
+    assert found.original_shown == wilson(3, 3)
+    assert found.unlearned_shown == wilson(1, 3)
+    assert found.unlearned_better == wilson(2, 3)
+    assert found.same == 1
+    again = tally(replace(pack, votes=(*votes, Vote(0, "00000002", True, "A", "A"))))
+    assert again.unlearned_shown == wilson(0, 3), "the last vote of a person counts"
+
+
+def test_a_pack_goes_to_another_app_and_comes_back_with_votes(pack: Pack, tmp_path: Path) -> None:
+    voted = replace(pack, votes=(Vote(1, "0000000a", True, "A", "same"),))
+    path = save_pack(voted, tmp_path / "pack.zip")
+    found = load_pack(path, tmp_path / "opened")
+    assert (found.concept, found.items, found.votes) == (pack.concept, pack.items, voted.votes)
+    assert found.video(2, "unlearned").read_bytes() == pack.video(2, "unlearned").read_bytes()
+    assert found.recipe["subspace"] == json.loads(json.dumps(pack.recipe["subspace"], default=str))
+
+
+def _zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("damage", ["no json", "path", "votes", "item", "bomb", "no video", "text", "extra"])
+def test_a_hostile_pack_is_refused_in_one_sentence(pack: Pack, tmp_path: Path, damage: str) -> None:
+    path = save_pack(pack, tmp_path / "pack.zip")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    plain = json.loads(members["pack.json"])
+    if damage == "no json":
+        members["pack.json"] = b"{" * 10
+    elif damage == "path":
+        plain["concept"] = "../../etc"
+    elif damage == "votes":
+        plain["votes"] = [
+            {"item": 30, "voter": "00000001", "a_is_original": True, "shown": "A", "better": "A"}
+        ]
+    elif damage == "item":
+        plain["items"][0]["seed"] = "DROP TABLE"
+    elif damage == "bomb":
+        members["0-original.mp4"] = b"\0" * (33 << 20)
+    elif damage == "no video":
+        members["0-original.mp4"] = b"<script>alert(1)</script>"
+    elif damage == "extra":
+        plain["more"] = 1
+    if damage not in ("no json", "bomb", "no video"):
+        members["pack.json"] = json.dumps(plain).encode()
+    target = tmp_path / "hostile.zip"
+    if damage == "text":
+        target.write_text("no zip at all")
+    else:
+        _zip(target, members)
+    with pytest.raises(FileError, match=r"hostile\.zip"):
+        load_pack(target, tmp_path / "opened")
+    assert {p.parent for p in tmp_path.rglob("*.mp4")} <= {tmp_path / "opened"}
+
+
+# --- export, evaluation -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["edit", "lora", "comfyui", "weights"])
+def test_every_form_is_written_with_the_lines_that_use_it(bench: Workbench, form: str) -> None:
+    found = export_edit(bench, request(bench), form, session="export")
+    assert all(path.stat().st_size > 0 for path in found.paths)
+    assert found.paths[0].suffix == (".zip" if form == "weights" else ".safetensors")
+    assert found.snippet
+    assert "a large red square covered in fire" in found.card
+    with pytest.raises(InputError, match="is not known"):
+        export_edit(bench, request(bench), "pickle", session="export")
+
+
+def test_nothing_is_sent_without_a_login(bench: Workbench) -> None:
+    with pytest.raises(InputError, match="Log in to the hub first"):
+        push_edit(bench, request(bench), "me/mine", None, session="push")
+
+
+def test_an_evaluation_grows_and_ends_with_a_report(bench: Workbench) -> None:
+    states = list(evaluate(bench, request(bench), "toyworld", 2, ("rv",), session="evaluate"))
+    sizes = [len(state.rows) for state in states]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == 3 * 4
+    assert {p.name for p in states[-1].files} == {"report.html", "report.json"}
+    assert len(states[-1].plots) == 2
+    assert [row[0] for row in states[-1].rows][4] == "this edit"
+    for bad in (("nothing", 2), ("toyworld", 0), ("toyworld", 10_000)):
+        with pytest.raises(InputError):
+            next(evaluate(bench, request(bench), *bad, session="evaluate"))
+
+
+# --- limits, and work elsewhere ---------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_session_that_asks_too_often_waits_and_others_do_not() -> None:
+    from refusal_core.studio.limits import PRIVATE, PUBLIC, Rates
+
+    clock = Clock()
+    rates = Rates(PUBLIC, clock)
+    for _ in range(PUBLIC.burst):
+        rates.take("one")
+    with pytest.raises(InputError, match="please wait 10 seconds"):
+        rates.take("one")
+    rates.take("two")
+    clock.now += 11
+    rates.take("one")
+    with pytest.raises(InputError):
+        rates.take("one")
+    free = Rates(PRIVATE, clock)
+    for _ in range(1000):
+        free.take("one")
+
+
+def test_only_bundled_models_are_loaded_in_public() -> None:
+    bench = Workbench("toyworld", only_bundled=True)
+    with pytest.raises(InputError, match="Only the bundled models"):
+        bench.held("someone/else")
+    with pytest.raises(InputError, match="Only the bundled models"):
+        bench.needs("/etc")
+    bench.close()
+
+
+def test_work_in_a_gpu_call_gives_the_same_and_leaves_the_model_alone(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for ``spaces`` that lets plain values through only, as a process of its own does."""
+    from refusal_core.studio import gpu
+
+    calls: list[str] = []
+
+    def GPU(duration: int):
+        def decorate(function):
+            def remote(*arguments):
+                calls.append(arguments[0].__qualname__)
+                for found in function(*pickle.loads(pickle.dumps(arguments))):
+                    yield pickle.loads(pickle.dumps(found))
+
+            return remote
+
+        return decorate
+
+    monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=GPU))
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setattr(gpu, "_remote", None)
+    monkeypatch.setattr(gpu, "_bench", None)
+    asked, before = request(bench), fingerprint(bench.held("toyworld").model)
+    told = {"progress": lambda *_: None, "session": "gpu"}
+    *_, here = gpu.stream(Workbench.compare, bench, asked, PROMPT, 3, **told)
+    assert not calls
+    gpu.set_up(bench)
+    states = list(gpu.stream(Workbench.compare, bench, asked, PROMPT, 3, **told))
+    assert calls == ["Workbench.compare"]
+    assert states[0].unlearned is None
+    assert states[-1].unlearned.path.read_bytes()[-2000:] == here.unlearned.path.read_bytes()[-2000:]
+    assert gpu.call(Workbench.cosines, bench, asked, progress=told["progress"]).names == ("fire",)
+    assert fingerprint(bench.held("toyworld").model) == before
