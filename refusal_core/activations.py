@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from refusal_core.errors import FileError
+from refusal_core.errors import FileError, InputError
 from refusal_core.files import load_tensors, save_tensors
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
+from refusal_core.reading import Plain
 from refusal_core.settings import CaptureSettings
 
 MAX_BYTES = 8 << 30
+NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)  # of sites, classes and hashes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,25 +87,58 @@ def load_activations(path: Path) -> Activations:
     tensors, header = load_tensors(path, kind="activations", limit=MAX_BYTES)
     try:
         if header["schema"] != 1:
-            raise FileError(f"{path.name} has schema {header['schema']}; this version reads 1.")
-        samples = [
-            Samples(*(tensors[f"{i}.{n}"] for n in ("unsafe", "safe", "neutral", "pair_of_row")), bool(flag))
-            for i, flag in enumerate(header["by_token"])
-        ]
+            raise FileError(f"{path.name} has schema {header['schema']!s:.20}; this version reads 1.")
+        samples = [_read_samples(tensors, i, bool(flag)) for i, flag in enumerate(header["by_token"])]
         sites = {}
         for entry in header["sites"]:
             fields = dict(entry)
-            chosen = samples[fields.pop("samples")]
-            site = TypeAdapter(Site).validate_python(fields)
-            if chosen.unsafe.shape != chosen.safe.shape or chosen.unsafe.shape[1] != site.inputs:
-                raise FileError(f"{path.name}: the rows of {site.name[:80]} do not fit the site.")
-            sites[site] = chosen
+            number = fields.pop("samples")
+            site = read_site(fields)
+            if type(number) is not int or not 0 <= number < len(samples) or site in sites:
+                raise ValueError("samples")
+            if samples[number].unsafe.shape[1] != site.inputs:
+                raise FileError(f"{path.name}: the rows of {site.name} do not fit the site.")
+            sites[site] = samples[number]
+        if not sites:
+            raise FileError(f"{path.name} holds no site; capture again.")
         return Activations(
-            model=TypeAdapter(Fingerprint).validate_python(header["model"]),
-            concept=str(header["concept"]),
-            pairs=tuple((str(u), str(s)) for u, s in header["pairs"]),
+            model=read_fingerprint(header["model"]),
+            concept=TypeAdapter(Plain).validate_python(header["concept"]),
+            pairs=TypeAdapter(tuple[tuple[Plain, Plain], ...]).validate_python(header["pairs"]),
             settings=TypeAdapter(CaptureSettings).validate_python(header["settings"]),
             sites=sites,
         )
-    except (KeyError, TypeError, IndexError, ValueError, ValidationError) as e:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, InputError) as e:
         raise FileError(f"{path.name} is not a sound activations file; capture again.") from e
+
+
+def _read_samples(tensors: Mapping[str, Tensor], i: int, by_token: bool) -> Samples:
+    unsafe, safe, neutral, pair_of_row = (
+        tensors[f"{i}.{name}"] for name in ("unsafe", "safe", "neutral", "pair_of_row")
+    )
+    rows, width = unsafe.shape
+    if safe.shape != unsafe.shape or neutral.ndim != 2 or neutral.shape[1] != width or not rows:
+        raise ValueError("shapes")
+    if pair_of_row.shape != (rows,) or pair_of_row.dtype != torch.int64 or pair_of_row.min() < 0:
+        raise ValueError("pairs of rows")
+    if not all(t.is_floating_point() for t in (unsafe, safe, neutral)):
+        raise ValueError("types")
+    return Samples(unsafe, safe, neutral, pair_of_row, by_token)
+
+
+def read_site(entry: object) -> Site:
+    """Return a site as a file describes it; raises ValueError where it cannot be one."""
+    site = TypeAdapter(Site).validate_python(entry)
+    if not NAME.fullmatch(site.name):
+        raise ValueError("name")
+    if site.block < 0 or site.inputs < 1 or site.outputs < 1:
+        raise ValueError("numbers")
+    return site
+
+
+def read_fingerprint(entry: object) -> Fingerprint:
+    """Return a fingerprint as a file holds it; raises ValueError where it cannot be one."""
+    found = TypeAdapter(Fingerprint).validate_python(entry)
+    if not all(NAME.fullmatch(text) for text in (found.family, found.pipeline, found.config, found.weights)):
+        raise ValueError("fingerprint")
+    return found

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from refusal_core.errors import FileError, InputError
+from refusal_core.reading import INVISIBLE, Plain, parse_json, plain, read_ordinary
 from refusal_core.settings import Anchor, Method, SiteKind
 
 MAX_PROMPT = 500  # characters
@@ -33,7 +33,7 @@ def clean_prompt(text: object, where: str) -> str:
         raise InputError(f"{where} is empty; write a prompt.")
     if len(stripped) > MAX_PROMPT:
         raise InputError(f"{where} has {len(stripped)} characters; shorten it to {MAX_PROMPT}.")
-    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in stripped):
+    if any(unicodedata.category(c) in INVISIBLE for c in stripped):
         raise InputError(f"{where} holds invisible control characters; type it again by hand.")
     return stripped
 
@@ -95,7 +95,8 @@ class Preset:
     recommended: Recommended = field(default_factory=Recommended)
 
 
-_Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+_Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]  # ``clean_prompt`` sees to the rest
+_Text = Annotated[_Prompt, AfterValidator(plain)]
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 # A bare file name beside the file that names it: no path leads anywhere else.
 _Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.(png|jpg|jpeg|webp)$")]
@@ -104,8 +105,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 class _PairFile(BaseModel):
     model_config = _STRICT
-    unsafe: _Text
-    safe: _Text
+    unsafe: _Prompt
+    safe: _Prompt
     unsafe_image: _Image | None = None
     safe_image: _Image | None = None
 
@@ -129,7 +130,7 @@ class _PresetFile(BaseModel):
     category: _Text
     model: _Name
     prompt: _Text
-    note: Annotated[str, Field(max_length=2000)] = ""
+    note: Plain = ""
     pairs: Annotated[list[_PairFile], Field(min_length=2, max_length=MAX_PAIRS)]
     neutral: Annotated[list[_Text], Field(max_length=MAX_NEUTRAL)] | _Name
     recommended: _RecommendedFile = _RecommendedFile()
@@ -155,20 +156,13 @@ def _sentence(error: ValidationError, name: str) -> str:
 
 
 def _read_json(path: Path) -> object:
+    content = read_ordinary(path, MAX_FILE)
     try:
-        if path.stat().st_size > MAX_FILE:
-            raise FileError(f"{path.name} is larger than {MAX_FILE >> 20} MB; a preset holds only prompts.")
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError as e:
-        raise FileError(f"{path.name} does not exist; check the name.") from e
-    except (OSError, UnicodeDecodeError) as e:
+        return parse_json(content)
+    except UnicodeDecodeError as e:
         raise FileError(f"{path.name} cannot be read as text; save it as UTF-8 JSON.") from e
-    except (json.JSONDecodeError, RecursionError, ValueError) as e:
+    except ValueError as e:
         raise FileError(f"{path.name} is not valid JSON; export it again or correct it.") from e
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(name)
 
 
 def load_neutral(name: str) -> tuple[str, ...]:
@@ -183,12 +177,22 @@ def load_neutral(name: str) -> tuple[str, ...]:
 def _pairs(found: list[_PairFile], path: Path) -> tuple[PromptPair, ...]:
     pairs = []
     for row, pair in enumerate(found, start=1):
-        images = [path.parent / name if name else None for name in (pair.unsafe_image, pair.safe_image)]
+        images = [_beside(path, name) for name in (pair.unsafe_image, pair.safe_image)]
         try:
             pairs.append(PromptPair(pair.unsafe, pair.safe, *images))
         except InputError as e:
             raise InputError(f"{path.name}, pair {row}: {e}") from e
     return tuple(pairs)
+
+
+def _beside(path: Path, name: str | None) -> Path | None:
+    """Return where an image of a pair lies: in the folder of its file, also when it is a link."""
+    if name is None:
+        return None
+    image = path.parent / name
+    if image.is_symlink() and image.resolve().parent != path.parent.resolve():
+        raise FileError(f"{name} is a link out of its folder; put the image itself there.")
+    return image
 
 
 def load_preset(source: str | Path) -> Preset:

@@ -13,15 +13,18 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
+from refusal_core.activations import read_fingerprint, read_site
 from refusal_core.directions import Directions
 from refusal_core.errors import FileError, InputError
 from refusal_core.files import load_tensors, save_tensors
 from refusal_core.fold import is_separable, joint_detector
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site, select
-from refusal_core.settings import EditSettings, SubspaceSettings
+from refusal_core.reading import Plain
+from refusal_core.settings import Anchor, EditSettings, SubspaceSettings
 
 MAX_BYTES = 64 << 20
+MAX_ROWS = 1024  # of a site: eight concepts of the highest rank
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +47,7 @@ class SiteFigures:
     """Diagnostics of one site of one concept, kept with the edit."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    site: str
+    site: Plain
     kept_share: float
     rank_used: int
     rank_available: int
@@ -57,12 +60,12 @@ class Origin:
     """The recipe of one concept of an edit."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    concept: Annotated[str, Field(max_length=200)]
-    pairs: Annotated[tuple[tuple[str, str], ...], Field(max_length=64)]
+    concept: Annotated[Plain, Field(max_length=200)]
+    pairs: Annotated[tuple[tuple[Plain, Plain], ...], Field(max_length=64)]
     subspace: SubspaceSettings
     strength: float
-    anchor: str
-    versions: dict[str, str]
+    anchor: Anchor
+    versions: Annotated[dict[Plain, Plain], Field(max_length=40)]
     figures: Annotated[tuple[SiteFigures, ...], Field(max_length=4000)]
 
 
@@ -241,32 +244,35 @@ def load_edit(path: Path) -> Edit:
     tensors, header = load_tensors(path, kind="edit", limit=MAX_BYTES)
     try:
         if header["schema"] != 1:
-            raise FileError(f"{path.name} has schema {header['schema']}; this version reads 1.")
+            raise FileError(f"{path.name} has schema {header['schema']!s:.20}; this version reads 1.")
         origins = tuple(TypeAdapter(Origin).validate_python(o) for o in header["origins"])
         sites = {}
         for i, entry in enumerate(header["sites"]):
-            site = TypeAdapter(Site).validate_python(entry["site"])
-            sites[site] = _read_site(tensors, i, entry["concept"], site, len(origins))
+            site = read_site(entry["site"])
+            if site in sites:
+                raise FileError(f"{path.name} names {site.name} twice; make the edit again.")
+            sites[site] = _read_change(tensors, i, entry["concept"], site, len(origins))
         if not sites or not origins:
             raise FileError(f"{path.name} holds no site; make the edit again.")
-        return Edit(TypeAdapter(Fingerprint).validate_python(header["model"]), sites, origins)
+        return Edit(read_fingerprint(header["model"]), sites, origins)
     except FileError:
         raise
     except (KeyError, TypeError, IndexError, ValueError, AttributeError, ValidationError, InputError) as e:
         raise FileError(f"{path.name} is not a sound edit file; make the edit again.") from e
 
 
-def _read_site(
+def _read_change(
     tensors: Mapping[str, Tensor], i: int, concept: list[int], site: Site, origins: int
 ) -> SiteEdit:
     remove, detect, strength = (tensors[f"{i}.{name}"].float() for name in ("remove", "detect", "strength"))
     level = tensors[f"{i}.level"].float() if f"{i}.level" in tensors else None
     rows = len(remove)
-    if remove.shape != (rows, site.inputs) or detect.shape != remove.shape or strength.shape != (rows,):
+    shapes = (remove.shape, detect.shape, strength.shape)
+    if not 1 <= rows <= MAX_ROWS or shapes != ((rows, site.inputs), (rows, site.inputs), (rows,)):
         raise FileError(f"The directions of {site.name[:80]} do not fit the site; make the edit again.")
     if level is not None and level.shape != (rows,):
         raise FileError(f"The levels of {site.name[:80]} do not fit the site; make the edit again.")
-    if len(concept) != rows or not all(isinstance(c, int) and 0 <= c < origins for c in concept):
+    if len(concept) != rows or not all(type(c) is int and 0 <= c < origins for c in concept):
         raise FileError(f"The concepts of {site.name[:80]} do not fit the edit; make the edit again.")
     for value in strength.tolist():
         EditSettings(strength=value)

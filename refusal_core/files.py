@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from refusal_core.errors import FileError
+from refusal_core.reading import open_ordinary, parse_json
 
 HEADER_KEY = "refusal_studio"
 MAX_HEADER = 1 << 20  # bytes
@@ -34,7 +35,8 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> Path:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        # Hidden, and with an end of its own: what a kill leaves behind is taken for no result.
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         write(temporary)
@@ -94,46 +96,41 @@ def load_tensors(path: Path, *, kind: str, limit: int) -> tuple[dict[str, Tensor
         FileError: missing, too large, damaged, of another kind, or with values that are not finite.
     """
     path = Path(path)
-    _check_container(path, kind, limit)
+    header = _check_container(path, kind, limit)
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError, ValueError, RecursionError) as e:
         raise FileError(f"{path.name} is damaged; get it again.") from e
-    if not isinstance(header, dict) or header.get("kind") != kind:
-        raise FileError(f"{path.name} is not a Refusal Studio {kind} file.")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise FileError(f"{path.name}: {name[:80]} holds NaN or infinity; make the file again.")
     return tensors, header
 
 
-def _check_container(path: Path, kind: str, limit: int) -> None:
-    """Check sizes before anything is parsed: a header may lie about everything."""
-    try:
-        if not path.is_file():
-            raise FileError(f"{path.name} does not exist; check the name.")
-        size = path.stat().st_size
-        if size > limit:
-            raise FileError(f"{path.name} has {size >> 20} MB; a {kind} file has at most {limit >> 20} MB.")
-        with path.open("rb") as file:
-            length = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
-            if size < 10 or length > min(MAX_HEADER, size - 8):
-                raise FileError(f"{path.name} is not a Refusal Studio {kind} file.")
-            header = json.loads(file.read(length))
-    except OSError as e:
-        raise FileError(f"{path.name} cannot be read ({e.strerror}); check the permissions.") from e
-    except (ValueError, RecursionError) as e:
-        raise FileError(f"{path.name} is not a Refusal Studio {kind} file.") from e
-    entries = {k: v for k, v in header.items() if k != "__metadata__"} if isinstance(header, dict) else {}
-    if not isinstance(header, dict) or len(entries) > MAX_TENSORS:
-        raise FileError(f"{path.name} is not a Refusal Studio {kind} file.")
+def _check_container(path: Path, kind: str, limit: int) -> dict[str, Any]:
+    """Check sizes and kind before any tensor is read, as a header may lie about everything; return ours."""
+    foreign = f"{path.name} is not a Refusal Studio {kind} file."
+    with open_ordinary(path, limit) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            length = struct.unpack("<Q", file.read(8))[0]
+            if length > min(MAX_HEADER, size - 8):
+                raise ValueError("header")
+            entries = parse_json(file.read(length))
+            if not isinstance(entries, dict) or len(entries) > MAX_TENSORS:
+                raise ValueError("entries")
+            header = parse_json(entries.pop("__metadata__", {}).get(HEADER_KEY, "null"))
+        except (OSError, ValueError, TypeError, AttributeError, struct.error) as e:
+            raise FileError(foreign) from e
+    if not isinstance(header, dict) or header.get("kind") != kind:
+        raise FileError(foreign)
     for name, entry in entries.items():
         if not isinstance(entry, dict) or entry.get("dtype") not in _DTYPES:
             raise FileError(f"{path.name}: {name[:80]} is of a kind that is not allowed in a {kind} file.")
         shape = entry.get("shape")
-        if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+        if not isinstance(shape, list) or len(shape) > 2 or not all(type(n) is int and n >= 0 for n in shape):
             raise FileError(f"{path.name}: {name[:80]} has no valid shape.")
-        if math.prod(shape) > limit:
+        if math.prod(shape) > size:
             raise FileError(f"{path.name}: {name[:80]} claims to be larger than the file.")
+    return header

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from refusal_core.errors import FileError
+from refusal_core.reading import open_ordinary, parse_json
 
-MAX_HEADER = 100 << 20  # safetensors' own limit
+MAX_HEADER = 4 << 20  # of a file: a header of thousands of tensors has less than one
+MAX_SHARD = 1 << 40
+MAX_DIMS = 8
+METADATA = "__metadata__"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -35,7 +40,8 @@ def read_index(folder: Path) -> dict[str, Entry]:
     Raises:
         FileError: there is none, or a header is not sound.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    # Hidden ones are left over from downloads and copies, never part of a checkpoint.
+    files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
     if not files:
         raise FileError(f"{folder.name} holds no .safetensors file; other formats are not read.")
     found: dict[str, Entry] = {}
@@ -48,27 +54,40 @@ def read_index(folder: Path) -> dict[str, Entry]:
 
 
 def _read_header(path: Path) -> dict[str, Entry]:
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
+    with open_ordinary(path, MAX_SHARD) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
             length = struct.unpack("<Q", file.read(8))[0]
             if length > min(MAX_HEADER, size - 8):
                 raise ValueError("header")
-            header = json.loads(file.read(length))
-        start = 8 + length
-        return {
-            name: _entry(path, entry, start, size) for name, entry in header.items() if name != "__metadata__"
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as e:
-        raise FileError(f"{path.name} is not a sound safetensors file; get it again.") from e
+            header = parse_json(file.read(length))
+            if not isinstance(header, dict):
+                raise ValueError("no entries")
+            start = 8 + length
+            found = {
+                name: _entry(path, entry, start, size) for name, entry in header.items() if name != METADATA
+            }
+            _expect_apart(found)
+            return found
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as e:
+            raise FileError(f"{path.name} is not a sound safetensors file; get it again.") from e
 
 
 def _entry(path: Path, entry: Mapping[str, Any], start: int, size: int) -> Entry:
     low, high = entry["data_offsets"]
-    shape = tuple(int(n) for n in entry["shape"])
-    if not 0 <= low <= high <= size - start or any(n < 0 for n in shape):
+    shape = entry["shape"]
+    if not all(type(n) is int and n >= 0 for n in (low, high, *shape)) or len(shape) > MAX_DIMS:
+        raise ValueError("numbers")
+    if not low <= high <= size - start:
         raise ValueError("offsets")
     dtype = entry["dtype"]
     if dtype in FLOATS and math.prod(shape) * FLOATS[dtype].itemsize != high - low:
         raise ValueError("size")
-    return Entry(path, start + low, start + high, dtype, shape)
+    return Entry(path, start + low, start + high, str(dtype), tuple(shape))
+
+
+def _expect_apart(entries: Mapping[str, Entry]) -> None:
+    """Raise ValueError where two tensors share bytes: an edit of one would change the other."""
+    spans = sorted((entry.start, entry.stop) for entry in entries.values())
+    if any(stop > start for (_, stop), (start, _) in pairwise(spans)):
+        raise ValueError("overlap")

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from refusal_core.errors import FileError, InputError
 from refusal_core.files import write_atomic
+from refusal_core.reading import open_ordinary, parse_json
 
 DISPLAY_HEIGHT = 384  # smaller videos are enlarged to about this, by whole factors, never blurred
+MAX_FILE = 256 << 20
 MAX_READ_FRAMES = 1000
-MAX_READ_PIXELS = 4096 * 4096  # of a frame
+MAX_READ_PIXELS = 2048 * 1088  # of a frame: a decoder may have to keep seventeen
+MAX_READ_BYTES = 96 << 20  # of all frames together: 81 of 832 x 480
+MAX_RECIPE = 1 << 20  # characters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,36 +91,57 @@ def _encode(video: Video, target: Path, recipe: dict[str, Any]) -> None:
         container.mux(stream.encode(None))
 
 
-def load_video(path: Path) -> tuple[Video, dict[str, Any]]:
+def load_video(path: Path, *, limit: int = MAX_READ_BYTES) -> tuple[Video, dict[str, Any]]:
     """Read an mp4 and the recipe in its comment tag ({} where there is none).
 
+    Args:
+        path: of an mp4.
+        limit: most bytes of decoded frames; raise it for long videos that you trust.
+
     Raises:
-        FileError: no readable video, or one of over MAX_READ_FRAMES frames.
+        FileError: no readable video, or one of too many frames or pixels.
     """
     import av
 
-    name = Path(path).name
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            if stream.width * stream.height > MAX_READ_PIXELS:
-                raise FileError(f"{name} has frames of {stream.width} x {stream.height}; make it smaller.")
-            frames = []
-            for frame in container.decode(stream):
-                frames.append(frame.to_ndarray(format="rgb24"))
-                if len(frames) > MAX_READ_FRAMES:
-                    raise FileError(f"{name} has over {MAX_READ_FRAMES} frames; cut it shorter.")
-            rate, comment = float(stream.average_rate or 0), container.metadata.get("comment", "{}")
-    except (av.FFmpegError, OSError, IndexError, AttributeError, ValueError, MemoryError) as e:
-        raise FileError(f"{name} cannot be read as a video; choose an mp4.") from e
-    if not frames:
+    path = Path(path)
+    with open_ordinary(path, MAX_FILE) as file:
+        try:
+            # The open file, and as an mp4: by name FFmpeg would follow playlists to other files and hosts.
+            with av.open(file, format="mp4") as container:
+                frames = _decode(container, path.name, limit)
+                rate = float(container.streams.video[0].average_rate or 0)
+                comment = container.metadata.get("comment", "{}")
+        except FileError:
+            raise
+        except Exception as e:  # the decoders of damaged files raise whatever they stumble over
+            raise FileError(f"{path.name} cannot be read as a video; choose an mp4.") from e
+    return Video(frames, rate), _recipe(comment)
+
+
+def _decode(container: Any, name: str, limit: int) -> NDArray[np.uint8]:
+    """Return the frames [T, height, width, 3], in one array whose pages are taken as they are filled."""
+    stream = container.streams.video[0]
+    frames: NDArray[np.uint8] | None = None
+    count = 0
+    for frame in container.decode(stream):
+        height, width = frame.height, frame.width  # of the picture: the container's header may lie
+        if height * width > MAX_READ_PIXELS:
+            raise FileError(f"{name} has frames of {width} x {height}; make it smaller.")
+        if frames is None:
+            most = min(MAX_READ_FRAMES, limit // (height * width * 3))
+            frames = np.empty((most, height, width, 3), np.uint8)
+        if count == len(frames):
+            raise FileError(f"{name} has over {count} frames of {width} x {height}; cut it shorter.")
+        frames[count] = frame.to_ndarray(format="rgb24")
+        count += 1
+    if frames is None:
         raise FileError(f"{name} holds no frames; choose another video.")
-    return Video(np.stack(frames), rate), _recipe(comment)
+    return frames[:count]
 
 
 def _recipe(comment: str) -> dict[str, Any]:
     try:
-        found = json.loads(comment)
-    except (ValueError, RecursionError):
+        found = parse_json(comment) if len(comment) <= MAX_RECIPE else {}
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -1,0 +1,100 @@
+"""Opening files of strangers: ordinary ones, no larger than they may be. Knows no tensors."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import unicodedata
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+from pydantic import AfterValidator, Field
+
+from refusal_core.errors import FileError
+
+MEGABYTE = 1 << 20
+INVISIBLE = ("Cc", "Cf", "Cs")  # control characters, marks of direction, halves of pairs
+
+
+def open_ordinary(path: Path, limit: int) -> BinaryIO:
+    """Open a file to read, following links that lead to an ordinary one.
+
+    A pipe would be waited on for ever, a device read for ever.
+
+    Args:
+        path: of a file.
+        limit: largest size in bytes.
+
+    Raises:
+        FileError: missing, no ordinary file, larger than ``limit``, or not readable.
+    """
+    path = Path(path)
+    try:
+        _expect_ordinary(os.stat(path), path)
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise FileError(f"{path.name} does not exist; check the name.") from e
+    except (OSError, ValueError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise FileError(f"{path.name} cannot be read ({why}); check the name and the permissions.") from e
+    file = os.fdopen(handle, "rb")
+    try:
+        found = os.fstat(handle)  # what was opened, not what lay there a moment before
+        _expect_ordinary(found, path)
+        if found.st_size > limit:
+            size = f"{found.st_size / MEGABYTE:.1f} MB, larger than the {limit / MEGABYTE:g} MB"
+            raise FileError(f"{path.name} has {size} that are read; give a smaller file.")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _expect_ordinary(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no ordinary file"
+        raise FileError(f"{path.name} is {kind}; give a file.")
+
+
+def read_ordinary(path: Path, limit: int) -> bytes:
+    """Return what an ordinary file holds; raises FileError as ``open_ordinary`` does."""
+    try:
+        with open_ordinary(path, limit) as file:
+            content = file.read(limit + 1)
+    except OSError as e:
+        raise FileError(f"{Path(path).name} cannot be read ({e.strerror or e}); check the disk.") from e
+    if len(content) > limit:
+        raise FileError(f"{Path(path).name} grows while it is read; give a file that is done.")
+    return content
+
+
+def parse_json(content: str | bytes) -> object:
+    """Return JSON without NaN and infinity.
+
+    Raises:
+        ValueError: it is no such JSON, or nested too deeply.
+    """
+    text = content.decode("utf-8") if isinstance(content, bytes) else content
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError as e:
+        raise ValueError("nested too deeply") from e
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
+
+
+def plain(text: str) -> str:
+    """Return a text that shows what it says; raises ValueError where it holds invisible characters."""
+    if any(unicodedata.category(c) in INVISIBLE for c in text):
+        raise ValueError("holds invisible control characters")
+    return text
+
+
+Plain = Annotated[str, Field(max_length=2000), AfterValidator(plain)]
