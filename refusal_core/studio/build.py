@@ -72,7 +72,7 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
     ) as app:
         endpoints.add(workbench, stops)  # first: the pages' handlers would take their names
         owner = gr.Textbox(visible=False, label="owner")
-        example, touring = _head(workbench)
+        example, touring, reveal = _head(workbench)
         with gr.Tabs(elem_id="pages", overflow_behavior="wrap"):
             with gr.Tab(t("tab_workbench"), id="workbench"):
                 with gr.Row(elem_id="columns"):
@@ -87,6 +87,7 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
         joints.join(workbench, kept, form, stops, example)
         tour.add(app, touring)
         app.load(lambda found: found, owner, owner, js=OWNER, **GLUE).then(refresh, owner, outputs, **GLUE)
+        app.load(None, None, reveal, js=player.REMEMBER)
         app.load(None, js=player.SCRIPT)
         app.load(None, js=texts.SCRIPT)
         app.unload(_forgetting(workbench, stops))
@@ -94,13 +95,15 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
     return app
 
 
-def _head(workbench: Workbench) -> tuple[gr.Button, gr.Button]:
+def _head(workbench: Workbench) -> tuple[gr.Button, gr.Button, gr.Checkbox]:
     title = f"<h1>{texts.TITLE}<span class='rs-badge'>{escaped(workbench.title())}</span></h1>"
     with gr.Row(elem_id="head"):
         gr.HTML(f"{title}<p>{h('lead')}</p>", elem_classes="rs-head")
         example = gr.Button(t("example"), size="sm", elem_id="example", scale=0, min_width=220)
         touring = gr.Button(t("tour_open"), size="sm", elem_id="tour-open", scale=0, min_width=90)
-    return example, touring
+        reveal = gr.Checkbox(False, label=t("reveal"), elem_id="reveal", container=False, min_width=240)
+    reveal.change(None, reveal, None, js=player.REVEAL)
+    return example, touring, reveal
 
 
 def _pages(workbench: Workbench, runs: History, form: Form, stops: Stops) -> tuple[Any, Any]:

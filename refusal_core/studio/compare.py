@@ -107,7 +107,6 @@ def build(workbench: Workbench) -> CompareStep:
             original, original_verdict = _pane("original", "vid-orig")
             unlearned, unlearned_verdict = _pane("unlearned", "vid-edit")
         gr.HTML(player.bar(with_views=False), elem_id="player")
-        reveal = gr.Checkbox(False, label=t("reveal"), elem_id="reveal")
         with gr.Row():
             both = gr.DownloadButton(t("save_both"), interactive=False, elem_id="save-both", min_width=140)
             edit_file = gr.DownloadButton(
@@ -119,7 +118,6 @@ def build(workbench: Workbench) -> CompareStep:
                 gr.HTML(f"<p>{h('words_info')}</p><p>{known}</p>", elem_id="words")
     with card("more-card"):
         more = _more()
-    reveal.change(None, reveal, None, js=player.REVEAL)
     return CompareStep(
         title, prompt, seed, image, run, stop, line, original, unlearned, original_verdict,
         unlearned_verdict, both, edit_file, *more,
@@ -140,13 +138,13 @@ def _asked(text: str) -> tuple[gr.Textbox, gr.Number]:
 
 
 def _more() -> tuple[gr.Slider, gr.Button, gr.Gallery, gr.Button, gr.Gallery, gr.Gallery]:
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_classes="rs-end"):
         seeds = gr.Slider(
             2, MAX_SEEDS, 4, step=1, label=t("seeds"), info=t("seeds_info"), elem_id="seeds", scale=3
         )
         seeds_run = gr.Button(t("seeds_run"), elem_id="seeds-run", scale=1, min_width=150)
     seeds_tiles = gallery("seeds-tiles")
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_classes="rs-end"):
         gr.HTML(f"<h3>{h('others')}</h3><p>{h('others_info')}</p>", elem_classes="rs-sub")
         others_run = gr.Button(t("others_run"), elem_id="others-run", scale=0, min_width=170)
     others_tiles = gallery("others-tiles")

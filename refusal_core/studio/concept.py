@@ -147,7 +147,7 @@ def _table(rows: Sequence[tuple[str, str]]) -> gr.Dataframe:
 
 def _files(key: str) -> gr.File:
     kinds = [".png", ".jpg", ".jpeg", ".webp"]
-    return gr.File(label=t(key), file_count="multiple", file_types=kinds, height=110, elem_id=key)
+    return gr.File(label=t(key), file_count="multiple", file_types=kinds, height=150, elem_id=key)
 
 
 def _row_buttons(

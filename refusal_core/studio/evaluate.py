@@ -67,7 +67,7 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
             for found in gpu.stream(run_suite, workbench, *asked, **told):
                 yield {table: _table(found), plots: "".join(f"<figure>{svg}</figure>" for svg in found.plots)}
             ready = _buttons(found, page, plain)
-            yield {line: status("done", "state_done", " ".join(found.notes)), **ready}
+            yield {line: status("done", "finished", " ".join(found.notes)), **ready}
         except Cancelled:
             yield {line: status("stopped", "stopped")}
         except Exception as e:

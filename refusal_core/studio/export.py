@@ -22,7 +22,7 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
     forms = [f for f in EXPORT_FORMS if f != "weights" or not workbench.only_bundled]
     with card("export-card"):
         gr.HTML(f"<p>{h('export_lead')}</p>", elem_classes="rs-sub")
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="rs-end"):
             kind = gr.Radio(
                 [(t(f"form_{name}"), name) for name in forms],
                 value="edit",
@@ -58,7 +58,7 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
         size = sum(path.stat().st_size for path in found.paths) / 1024
         names = ", ".join(path.name for path in found.paths)
         return {
-            line: status("done", "state_done", f"{names}, {size:.0f} kB"),
+            line: status("done", "finished", f"{names}, {size:.0f} kB"),
             file: gr.DownloadButton(value=paths[0], interactive=True),
             second: gr.DownloadButton(value=paths[-1], visible=len(paths) > 1),
             snippet: found.snippet,
@@ -72,7 +72,7 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
 def _hub(workbench: Workbench, form: Form, stops: Stops) -> None:
     """Offer to send the edit under the visitor's own login; only a Space knows who that is."""
     gr.HTML(f"<h3>{h('hub')}</h3>", elem_classes="rs-sub")
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_classes="rs-end"):
         gr.LoginButton(scale=0)
         name = gr.Textbox(label=t("hub_name"), max_length=190, elem_id="hub-name")
         send = gr.Button(t("hub_push"), elem_id="hub-push", scale=0)

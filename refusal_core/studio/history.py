@@ -150,7 +150,7 @@ def _join_load(workbench: Workbench, history: History, form: Form, load: gr.Butt
             three.original: paths["original"], three.unlearned: paths["unlearned"],
             three.original_verdict: compare.verdict(card.original),
             three.unlearned_verdict: compare.verdict(card.unlearned),
-            three.status: status("done", "state_done", summary_of(r)),
+            three.status: status("done", "finished", summary_of(r)),
         }  # fmt: skip
 
     outputs = [

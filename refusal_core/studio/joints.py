@@ -300,7 +300,7 @@ def _join_tiles(workbench: Workbench, form: Form, stops: Stops, example: gr.Butt
                 for tile in gpu.stream(make_tiles, workbench, jobs, **told):
                     done.append(tile)
                     yield {tiles: compare.tiles_value(done)}
-                yield {three.status: status("done", "state_done", f"{len(done)} / {len(jobs)}")}
+                yield {three.status: status("done", "finished", f"{len(done)} / {len(jobs)}")}
             except Cancelled:
                 yield {three.status: status("stopped", "stopped", f"{len(done)}")}
             except Exception as e:

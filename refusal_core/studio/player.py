@@ -181,4 +181,13 @@ SCRIPT = "\n".join(["() => {", ONCE, _asset("stage.js"), _asset("player.js"), _a
 STYLE = _asset("player.css")
 SYNC = SCRIPT
 
-REVEAL = "(on) => { document.body.dataset.rsReveal = on ? 'on' : 'off'; return on; }"
+# The choice is kept for the session of the tab, no longer.
+REVEAL = """(on) => {
+  document.body.dataset.rsReveal = on ? 'on' : 'off';
+  sessionStorage.setItem('rs-reveal', document.body.dataset.rsReveal);
+  return on;
+}"""
+REMEMBER = """() => {
+  document.body.dataset.rsReveal = sessionStorage.getItem('rs-reveal') === 'on' ? 'on' : 'off';
+  return document.body.dataset.rsReveal === 'on';
+}"""

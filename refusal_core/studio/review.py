@@ -78,14 +78,14 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
     """Lay out the page and join it to the form."""
     with card("review-card"):
         gr.HTML(f"<p>{h('review_lead')}</p>", elem_classes="rs-sub")
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="rs-end"):
             count = gr.Slider(
                 2, MAX_REVIEWED, 6, step=2, label=t("review_count"), info=t("review_count_info"),
                 elem_id="review-count", scale=2,
             )  # fmt: skip
             make = gr.Button(t("review_make"), variant="primary", elem_id="review-make", scale=1)
             stop = gr.Button(t("stop"), elem_id="review-stop", scale=0, min_width=90)
-        opened = gr.File(label=t("review_open"), file_types=[".zip"], height=90, elem_id="review-open")
+        opened = gr.File(label=t("review_open"), file_types=[".zip"], height=150, elem_id="review-open")
         line = gr.HTML(message("review_none"), elem_id="review-status")
         with gr.Column(visible=False, elem_id="ballot") as ballot:
             paper = _ballot()

@@ -54,7 +54,7 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
                     tiles: compare.tiles_value(done),
                     kept: settings,
                 }
-            yield {line: status("done", "state_done", f"{len(done)} / {len(jobs)}")}
+            yield {line: status("done", "finished", f"{len(done)} / {len(jobs)}")}
         except Cancelled:
             yield {line: status("stopped", "stopped", f"{len(done)}")}
         except Exception as e:
