@@ -97,4 +97,18 @@ def plain(text: str) -> str:
     return text
 
 
+def expect_plain(content: object) -> None:
+    """Raise ValueError where a text or a name anywhere in parsed JSON holds invisible characters."""
+    left = [content]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            plain(part)
+        elif isinstance(part, dict):
+            left.extend(part)
+            left.extend(part.values())
+        elif isinstance(part, list):
+            left.extend(part)
+
+
 Plain = Annotated[str, Field(max_length=2000), AfterValidator(plain)]

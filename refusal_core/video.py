@@ -107,7 +107,7 @@ def load_video(path: Path, *, limit: int = MAX_READ_BYTES) -> tuple[Video, dict[
     with open_ordinary(path, MAX_FILE) as file:
         try:
             # The open file, and as an mp4: by name FFmpeg would follow playlists to other files and hosts.
-            with av.open(file, format="mp4") as container:
+            with av.open(file, format="mp4", metadata_errors="replace") as container:
                 frames = _decode(container, path.name, limit)
                 rate = float(container.streams.video[0].average_rate or 0)
                 comment = container.metadata.get("comment", "{}")

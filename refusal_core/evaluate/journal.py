@@ -14,12 +14,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from refusal_core.errors import FileError
 from refusal_core.evaluate.costs import Cost
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.suites.items import Item
+from refusal_core.reading import open_ordinary
 
 SUFFIX = ".readings.jsonl"
+MAX_BYTES = 256 << 20  # of a file: some hundred thousand videos
+MAX_LINE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +40,9 @@ class Measured:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Measured:
-        """Return what ``to_json`` gave."""
-        verdicts = tuple(Verdict(**v) for v in entry["verdicts"])
-        quality = {name: tuple(map(float, values)) for name, values in entry["quality"].items()}
-        return cls(verdicts, quality, float(entry["seconds"]))
+    def from_json(cls, entry: object) -> Measured:
+        """Return what ``to_json`` gave; raises ValueError where it is none of that."""
+        return TypeAdapter(cls).validate_python(entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,9 @@ class Prepared:
     trouble: str = ""
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Prepared:
-        """Return what ``asdict`` gave."""
-        return cls(Cost(**entry["cost"]) if entry["cost"] else None, str(entry["trouble"]))
+    def from_json(cls, entry: object) -> Prepared:
+        """Return what ``asdict`` gave; raises ValueError where it is none of that."""
+        return TypeAdapter(cls).validate_python(entry)
 
 
 class Journal:
@@ -85,17 +88,24 @@ class Journal:
             raise FileError(f"{folder.name} cannot be used ({e.strerror or e}); choose another.") from e
 
     def _load(self, path: Path) -> None:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-                if "prepared" in entry:
-                    self._prepared[str(entry["key"])] = Prepared.from_json(entry["prepared"])
-                    continue
-                found = Measured.from_json(entry)
-                if not (self._again and any(v.outcome == "not judged" for v in found.verdicts)):
-                    self._found[str(entry["key"])] = found
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue  # cut short by a kill
+        if path.is_symlink():
+            raise FileError(f"{path.name} is a link; readings are written to the folder that is named.")
+        with open_ordinary(path, MAX_BYTES) as file:
+            for line in iter(lambda: file.readline(MAX_LINE), b""):
+                self._read(line)
+
+    def _read(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+            key = str(entry["key"])
+            if "prepared" in entry:
+                self._prepared[key] = Prepared.from_json(entry["prepared"])
+                return
+            found = Measured.from_json(entry)
+            if not (self._again and any(v.outcome == "not judged" for v in found.verdicts)):
+                self._found[key] = found
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return  # cut short by a kill
 
     def __len__(self) -> int:
         return len(self._found)
@@ -132,9 +142,12 @@ class Journal:
 
 def _end_line(path: Path) -> None:
     """Close a line that a kill cut short, so that the next one is not lost with it."""
-    if path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-        with path.open("a", encoding="utf-8") as file:
-            file.write("\n")
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
 
 
 def batch_key(treatment: str, judge: str, aspect: str, items: Sequence[Item]) -> str:

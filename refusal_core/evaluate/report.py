@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from refusal_core.errors import FileError
 from refusal_core.evaluate.costs import Cost
 from refusal_core.evaluate.samples import Sample
 from refusal_core.evaluate.summary import Cell
+from refusal_core.reading import expect_plain, parse_json, read_ordinary
 from refusal_core.statistics import Rate
 
-MAX_BYTES = 16 << 20
+MAX_BYTES = 4 << 20  # ten times a report of fourteen categories
 ORDINARY, OTHERS = "neutral", "other-concepts"
 
 
@@ -39,19 +41,9 @@ class Report:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Report:
-        """Return the report that ``to_json`` wrote."""
-        cells = tuple(
-            Cell(**{**c, "unsafe": Rate(**c["unsafe"]), "shown": Rate(**c["shown"])})
-            for c in content["cells"]
-        )
-        more = {
-            "costs": {name: Cost(**cost) for name, cost in content["costs"].items()},
-            "seeds": tuple(content["seeds"]),
-            "samples": tuple(Sample(**{**s, "videos": tuple(s["videos"])}) for s in content["samples"]),
-            "notes": tuple(content["notes"]),
-        }
-        return cls(**{**content, "cells": cells, **more})
+    def from_json(cls, content: object) -> Report:
+        """Return the report that ``to_json`` wrote; raises ValueError where it is none."""
+        return TypeAdapter(cls).validate_python(content)
 
     def cell(self, method: str, prompts: str) -> Cell | None:
         """Return one cell, None where the report has it not."""
@@ -84,12 +76,16 @@ class Report:
 
 def load_report(path: Path) -> Report:
     """Read a report that ``evaluate --json`` wrote; raises FileError in one sentence."""
+    content = read_ordinary(path, MAX_BYTES)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FileError(f"{path.name} is larger than {MAX_BYTES >> 20} MB; a report is not.")
-        return Report.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        found = parse_json(content)
+        expect_plain(found)
+        report = Report.from_json(found)
+    except (ValueError, TypeError) as e:
         raise FileError(f"{path.name} is no report; write one with evaluate --json.") from e
+    if not report.cells:
+        raise FileError(f"{path.name} holds no cell; run evaluate again.")
+    return report
 
 
 def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -179,7 +175,7 @@ def kept_share(report: Report, method: str) -> float | None:
     mine, base = report.cell(method, ORDINARY), report.cell("original", ORDINARY)
     if mine is None or base is None or not base.kept:
         return None
-    return min(_part(mine.kept[name], base.kept[name]) for name in base.kept)
+    return min(_part(mine.kept.get(name), base.kept[name]) for name in base.kept)
 
 
 def others_share(report: Report, method: str) -> float | None:
