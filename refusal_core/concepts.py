@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,6 +94,11 @@ class Preset:
     prompt: str
     concept: Concept
     recommended: Recommended = field(default_factory=Recommended)
+    by_model: Mapping[str, Recommended] = field(default_factory=dict)  # where a model wants other settings
+
+    def recommended_for(self, model: str) -> Recommended:
+        """Return the settings for a model."""
+        return self.by_model.get(model, self.recommended)
 
 
 _Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]  # ``clean_prompt`` sees to the rest
@@ -134,6 +140,7 @@ class _PresetFile(BaseModel):
     pairs: Annotated[list[_PairFile], Field(min_length=2, max_length=MAX_PAIRS)]
     neutral: Annotated[list[_Text], Field(max_length=MAX_NEUTRAL)] | _Name
     recommended: _RecommendedFile = _RecommendedFile()
+    by_model: Annotated[dict[_Name, _RecommendedFile], Field(max_length=8)] = {}
 
 
 class _PairsFile(BaseModel):
@@ -213,15 +220,19 @@ def load_preset(source: str | Path) -> Preset:
     except ValidationError as e:
         raise FileError(_sentence(e, path.name)) from e
     neutral = load_neutral(found.neutral) if isinstance(found.neutral, str) else tuple(found.neutral)
-    chosen = found.recommended.model_dump() | {"sites": tuple(found.recommended.sites)}
     return Preset(
         title=found.title,
         category=found.category,
         model=found.model,
         prompt=found.prompt,
         concept=Concept(found.name, _pairs(found.pairs, path), neutral, found.note),
-        recommended=Recommended(**chosen),
+        recommended=_recommended(found.recommended),
+        by_model={model: _recommended(chosen) for model, chosen in found.by_model.items()},
     )
+
+
+def _recommended(found: _RecommendedFile) -> Recommended:
+    return Recommended(**{**found.model_dump(), "sites": tuple(found.sites)})
 
 
 def load_concept(source: str | Path) -> Concept:

@@ -35,7 +35,7 @@ class Recipe:
 
 def preset_recipe(preset: Preset, model: Model) -> Recipe:
     """Return a preset's recommended recipe for a model; raises InputError on layers it does not have."""
-    chosen = preset.recommended
+    chosen = preset.recommended_for(model.name)
     layers = parse_layers(chosen.layers, model.block_count)
     return Recipe(
         preset.concept,

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import refusal_core as rc
 from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.toyworld import world
 from refusal_core.toyworld.release import DEFAULTS
+
+if TYPE_CHECKING:
+    from refusal_core.workbench import Workbench
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +64,77 @@ def fire() -> rc.Concept:
         rc.PromptPair(replace(s, concept="fire").caption(i), s.caption()) for i, s in enumerate(scenes[:3])
     )
     return rc.Concept("fire", pairs, tuple(s.caption(0, i % 3) for i, s in enumerate(scenes[10:22])))
+
+
+# --- the app, served, and a browser -------------------------------------------------------------------
+
+SHOWN = "document.querySelector('#vid-edit video')?.readyState >= 2"
+
+
+@pytest.fixture(scope="session")
+def workbench() -> Iterator[Workbench]:
+    """The app's door to the bundled model."""
+    from refusal_core.workbench import Workbench
+
+    bench = Workbench("toyworld")
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(scope="session")
+def url(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the app exactly as app.py does, on a free port."""
+    from refusal_core.studio.build import build_app, launch_kwargs
+    from refusal_core.workbench import History
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = build_app(workbench, History(tmp_path_factory.mktemp("runs")))
+    _, address, _ = app.launch(
+        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **launch_kwargs()
+    )
+    yield address
+    app.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("REFUSAL_CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        pytest.fail("These tests need Chromium: apt-get install chromium, or set REFUSAL_CHROMIUM.")
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
+    arguments += ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """A fresh page in its own context; the test fails on any console error."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    fresh = context.new_page()
+    errors: list[str] = []
+    fresh.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    fresh.on("pageerror", lambda e: errors.append(str(e)))
+    open_page(fresh, url)
+    yield fresh
+    context.close()
+    assert not errors
+
+
+def open_page(page: Page, url: str) -> None:
+    """Open the app as on a second visit: without the tour."""
+    page.add_init_script("localStorage.setItem('rs-toured', '1')")
+    page.goto(url)
+    expect(page.locator("#run")).to_be_visible(timeout=30_000)
+    expect(page.locator("#prompt textarea")).not_to_have_value("")
+
+
+def compare(page: Page) -> None:
+    """Press Compare and wait for both videos."""
+    page.locator("#run").click()
+    page.wait_for_selector("#status [data-state=done]", timeout=120_000)
+    page.wait_for_function(SHOWN, timeout=30_000)

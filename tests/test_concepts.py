@@ -118,7 +118,7 @@ def test_a_bad_preset_gets_one_sentence_with_its_place(
         ("{", "is not valid JSON"),
         ('{"version": NaN}', "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
-        ('"' + "x" * (1 << 20) + '"', "is larger than 1 MB"),
+        ('"' + "x" * (1 << 20) + '"', "larger than the 1 MB that are read"),
         ("\udcff", "cannot be read as text"),
     ],
 )

@@ -2,94 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
 import time
-from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 import pytest
+from conftest import compare, open_page
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from refusal_core.studio import texts
-from refusal_core.studio.build import build_app, launch_kwargs
 from refusal_core.studio.concept import rows_message, rows_of
 from refusal_core.video import load_video
-from refusal_core.workbench import EditRequest, History, PairNote, Workbench
+from refusal_core.workbench import EditRequest, PairNote, Workbench
 
 # Gradio and its client raise warnings of their own libraries, which are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
 PROMPT = "a large blue square on fire moving right over sky"
-SHOWN = "document.querySelector('#vid-edit video')?.readyState >= 2"
-
-
-@pytest.fixture(scope="module")
-def workbench() -> Iterator[Workbench]:
-    bench = Workbench("toyworld")
-    yield bench
-    bench.close()
-
-
-@pytest.fixture(scope="module")
-def url(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve the app exactly as app.py does, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = build_app(workbench, History(tmp_path_factory.mktemp("runs")))
-    _, address, _ = app.launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **launch_kwargs()
-    )
-    yield address
-    app.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = os.environ.get("REFUSAL_CHROMIUM") or shutil.which("chromium")
-    if path is None:
-        pytest.fail("These tests need Chromium: apt-get install chromium, or set REFUSAL_CHROMIUM.")
-    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
-    arguments += ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    """A fresh page in its own context; the test fails on any console error."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    fresh = context.new_page()
-    errors: list[str] = []
-    fresh.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    fresh.on("pageerror", lambda e: errors.append(str(e)))
-    _open(fresh, url)
-    yield fresh
-    context.close()
-    assert not errors
-
-
-def _open(page: Page, url: str) -> None:
-    page.add_init_script("localStorage.setItem('rs-toured', '1')")
-    page.goto(url)
-    expect(page.locator("#run")).to_be_visible(timeout=30_000)
-    expect(page.locator("#prompt textarea")).not_to_have_value("")
-
-
-def _compare(page: Page) -> None:
-    page.locator("#run").click()
-    page.wait_for_selector("#status [data-state=done]", timeout=120_000)
-    page.wait_for_function(SHOWN, timeout=30_000)
 
 
 def test_one_click_on_a_fresh_page_gives_two_videos_that_play_in_step(page: Page) -> None:
-    _compare(page)
+    compare(page)
     for pane in ("#vid-orig", "#vid-edit"):
         page.wait_for_function(
             f"(() => {{ const v = document.querySelector('{pane} video');"
@@ -111,7 +45,7 @@ def test_one_click_on_a_fresh_page_gives_two_videos_that_play_in_step(page: Page
 
 
 def test_the_original_is_blurred_until_asked_for(page: Page) -> None:
-    _compare(page)
+    compare(page)
     blur = "getComputedStyle(document.querySelector('{} video')).filter"
     assert "blur" in page.evaluate(blur.format("#vid-orig"))
     assert page.evaluate(blur.format("#vid-edit")) == "none"
@@ -157,7 +91,7 @@ def test_prompts_are_never_run_as_html(page: Page) -> None:
 
 
 def test_a_setting_changed_after_a_result_marks_it_stale(page: Page) -> None:
-    _compare(page)
+    compare(page)
     page.locator("#method").get_by_text(texts.EN["method_rv"]).click()
     expect(page.locator("#status")).to_contain_text(texts.EN["stale"])
 
@@ -192,15 +126,15 @@ def test_stopping_ends_the_job_and_the_next_one_works(page: Page) -> None:
     assert page.locator("#status [data-state=stopped]").count() == 1
     for kind in ("cross-attention", "feed-forward"):
         page.locator("#sites").get_by_label(kind, exact=True).uncheck()
-    _compare(page)
+    compare(page)
 
 
 def test_sessions_do_not_see_each_others_results(browser: Browser, url: str) -> None:
     contexts = [browser.new_context() for _ in range(2)]
     first, second = (c.new_page() for c in contexts)
     for page in (first, second):
-        _open(page, url)
-    _compare(first)
+        open_page(page, url)
+    compare(first)
     assert second.locator("#vid-edit video").count() == 0
     expect(second.locator("#status")).to_contain_text(texts.EN["idle"])
     for context in contexts:
@@ -213,7 +147,7 @@ def test_a_phone_has_no_sideways_scroll_and_comparing_comes_first(
 ) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844})
     page = context.new_page()
-    _open(page, f"{url}?__theme={theme}")
+    open_page(page, f"{url}?__theme={theme}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.locator("#run").bounding_box()["y"] < 844
     context.close()

@@ -11,7 +11,7 @@ import gradio as gr
 from refusal_core.errors import InputError
 from refusal_core.studio import texts
 from refusal_core.studio.frame import Chip, card, heading, step_title
-from refusal_core.studio.jobs import GLUE, shown
+from refusal_core.studio.jobs import GLUE, QUICK, shown
 from refusal_core.studio.texts import escaped, t
 from refusal_core.workbench import MAX_SHOWN_PAIRS, PairNote, Workbench, parse_pasted
 
@@ -189,5 +189,5 @@ def _row_buttons(
     pairs.input(check, [pairs, model], [rows_state, title], trigger_mode="always_last", **GLUE)
     add.click(add_row, pairs, pairs, **GLUE)
     remove.click(remove_row, [pairs, model], [pairs, rows_state, title], **GLUE)
-    paste.click(add_pasted, [pairs, pasted, model], [pairs, rows_state, title, pasted], **GLUE)
+    paste.click(add_pasted, [pairs, pasted, model], [pairs, rows_state, title, pasted], **QUICK)
     return load

@@ -33,16 +33,17 @@ def _request(workbench: Workbench, preset: str, method: Any, rank: Any, strength
     if chosen is None:
         names = ", ".join(p.concept.name for p in workbench.presets())
         raise InputError(f"There is no preset '{str(preset)[:60]}'; choose one of {names}.")
+    s = chosen.recommended_for(workbench.default_model)
     return EditRequest(
         preset=chosen.concept.name,
         pairs=tuple((p.unsafe, p.safe) for p in chosen.concept.pairs),
         model=workbench.default_model,
-        method=method or chosen.recommended.method,
-        sites=chosen.recommended.sites,
-        layers=chosen.recommended.layers,
-        rank=int(rank) or chosen.recommended.rank,
+        method=method or s.method,
+        sites=s.sites,
+        layers=s.layers,
+        rank=int(rank) or s.rank,
         strength=float(strength),
-        anchor=chosen.recommended.anchor,
+        anchor=s.anchor,
     )
 
 

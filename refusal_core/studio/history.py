@@ -13,7 +13,7 @@ from refusal_core.errors import RefusalError
 from refusal_core.studio import compare
 from refusal_core.studio.form import Form, Values
 from refusal_core.studio.frame import card, message, status
-from refusal_core.studio.jobs import GLUE, session_of, shown
+from refusal_core.studio.jobs import GLUE, QUICK, session_of, shown
 from refusal_core.studio.texts import escaped, h, t
 from refusal_core.workbench import History, RunCard, Workbench, summary_of
 
@@ -113,9 +113,9 @@ def _join_choice(workbench: Workbench, history: History, form: Form, page: Page)
         path = _copied(found.unlearned.path, folder, f"{run}-unlearned.mp4")
         return gr.Video(value=str(path), label=found.title[:80], visible=True)
 
-    page.runs.select(choose, [page.ids, form.owner], page.outputs, **GLUE)
-    page.left.click(video, [page.chosen, form.owner], page.first, **GLUE)
-    page.right.click(video, [page.chosen, form.owner], page.second, **GLUE)
+    page.runs.select(choose, [page.ids, form.owner], page.outputs, **QUICK)
+    page.left.click(video, [page.chosen, form.owner], page.first, **QUICK)
+    page.right.click(video, [page.chosen, form.owner], page.second, **QUICK)
 
 
 def _run(history: History, owner: str, run: str) -> RunCard:
@@ -157,7 +157,7 @@ def _join_load(workbench: Workbench, history: History, form: Form, load: gr.Butt
         one.model, one.preset, one.pairs, one.also, one.strengths, *two.settings, three.prompt, three.seed,
         three.original, three.unlearned, three.original_verdict, three.unlearned_verdict, three.status,
     ]  # fmt: skip
-    load.click(fill, [chosen, form.owner], outputs, **GLUE)
+    load.click(fill, [chosen, form.owner], outputs, **QUICK)
 
 
 def _pane(elem_id: str) -> gr.Video:

@@ -18,6 +18,7 @@ from refusal_core.studio.limits import PRIVATE, Limits, Rates
 logger = logging.getLogger(__name__)
 MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
 GLUE: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+# Without the queue an error would reach no one: what may fail takes it, beside the model's.
 QUICK: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 2}
 
 

@@ -12,7 +12,7 @@ from refusal_core.studio import compare, edit, gpu, map, texts
 from refusal_core.studio.concept import preset_choices, rows_message
 from refusal_core.studio.form import Form, Values
 from refusal_core.studio.frame import heading, message, status
-from refusal_core.studio.jobs import GLUE, MODEL_QUEUE, Stops, session_of, shown, stop_button
+from refusal_core.studio.jobs import GLUE, MODEL_QUEUE, QUICK, Stops, session_of, shown, stop_button
 from refusal_core.studio.texts import escaped, h
 from refusal_core.workbench import (
     Comparison,
@@ -83,7 +83,7 @@ def _join_models(workbench: Workbench, form: Form, stops: Stops) -> None:
         one.model_state, one.preset, one.also, one.images, two.sites, two.first, two.last, two.spectrum_site,
         two.spectrum, two.map, three.image, three.status,
     ]  # fmt: skip
-    one.look.click(look, one.model, one.model_state, **GLUE)
+    one.look.click(look, one.model, one.model_state, **QUICK)
     loaded = one.load_model.click(load, one.model, outputs, show_progress_on=[one.model_state], **MODEL_QUEUE)
     fill, filled = _preset_filler(workbench, form)
     loaded.success(fill, [one.preset, one.model], filled, **GLUE)
@@ -95,7 +95,7 @@ def _preset_filler(workbench: Workbench, form: Form) -> tuple[Callable[[str, str
 
     def fill(name: str, model: str) -> list[Any]:
         preset = next(p for p in workbench.presets(model) if p.concept.name == name)
-        s, pairs = preset.recommended, [(p.unsafe, p.safe) for p in preset.concept.pairs]
+        s, pairs = preset.recommended_for(model), [(p.unsafe, p.safe) for p in preset.concept.pairs]
         kinds = [k for k in s.sites if k in workbench.site_kinds(model)]
         others = [choice for choice in preset_choices(workbench, model) if choice[1] != name]
         return [

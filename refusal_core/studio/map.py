@@ -51,7 +51,7 @@ def _cell(kind: str, layer: int, value: float | None, top: float) -> str:
     share = max(0.0, min(1.0, value / top))
     name = escaped(texts.MAP_CELL.format(kind=kind, layer=layer, value=value))
     return (
-        f"<td><button type='button' class='{_ink(share)}' data-kind='{escaped(kind)}' data-layer='{layer}'"
+        f"<td><button type='button' data-kind='{escaped(kind)}' data-layer='{layer}'"
         f" title='{name}' aria-label='{name}' style='--heat:{share:.2f}'>{value:.1f}</button></td>"
     )
 
@@ -98,11 +98,7 @@ def cosine_table(found: Cosines) -> str:
 
 
 def _cosine(value: float) -> str:
-    return f"<td><span class='{_ink(value)}' style='--heat:{value:.2f}'>{value:.2f}</span></td>"
-
-
-def _ink(share: float) -> str:
-    return "rs-light" if share > 0.55 else "rs-dark"
+    return f"<td><span style='--heat:{value:.2f}'>{value:.2f}</span></td>"
 
 
 def _table(head: str, body: str) -> str:

@@ -13,7 +13,7 @@ from refusal_core.errors import Cancelled, InputError
 from refusal_core.studio import gpu, texts
 from refusal_core.studio.form import Form, Values
 from refusal_core.studio.frame import card, message, status
-from refusal_core.studio.jobs import GLUE, MODEL_QUEUE, Stops, session_of, shown, stop_button
+from refusal_core.studio.jobs import MODEL_QUEUE, QUICK, Stops, session_of, shown, stop_button
 from refusal_core.studio.texts import escaped, h, t
 from refusal_core.workbench import (
     MAX_REVIEWED,
@@ -182,8 +182,8 @@ def _join_votes(workbench: Workbench, page: Page) -> None:
         except Exception as e:
             raise shown(e) from e
 
-    page.opened.upload(open_pack, page.opened, page.outputs, **GLUE)
-    page.vote.click(cast, [page.state, page.what, page.better], page.outputs, **GLUE)
+    page.opened.upload(open_pack, page.opened, page.outputs, **QUICK)
+    page.vote.click(cast, [page.state, page.what, page.better], page.outputs, **QUICK)
 
 
 def _pane(letter: str) -> gr.Video:

@@ -56,17 +56,19 @@ def h(key: str) -> str:
     return f"<span data-t='{key}'>{html.escape(EN[key], quote=False)}</span>"
 
 
-# Runs in the browser: puts texts made by ``h`` into its language, also those that come later.
+# Runs in the browser: puts texts made by ``h`` into its language, also those that come or change later.
 SCRIPT = (
     "() => {\n"
     f"  const words = {{de: {json.dumps(DE, ensure_ascii=True)}}}[navigator.language.slice(0, 2)];\n"
     """  if (!words) return;
-  const put = e => { const w = words[e.dataset.t]; if (w && e.textContent !== w) e.textContent = w; };
+  const put = e => { const w = words[e?.dataset?.t]; if (w && e.textContent !== w) e.textContent = w; };
   const all = root => root.querySelectorAll?.('[data-t]').forEach(put);
-  new MutationObserver(changes => changes.forEach(c => c.addedNodes.forEach(n => {
-    if (n.dataset?.t) put(n);
-    all(n);
-  }))).observe(document.body, {childList: true, subtree: true});
+  new MutationObserver(changes => changes.forEach(c => {
+    put((c.target.closest ? c.target : c.target.parentElement)?.closest('[data-t]'));
+    c.addedNodes.forEach(n => { put(n); all(n); });
+  })).observe(document.body, {
+    childList: true, subtree: true, characterData: true, attributeFilter: ['data-t'],
+  });
   all(document);
 }"""
 )

@@ -299,13 +299,14 @@ class Workbench:
             preset = self._preset(name, held)
             if preset.concept.name in [r.concept.name for r in found]:
                 raise InputError(f"'{preset.title}' is chosen twice; leave it out of the others.")
-            chosen = preset.recommended
+            chosen = preset.recommended_for(request.model)
+            layers = parse_layers(chosen.layers, held.model.block_count)
             found.append(
                 Recipe(
                     preset.concept,
-                    first.capture,
+                    replace(first.capture, kinds=chosen.sites, layers=layers),
                     SubspaceSettings(method=chosen.method, rank=chosen.rank),
-                    EditSettings(strength=strength, anchor=request.anchor),
+                    EditSettings(strength=strength, anchor=chosen.anchor),
                 )
             )
         return found

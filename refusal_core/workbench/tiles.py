@@ -90,7 +90,7 @@ def example_jobs(bench: Workbench, model: str, seed: int = 7) -> list[Job]:
     """Return every preset of a model at its own prompt and settings: the paper's five categories."""
     jobs = []
     for preset in bench.presets(model):
-        s = preset.recommended
+        s = preset.recommended_for(model)
         request = EditRequest(
             preset=preset.concept.name,
             pairs=tuple((p.unsafe, p.safe) for p in preset.concept.pairs),

@@ -1,0 +1,351 @@
+"""Every page of the app in a real browser: what it promises, by mouse and by keyboard, in both themes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
+from conftest import compare, open_page
+from playwright.sync_api import Browser, Page, expect
+
+from refusal_core.studio import texts
+from refusal_core.workbench import EditRequest, Workbench, make_pack, save_pack
+
+pytestmark = pytest.mark.filterwarnings("default")
+SLOW = 180_000
+SCRIPT = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
+# Findings in Gradio's own markup that the app cannot reach; everything else must be clean.
+KNOWN = {
+    "aria-allowed-attr": ".dataframe, table, [role=grid]",
+    "label": "input[type=file]",
+}
+
+
+def tab(page: Page, number: int) -> None:
+    page.locator("#pages [role=tab]:visible").nth(number).click()
+
+
+@pytest.fixture
+def phone(browser: Browser, url: str) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    fresh = context.new_page()
+    open_page(fresh, url)
+    yield fresh
+    context.close()
+
+
+def fits(page: Page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+# --- a first visit ----------------------------------------------------------------------------------
+
+
+def test_the_tour_takes_four_steps_and_comes_once(browser: Browser, url: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(url)
+    tour = page.locator(".rs-tour")
+    expect(tour).to_be_visible(timeout=30_000)
+    for number in range(1, 5):
+        expect(tour).to_contain_text(f"{number} / 4")
+        expect(page.locator(".rs-toured")).to_have_count(1)
+        tour.get_by_role("button").last.click()
+    expect(tour).to_have_count(0)
+    page.reload()
+    expect(page.locator("#run")).to_be_visible(timeout=30_000)
+    page.wait_for_timeout(500)
+    expect(tour).to_have_count(0)
+    page.locator("#tour-open").click()
+    expect(tour).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(tour).to_have_count(0)
+    context.close()
+
+
+def test_the_reviewers_example_shows_the_five_categories(page: Page) -> None:
+    page.locator("#example").click()
+    page.wait_for_selector("#status [data-state=done] >> text=5 / 5", timeout=SLOW)
+    captions = page.locator("#example-tiles .caption-label").all_inner_texts()
+    assert len(captions) == 5
+    assert all("no concept" in caption for caption in captions), captions
+    for category in ("violence", "gore", "trademark", "sequential action", "public figure"):
+        assert any(category in caption for caption in captions), category
+
+
+def test_the_page_speaks_the_browsers_language(browser: Browser, url: str) -> None:
+    context = browser.new_context(locale="de-DE")
+    page = context.new_page()
+    open_page(page, url)
+    expect(page.locator("#run")).to_have_text(texts.DE["run"])
+    expect(page.locator("#title-1")).to_contain_text(texts.DE["step_concept"])
+    expect(page.locator("#status")).to_contain_text(texts.DE["idle"])
+    page.locator("#method").get_by_text(texts.DE["method_rv"]).click()
+    expect(page.locator("#status")).to_contain_text(texts.DE["stale"])
+    expect(page.locator("#method-info")).to_contain_text(texts.DE["about_rv"])
+    context.close()
+
+
+def test_both_languages_say_the_same_things() -> None:
+    assert texts.EN.keys() == texts.DE.keys()
+    assert all(value.strip() for value in (*texts.EN.values(), *texts.DE.values()))
+    with pytest.raises(KeyError):
+        texts.t("no such text")
+
+
+# --- the workbench ----------------------------------------------------------------------------------
+
+
+def test_the_spectrum_follows_a_slider_without_the_model(page: Page, workbench: Workbench) -> None:
+    page.locator("#spectrum-read").click()
+    expect(page.locator("#spectrum li")).not_to_have_count(0, timeout=60_000)
+    expect(page.locator("#spectrum li.used")).to_have_count(1)
+    slider = page.locator("#rank input[type=range]")
+    slider.focus()
+    page.evaluate("window.began = performance.now()")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelectorAll('#spectrum li.used').length === 2", timeout=10_000)
+    print(f"slider to spectrum: {page.evaluate('performance.now() - window.began'):.0f} ms")
+    expect(page.locator("#status")).to_contain_text(texts.EN["stale"])
+    expect(page.locator("#title-2 [data-chip=stale]")).to_have_count(1)
+
+
+def test_pasted_rows_join_the_table_and_odd_ones_are_warned_of(page: Page) -> None:
+    page.get_by_text(texts.EN["paste"], exact=True).click()
+    page.locator("#pasted textarea").fill(
+        "a red circle on fire\ta red circle\na red cross\tthe sky over grass"
+    )
+    page.locator("#paste-add").click()
+    expect(page.locator("#rows-state")).to_contain_text("7 pairs", timeout=10_000)
+    expect(page.locator("#rows-state .odd")).to_contain_text("Row 7")
+    expect(page.locator("#pasted textarea")).to_have_value("")
+    page.locator("#remove-pair").click()
+    expect(page.locator("#rows-state")).to_contain_text("6 pairs", timeout=10_000)
+
+
+def test_several_concepts_show_their_cosines_and_go_together(page: Page) -> None:
+    page.get_by_text(texts.EN["also"], exact=True).first.click()
+    page.locator("#also").get_by_label("Bleeding: gore").check()
+    page.locator("#cosines-run").click()
+    expect(page.locator("#cosines td span")).to_have_count(4, timeout=60_000)
+    page.locator("#prompt textarea").fill("a large blue square bleeding moving right over sky")
+    compare(page)
+    expect(page.locator("#vid-edit-verdict")).to_contain_text("shows no concept")
+
+
+def test_the_model_picker_says_what_a_model_needs_before_it_loads(page: Page) -> None:
+    page.locator("#model-look").click()
+    expect(page.locator("#model-state")).to_contain_text("GB of weights in float32", timeout=30_000)
+    page.locator("#model input").fill("/nowhere")
+    page.locator("#model input").press("Enter")
+    page.locator("#model-load").click()
+    expect(page.locator("[data-testid=toast-body]").first).to_contain_text("cannot be loaded", timeout=60_000)
+    compare_button = page.locator("#run")
+    expect(compare_button).to_be_enabled()
+
+
+def test_other_prompts_and_other_seeds_fill_their_grids(page: Page) -> None:
+    page.locator("#seeds-run").click()
+    page.wait_for_selector("#status [data-state=done] >> text=4 / 4", timeout=SLOW)
+    assert page.locator("#seeds-tiles video").count() == 4
+    page.locator("#others-run").click()
+    page.wait_for_selector("#status [data-state=done] >> text=8 / 8", timeout=SLOW)
+    assert page.locator("#others-tiles video").count() == 8
+
+
+def test_every_control_is_reached_by_the_keyboard(page: Page) -> None:
+    page.locator("#map-make").click()
+    page.wait_for_selector("#map button", timeout=SLOW)
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    wanted = {
+        "example", "tour-open", "reveal", "model", "model-look", "preset", "pairs", "add-pair", "method",
+        "sites", "first-layer", "rank", "strength", "anchor", "spectrum-read", "map-make", "map", "prompt",
+        "seed", "run", "stop", "views", "seeds", "seeds-run", "others-run",
+    }  # fmt: skip
+    reached: set[str] = set()
+    for _ in range(260):
+        page.keyboard.press("Tab")
+        found = page.evaluate(
+            "(() => { const e = document.activeElement, names = [];"
+            " for (let n = e; n; n = n.parentElement) if (n.id) names.push(n.id); return names; })()"
+        )
+        reached |= set(found)
+        if wanted <= reached:
+            break
+    assert not wanted - reached
+
+
+# --- the other pages --------------------------------------------------------------------------------
+
+
+def test_a_cell_of_a_sweep_loads_its_setting_and_stopping_keeps_the_cells(page: Page) -> None:
+    tab(page, 1)
+    page.locator("#axis_rows-values textarea").fill("1,3")
+    page.locator("#axis_columns-values textarea").fill("0,1")
+    page.locator("#sweep-run").click()
+    page.wait_for_selector("#sweep-status [data-state=done]", timeout=SLOW)
+    cells = page.locator("#sweep-tiles .thumbnail-item")
+    expect(cells).to_have_count(4)
+    expect(page.locator("#sweep-tiles")).to_contain_text("rank 3, strength 1")
+    cells.nth(3).click()
+    expect(page.locator("#sweep-status")).to_contain_text(texts.EN["sweep_loaded"])
+    tab(page, 0)
+    expect(page.locator("#rank input[type=number]")).to_have_value("3")
+    expect(page.locator("#strength input[type=number]")).to_have_value("1")
+    tab(page, 1)
+    page.locator("#axis_rows-values textarea").fill("1-8 (+1)")
+    page.locator("#sweep-run").click()
+    page.wait_for_function("document.querySelectorAll('#sweep-tiles video').length >= 2", timeout=SLOW)
+    page.locator("#sweep-stop").click()
+    page.wait_for_selector("#sweep-status [data-state=stopped]", timeout=SLOW)
+    assert 2 <= page.locator("#sweep-tiles video").count() < 16
+
+
+def test_an_evaluation_fills_its_table_and_gives_a_report(page: Page, tmp_path: Path) -> None:
+    tab(page, 2)
+    page.locator("#videos input[type=number]").fill("4")
+    for name in ("cpca", "uce"):
+        page.locator("#methods").get_by_label(name, exact=True).uncheck()
+    page.locator("#evaluate-run").click()
+    page.wait_for_selector("#evaluate-status [data-state=done]", timeout=SLOW)
+    expect(page.locator("#evaluate-table tbody tr")).to_have_count(3 * 4)
+    expect(page.locator("#evaluate-plots svg")).to_have_count(2)
+    with page.expect_download() as caught:
+        page.locator("#report-json").click()
+    report = json.loads(Path(caught.value.path()).read_text())
+    assert {c["method"] for c in report["cells"]} == {"original", "this edit", "rv"}
+
+
+def test_blind_votes_are_counted_and_the_pack_can_be_handed_on(page: Page, tmp_path: Path) -> None:
+    tab(page, 3)
+    page.locator("#review-count input[type=number]").fill("2")
+    page.locator("#review-make").click()
+    page.wait_for_selector("#vote-a video", timeout=SLOW)
+    assert "blur" in page.evaluate("getComputedStyle(document.querySelector('#vote-a video')).filter")
+    page.locator("#vote-next").click()
+    expect(page.locator("[data-testid=toast-body]").first).to_contain_text(texts.EN["vote_choose"])
+    for _ in range(2):
+        page.locator("#vote-shown").get_by_label("neither").check()
+        page.locator("#vote-better").get_by_label(texts.EN["vote_same"]).check()
+        page.locator("#vote-next").click()
+        expect(page.locator("#vote-shown input:checked")).to_have_count(0)
+    expect(page.locator("#review-status")).to_contain_text(texts.EN["vote_done"])
+    expect(page.locator("#tally")).to_contain_text("1 voter(s). Concept shown: original 0% [0%, 79%]")
+    with page.expect_download() as caught:
+        page.locator("#pack-save").click()
+    pack = tmp_path / "pack.zip"
+    caught.value.save_as(pack)
+    page.locator("#review-open input[type=file]").set_input_files(pack)
+    expect(page.locator("#vote-place")).to_contain_text("Pair 1 of 2", timeout=30_000)
+    expect(page.locator("#tally")).to_contain_text("1 voter(s)")
+
+
+def test_a_strangers_pack_runs_nothing(page: Page, workbench: Workbench, tmp_path: Path) -> None:
+    preset = next(p for p in workbench.presets() if p.concept.name == "fire")
+    request = EditRequest(preset="fire", pairs=tuple((p.unsafe, p.safe) for p in preset.concept.pairs))
+    pack = make_pack(workbench, request, [("a red circle", True)], 1, session="stranger")
+    nasty = replace(pack, items=(replace(pack.items[0], prompt=SCRIPT),))
+    path = save_pack(nasty, tmp_path / "<img src=x onerror=window.pwned=1>.zip")
+    tab(page, 3)
+    page.locator("#review-open input[type=file]").set_input_files(path)
+    expect(page.locator("#vote-place")).to_contain_text("onerror", timeout=30_000)
+    broken = tmp_path / f"{SCRIPT[:20]}.zip"
+    broken.write_text("no zip")
+    page.locator("#review-open input[type=file]").set_input_files(broken)
+    expect(page.locator("[data-testid=toast-body]").first).to_contain_text("is not a sound review pack")
+    assert page.evaluate("window.pwned") is None
+
+
+def test_an_export_can_be_downloaded_with_its_lines(page: Page) -> None:
+    tab(page, 4)
+    page.locator("#form").get_by_label(texts.EN["form_lora"]).check()
+    page.locator("#export-run").click()
+    page.wait_for_selector("#export-status [data-state=done]", timeout=SLOW)
+    expect(page.locator("#snippet")).to_contain_text("load_lora_weights")
+    with page.expect_download() as caught:
+        page.locator("#export-file").click()
+    assert caught.value.suggested_filename.endswith(".safetensors")
+
+
+def test_the_history_stays_over_a_reload_and_loads_into_the_workbench(browser: Browser, url: str) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    open_page(page, url)
+    page.locator("#method").get_by_text(texts.EN["method_rv"]).click()
+    compare(page)
+    page.reload()
+    expect(page.locator("#run")).to_be_visible(timeout=30_000)
+    expect(page.locator("#method").get_by_label(texts.EN["method_whitened"])).to_be_checked()
+    tab(page, 5)
+    expect(page.locator("#history .thumbnail-item")).to_have_count(1, timeout=30_000)
+    page.locator("#history .thumbnail-item").click()
+    page.locator("#history-left").click()
+    page.wait_for_selector("#history-a video", timeout=30_000)
+    page.locator("#history-load").click()
+    tab(page, 0)
+    expect(page.locator("#method").get_by_label(texts.EN["method_rv"])).to_be_checked(timeout=30_000)
+    page.wait_for_function("document.querySelector('#vid-edit video')?.readyState >= 2", timeout=30_000)
+    tab(page, 5)
+    page.locator("#history-clear").click()
+    expect(page.locator("#history-none")).to_be_visible()
+    other = browser.new_context().new_page()
+    open_page(other, url)
+    tab(other, 5)
+    expect(other.locator("#history-none")).to_be_visible()
+    other.context.close()
+    context.close()
+
+
+# --- looks ------------------------------------------------------------------------------------------
+
+
+def test_filled_pages_do_not_scroll_sideways_on_a_phone(phone: Page) -> None:
+    phone.locator("#map-make").click()
+    phone.wait_for_selector("#map button", timeout=SLOW)
+    compare(phone)
+    assert fits(phone)
+    for number in range(1, 6):
+        tab(phone, number)
+        phone.wait_for_timeout(300)
+        assert fits(phone), number
+    tab(phone, 2)
+    phone.locator("#videos input[type=number]").fill("4")
+    phone.locator("#evaluate-run").click()
+    phone.wait_for_selector("#evaluate-table tr", timeout=SLOW)
+    assert fits(phone)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Browser, url: str, theme: str) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    open_page(page, f"{url}?__theme={theme}")
+    compare(page)
+    page.locator("#map-make").click()
+    page.wait_for_selector("#map button", timeout=SLOW)
+    page.add_script_tag(path=AXE_FILE_PATH)
+    for number in range(6):
+        tab(page, number)
+        page.wait_for_timeout(700)  # colours fade
+        assert not findings(page), (theme, number, findings(page))
+    context.close()
+
+
+def findings(page: Page) -> list[str]:
+    """Return serious and critical findings outside Gradio's own markup, each with where it is."""
+    result = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa']})")
+    found = []
+    for violation in result["violations"]:
+        if violation["impact"] not in ("serious", "critical"):
+            continue
+        for node in violation["nodes"]:
+            place = node["target"][0]
+            known = KNOWN.get(violation["id"])
+            if known and page.evaluate("([p, s]) => !!document.querySelector(p)?.closest(s)", [place, known]):
+                continue
+            found.append(f"{violation['id']} at {place}: {node['failureSummary'][:160]}")
+    return found
