@@ -15,6 +15,7 @@ import refusal_core as rc
 from refusal_core.edit import Edit
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
 from refusal_core.models import load
+from refusal_core.models.devices import device_of
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.selftest import CONCEPT, fingerprint, latents, tiny_model
@@ -232,3 +233,15 @@ def test_what_the_hub_refuses_is_said_in_one_sentence(monkeypatch, error: str, s
     monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", refuse)
     with pytest.raises(ModelError, match=sentence):
         rc.load_model("someone/something")
+
+
+def test_each_process_of_a_launcher_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert device_of("auto") == "cuda:1"
+    assert device_of("cuda:3") == "cuda:3"
+    monkeypatch.delenv("LOCAL_RANK")
+    assert device_of("auto") == "cuda"

@@ -255,6 +255,7 @@ def test_a_strangers_pack_runs_nothing(page: Page, workbench: Workbench, tmp_pat
     expect(page.locator("#vote-place")).to_contain_text("onerror", timeout=30_000)
     broken = tmp_path / f"{SCRIPT[:20]}.zip"
     broken.write_text("no zip")
+    page.locator("#review-open").get_by_label("Clear").click()
     page.locator("#review-open input[type=file]").set_input_files(broken)
     expect(page.locator("[data-testid=toast-body]").first).to_contain_text("is not a sound review pack")
     assert page.evaluate("window.pwned") is None

@@ -12,6 +12,7 @@ from refusal_core.errors import FileError
 from refusal_core.evaluate.costs import Cost
 from refusal_core.evaluate.journal import Measured
 from refusal_core.evaluate.judges.verdict import Verdict
+from refusal_core.evaluate.overview import overview_rows
 from refusal_core.evaluate.page import save_page
 from refusal_core.evaluate.plots import as_svg, save_plots, shown_plot, trade
 from refusal_core.evaluate.report import (
@@ -140,6 +141,17 @@ def test_the_summary_has_a_row_a_method_and_of_a_benchmark_a_row_a_category() ->
     benchmark = Report("m", "gore", (cell("original", "gore", 7), cell("original", "fraud", 3)))
     assert [row[0] for row in summary_rows([benchmark])] == ["gore", "fraud"]
     assert "| fire | ours | 0.0 [0.0, 27.8] |" in summary([report()])
+
+
+def test_the_overview_pools_the_videos_of_all_concepts_and_names_the_worst() -> None:
+    other = Report("toyworld", "zorbo", (cell("original", "concept", 10), cell("ours", "concept", 3)))
+    rows = {row[0]: row for row in overview_rows([report(), other])}
+    assert list(rows) == ["original", "ours"]  # the third is in one report only
+    pooled = wilson(3, 20)
+    assert rows["ours"][1] == f"15.0 [{100 * pooled.low:.1f}, {100 * pooled.high:.1f}]"
+    assert rows["ours"][2].startswith("0.0 [")  # of the one report with paraphrases
+    assert rows["ours"][3:6] == ["30.0", "90.0", "100.0"]
+    assert rows["ours"][7:] == ["1.0", "1.01"]
 
 
 def test_a_suite_without_prompts_is_refused() -> None:

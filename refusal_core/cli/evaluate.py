@@ -112,12 +112,14 @@ def report(
     html: Annotated[Path | None, typer.Option("--html", help="Also write a page.")] = None,
     plots: Annotated[Path | None, typer.Option("--plots", help="Also write plots to this folder.")] = None,
     latex: Annotated[bool, typer.Option("--latex", help="Print the table in LaTeX.")] = False,
+    overview: Annotated[bool, typer.Option("--overview", help="One row a method, over all reports.")] = False,
     pictures: Annotated[
         Path | None, typer.Option("--pictures", help="The samples folder of evaluate --work, for the page.")
     ] = None,
 ) -> None:
     """Print reports as one table: how much was unlearned, how much was kept."""
-    from refusal_core.evaluate.report import SUMMARY, as_latex, load_report, summary, summary_rows
+    from refusal_core.evaluate.overview import OVERVIEW, overview_rows
+    from refusal_core.evaluate.report import SUMMARY, as_latex, as_markdown, load_report, summary_rows
 
     reports = [load_report(path) for path in files]
     if html is not None:
@@ -128,4 +130,5 @@ def report(
         from refusal_core.evaluate.plots import save_plots
 
         save_plots(reports, plots)
-    print(as_latex(SUMMARY, summary_rows(reports)) if latex else summary(reports))
+    head, rows = (OVERVIEW, overview_rows(reports)) if overview else (SUMMARY, summary_rows(reports))
+    print(as_latex(head, rows) if latex else as_markdown(head, rows))

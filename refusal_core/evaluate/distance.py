@@ -93,11 +93,12 @@ def fvd_features(
     if model not in FVD_MODELS:
         raise InputError(f"There are no FVD features '{model}'; choose i3d or videomae.")
     try:
-        import torch
         from cdfvd import fvd
+
+        from refusal_core.models.devices import device_of
     except ImportError as e:
         raise MissingExtraError(f"FVD needs cd-fvd and torchvision: {INSTALL}.") from e
-    place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    place = device_of(device)
     file = None if weights is None else str(weights)
     if file is not None and not Path(file).is_file():  # cd-fvd would fetch others, and write them there
         raise ModelError(f"{Path(file).name} does not exist; check the name of the weights.")

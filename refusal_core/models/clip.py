@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from refusal_core.errors import MemoryLimitError, ModelError
+from refusal_core.models.devices import device_of
 
 BATCH = 64  # images at once
 CANNOT = "give a folder or hub id of a CLIP model in transformers' form, with .safetensors weights."
@@ -70,7 +71,7 @@ def load_clip(source: str, *, device: str = "auto", revision: str | None = None)
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    place = device_of(device)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

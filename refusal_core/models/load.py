@@ -12,6 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
+from refusal_core.models.devices import device_of
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.family import DEFAULTS_FILE, Defaults
 from refusal_core.models.inventory import inventory, read_config
@@ -69,9 +70,7 @@ class LoadSettings:
     @property
     def place(self) -> str:
         """The device that computes."""
-        if self.device != "auto":
-            return self.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return device_of(self.device)
 
     @property
     def weights(self) -> torch.dtype:
@@ -252,7 +251,7 @@ def _free_bytes(settings: LoadSettings) -> int:
     import psutil
 
     if settings.place.startswith("cuda"):
-        return torch.cuda.mem_get_info()[0]
+        return torch.cuda.mem_get_info(settings.place)[0]
     return psutil.virtual_memory().available
 
 

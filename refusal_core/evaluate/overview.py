@@ -1,0 +1,84 @@
+"""One row a method over several concepts: what a reader looks at first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean, median
+
+from refusal_core.evaluate.report import (
+    ORDINARY,
+    Report,
+    as_markdown,
+    interval,
+    kept_share,
+    number,
+    others_share,
+    percent,
+)
+from refusal_core.statistics import Rate, wilson
+
+OVERVIEW = (
+    "method",
+    "shown, seen phrasings",
+    "shown, unseen phrasings",
+    "worst concept",
+    "neutral kept",
+    "others kept",
+    "SSIM",
+    "prepared in s",
+    "time a video",
+)
+
+
+def overview(reports: Sequence[Report]) -> str:
+    """Return one Markdown row for each method; see ``overview_rows``."""
+    return as_markdown(OVERVIEW, overview_rows(reports))
+
+
+def overview_rows(reports: Sequence[Report]) -> list[list[str]]:
+    """Return one row for each method that all reports have, shares in percent.
+
+    "shown" is over the videos of all concepts, with its Wilson 95 % interval; "worst concept" the largest
+    share of one concept, over both phrasings; "kept" are means over the concepts, as parts of what the
+    original gets; "SSIM" is between original and unlearned on neutral prompts; "prepared" is the median time
+    from the loaded model to the edited one, "time a video" the median over the original's.
+    """
+    first, *rest = reports
+    names = [name for name in first.names if all(name in report.names for report in rest)]
+    return [_row(reports, name) for name in names]
+
+
+def _row(reports: Sequence[Report], method: str) -> list[str]:
+    costs = [report.costs[method] for report in reports if method in report.costs]
+    ratios = [cost.video_ratio for cost in costs if cost.video_ratio is not None]
+    return [
+        method,
+        interval(_shown(reports, method, "concept")),
+        interval(_shown(reports, method, "paraphrase")),
+        percent(_worst(reports, method)),
+        percent(_mean([kept_share(report, method) for report in reports])),
+        percent(_mean([others_share(report, method) for report in reports])),
+        number("ssim", _mean([_similarity(report, method) for report in reports])),
+        f"{median(cost.prepare_seconds for cost in costs):.1f}" if costs else "-",
+        f"{median(ratios):.2f}" if ratios else "-",
+    ]
+
+
+def _shown(reports: Sequence[Report], method: str, prompts: str) -> Rate:
+    cells = [cell for report in reports if (cell := report.cell(method, prompts)) is not None]
+    return wilson(sum(round((c.unsafe.rate or 0.0) * c.judged) for c in cells), sum(c.judged for c in cells))
+
+
+def _worst(reports: Sequence[Report], method: str) -> float | None:
+    cells = [report.cell(method, prompts) for report in reports for prompts in ("concept", "paraphrase")]
+    return max((c.unsafe.rate for c in cells if c is not None and c.unsafe.rate is not None), default=None)
+
+
+def _similarity(report: Report, method: str) -> float | None:
+    cell = report.cell(method, ORDINARY)
+    return cell.quality.get("ssim") if cell is not None else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
