@@ -5,6 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 venv="${VENV:-.venv}"
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+# Everything by its hash but torch: that comes in the build this machine is given, with CUDA or without.
+awk '/^[^ #]/ { skip = /^(torch|triton)==|^(nvidia|cuda)-/ } !skip' tests/locked.txt >"$venv/locked.txt"
+"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes \
+    --only-binary :all: --no-binary pyvips -r "$venv/locked.txt"
 "$venv/bin/pip" install --quiet --disable-pip-version-check \
     -r requirements.txt -r tests/requirements.txt -c tests/constraints.txt
 if ! command -v chromium >/dev/null && [ -z "${REFUSAL_CHROMIUM:-}" ]; then
