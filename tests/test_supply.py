@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from refusal_core.errors import InputError
+from refusal_core.supply import bill_of_materials, installed, kind_of, read_requirements
 
 pytestmark = pytest.mark.security
 
@@ -106,3 +112,103 @@ def test_only_torch_and_its_cuda_packages_are_installed_without_a_hash() -> None
     skipped = {name[:-2] for name in left if re.search(pattern, name)}
     assert {"torch", "triton"} <= skipped
     assert {n for n in skipped if not n.startswith(("nvidia-", "cuda-"))} == {"torch", "triton"}
+
+
+# --- licences and the bill of materials ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("licence", "kind"),
+    [
+        ("MIT", "permissive"),
+        ("BSD 3-Clause License", "permissive"),
+        ("Apache-2.0 AND Apache-2.0 WITH LLVM-exception AND BSL-1.0 AND MIT", "permissive"),
+        ("GPL-3.0-only OR MIT", "permissive"),
+        ("MPL-2.0 AND (Apache-2.0 OR MIT)", "weak copyleft"),
+        ("GNU Lesser General Public License v3 or later (LGPLv3+)", "weak copyleft"),
+        ("MIT AND (AGPL-3.0-only OR GPL-2.0-or-later)", "copyleft"),
+        ("MIT AND (GPL-2.0-only AND (MIT OR LGPL-3.0-only))", "copyleft"),
+        ("GNU Affero General Public License v3", "copyleft"),
+        ("LicenseRef-NVIDIA-Proprietary", "proprietary"),
+        ("MIT AND LicenseRef-Something", "unknown"),
+        ("Limited use only", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_a_licence_is_sorted_by_what_it_asks(licence: str, kind: str) -> None:
+    assert kind_of(licence) == kind
+
+
+def package(folder: Path, name: str, *lines: str, files: tuple[str, ...] = ()) -> None:
+    """Install a package that is nothing but its metadata."""
+    home = folder / f"{name.replace('-', '_')}-1.0+cpu.dist-info"
+    home.mkdir()
+    head = ("Metadata-Version: 2.4", f"Name: {name}", "Version: 1.0+cpu", *lines)
+    (home / "METADATA").write_text("\n".join(head) + "\n")
+    (home / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+
+
+def test_packages_are_followed_through_markers_extras_and_circles(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    package(
+        tmp_path,
+        "strange-root",
+        "License-Expression: MIT",
+        "Requires-Dist: strange-leaf[more]>=1",
+        "Requires-Dist: strange-away; python_version < '3'",
+        "Requires-Dist: strange-test; extra == 'test'",
+    )
+    package(
+        tmp_path,
+        "strange-leaf",
+        "Classifier: License :: OSI Approved :: GNU General Public License v3 (GPLv3)",
+        "Requires-Dist: strange-root",
+        "Requires-Dist: strange-extra; extra == 'more'",
+        "Requires-Dist: strange-gone",
+    )
+    package(tmp_path, "strange-extra", "License: BSD", files=("extra.libs/libx264-1f.so.165",))
+    package(tmp_path, "strange-test", "License: MIT")
+    (tmp_path / "needs.txt").write_text("# a comment\nStrange_Root>=1  # why\n")
+    found = installed(read_requirements([tmp_path / "needs.txt"]))
+    assert {p.name: p.kind for p in found.packages} == {
+        "strange-root": "permissive",
+        "strange-leaf": "copyleft",
+        "strange-extra": "copyleft",
+    }
+    assert found.missing == ("strange-gone",)
+    bom = bill_of_materials(found)
+    assert bom == bill_of_materials(found)
+    components = {c["name"]: c for c in bom["components"]}
+    assert components["strange-root"]["purl"] == "pkg:pypi/strange-root@1.0%2Bcpu"
+    assert components["strange-root"]["licenses"] == [{"expression": "MIT"}]
+    assert components["strange-extra"]["components"][0]["name"] == "libx264"
+    depends = {d["ref"].split("/")[1].split("@")[0]: len(d["dependsOn"]) for d in bom["dependencies"]}
+    assert depends == {"refusal-studio": 1, "strange-root": 1, "strange-leaf": 2, "strange-extra": 0}
+    (tmp_path / "needs.txt").write_text("-e .\n")
+    with pytest.raises(InputError, match=r"'-e \.' is no requirement"):
+        read_requirements([tmp_path / "needs.txt"])
+
+
+def test_what_is_installed_for_the_app_is_in_the_lock_and_may_be_handed_on() -> None:
+    found = installed(read_requirements())
+    assert found.missing == ()
+    assert {p.name for p in found.packages} <= set(pins(LOCKS["app"].read_text(encoding="utf-8")))
+    known = {"av"}  # its wheel carries x264 and x265, under the GPL; its own code is BSD
+    cuda = {p.name for p in found.packages if p.name.startswith(("nvidia-", "cuda-"))}
+    assert {
+        p.name for p in found.packages if p.kind in ("copyleft", "proprietary", "unknown")
+    } <= known | cuda
+
+
+def test_the_commands_print_the_packages_and_write_the_bill(tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "refusal_core", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+
+    listed = run("licences")
+    names = {p.name for p in installed(read_requirements()).packages}
+    assert names <= set(listed.split()) and f"{len(names)} packages: " in listed
+    run("sbom", "--out", str(tmp_path / "sbom.json"))
+    bom = json.loads((tmp_path / "sbom.json").read_text(encoding="utf-8"))
+    assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    assert {c["name"] for c in bom["components"]} == names

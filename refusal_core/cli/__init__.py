@@ -16,6 +16,7 @@ from refusal_core.cli import (
     reproduce,
     screenshots,
     selftest,
+    supply,
     sweep,
     toyworld,
     tune,
@@ -40,6 +41,8 @@ app.command()(bench.bench)
 app.command()(export.export)
 app.command()(selftest.selftest)
 app.command()(reproduce.reproduce)
+app.command()(supply.licences)
+app.command()(supply.sbom)
 app.command()(screenshots.screenshots)
 app.command()(models.bake)
 app.command()(export.push)
