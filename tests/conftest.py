@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -96,6 +98,9 @@ def url(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Itera
     )
     yield address
     app.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # gradio leaves sockets and a loop to the collector
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -33,14 +33,32 @@ def test_the_family_to_copy_is_a_family() -> None:
     assert made.blocks[0].sites["text"] == ("attn2.to_k", "attn2.to_v")
 
 
-def test_every_command_of_the_readme_exists() -> None:
+def test_every_command_of_the_readme_exists_with_its_options() -> None:
     from typer.main import get_command
 
     from refusal_core.cli import app
 
     known = get_command(app).commands
-    used = set(re.findall(r"python -m refusal_core (\w+)", README))
-    assert used and used <= set(known)
+    lines = re.findall(r"-m refusal_core (\w+)(.*)", README)
+    assert lines
+    for name, rest in lines:
+        command = known[name]
+        parts = [command, *getattr(command, "commands", {}).values()]
+        options = {option for part in parts for parameter in part.params for option in parameter.opts}
+        used = set(re.findall(r"(?<= )--[a-z][a-z-]*", rest.split("  #")[0].split("`")[0]))
+        assert used <= options, (name, used - options)
+
+
+def test_the_space_runs_the_versions_that_were_tested() -> None:
+    """The head of the README is what a Space reads."""
+    import gradio
+    import yaml
+
+    head = yaml.safe_load(README.split("---")[1])
+    assert head["sdk"] == "gradio" and head["sdk_version"] == gradio.__version__
+    assert (ROOT / head["app_file"]).is_file()
+    assert head["python_version"] in ("3.11", "3.12")
+    assert len(head["short_description"]) <= 60  # longer ones are refused
 
 
 def test_links_to_files_of_the_repository_are_not_broken() -> None:

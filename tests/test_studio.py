@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from itertools import groupby
 from pathlib import Path
@@ -239,3 +240,15 @@ def test_rows_of_the_table_are_read_and_their_faults_escaped() -> None:
     assert "Row 2: bad &lt;b&gt;" in message
     assert "&lt;i&gt;" in message
     assert "Row 1" not in message
+
+
+def test_the_programs_of_the_readme_run_against_the_app(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """What the README says about the endpoints and the MCP server, on the port of the tests."""
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    client, agent = (snippet for snippet in snippets if "127.0.0.1:7860" in snippet)
+    for snippet in (client, agent):
+        exec(compile(snippet.replace("http://127.0.0.1:7860", url.rstrip("/")), "README.md", "exec"), {})
+    said = capfd.readouterr().out
+    assert "shows fire" in said and "shows no concept" in said
+    assert "['edit', 'compare', 'evaluate', 'export']" in said

@@ -59,7 +59,7 @@ def launch_kwargs(limits: Limits = PRIVATE) -> dict[str, Any]:
         "pwa": False,
         "footer_links": ["api"],
         "state_session_capacity": limits.sessions,
-        "mcp_server": find_spec("mcp") is not None,  # tools for agents; with the extra gradio[mcp]
+        "mcp_server": find_spec("mcp") is not None,  # tools for agents; with the extra mcp
     }
 
 
