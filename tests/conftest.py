@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from fake_server import SECRET, FakeServer
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import refusal_core as rc
+from refusal_core.evaluate.judges.vision_settings import KEY
 from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.toyworld import world
 from refusal_core.toyworld.release import DEFAULTS
@@ -143,3 +146,16 @@ def compare(page: Page) -> None:
     page.locator("#run").click()
     page.wait_for_selector("#status [data-state=done]", timeout=120_000)
     page.wait_for_function(SHOWN, timeout=30_000)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    monkeypatch.setenv(KEY, SECRET)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    fake = FakeServer()
+    thread = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield fake
+    fake.shutdown()
+    fake.server_close()
+    thread.join()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_server import SECRET, Answer, FakeServer, asking, percent, said
 from PIL import Image, ImageDraw, ImageFont
 
 from refusal_core.errors import FileError, InputError, MissingExtraError
@@ -37,103 +36,11 @@ from refusal_core.evaluate.suites import safesora, t2vsafetybench
 from refusal_core.toyworld import world
 from refusal_core.video import Video
 
-SECRET = "sk-secret-of-the-test"
-
 
 def clip(level: int = 127, size: int = 160, frames: int = 10) -> Video:
     """A plain video whose every frame has a grey of its own."""
     greys = (level + np.arange(frames, dtype=np.uint8)).astype(np.uint8)
     return Video(np.broadcast_to(greys[:, None, None, None], (frames, size, size, 3)).copy(), 8.0)
-
-
-# --- a server that speaks the protocol ---------------------------------------------------------------
-
-
-def said(content: object, **message: object) -> dict[str, Any]:
-    """A whole reply of a chat server."""
-    finish = message.pop("finish_reason", "stop")
-    whole = {"role": "assistant", "content": content, **message}
-    choice = {"index": 0, "message": whole, "finish_reason": finish}
-    usage = {"prompt_tokens": 90, "completion_tokens": 10, "total_tokens": 100}
-    head = {"id": "x", "object": "chat.completion", "created": 0, "model": "m"}
-    return {**head, "choices": [choice], "usage": usage}
-
-
-def percent(yes: float) -> dict[str, Any]:
-    return said(json.dumps({"yes": yes, "no": 100 - yes}))
-
-
-@dataclass
-class Answer:
-    """What the server sends for one request."""
-
-    body: object
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    after: float = 0.0  # seconds
-
-
-class FakeServer(ThreadingHTTPServer):
-    """Answers with ``script``, called with the request's number and body; the last requests are kept."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.script: Callable[[int, dict[str, Any]], Answer] = lambda number, body: Answer(percent(0))
-        self.requests: list[dict[str, Any]] = []
-        self.keys: list[str] = []
-        self.under_way, self.most, self.lock = 0, 0, threading.Lock()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing where a client has gone: some tests hang up on purpose."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        server: FakeServer = self.server  # type: ignore[assignment]
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with server.lock:
-            number = len(server.requests)
-            server.requests.append(body)
-            server.keys.append(self.headers.get("authorization", ""))
-            server.under_way += 1
-            server.most = max(server.most, server.under_way)
-        answer = server.script(number, body)
-        time.sleep(answer.after)
-        with server.lock:
-            server.under_way -= 1
-        whole = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-        if answer.status == 0:  # hang up
-            return
-        self.send_response(answer.status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(whole)))
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(whole)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
-    monkeypatch.setenv(KEY, SECRET)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    fake = FakeServer()
-    thread = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield fake
-    fake.shutdown()
-    fake.server_close()
-    thread.join()
-
-
-def asking(server: FakeServer, **changes: Any) -> VisionSettings:
-    plain = VisionSettings(f"http://127.0.0.1:{server.server_port}/v1", "m", first_wait=0.01, timeout=5.0)
-    return replace(plain, **changes)
 
 
 def outcomes(verdicts: Sequence[Verdict]) -> list[str]:

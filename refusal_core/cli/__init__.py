@@ -9,6 +9,7 @@ import typer
 from refusal_core.cli import (
     bench,
     compare,
+    distance,
     edit,
     evaluate,
     export,
@@ -35,6 +36,8 @@ app.command()(edit.edit)
 app.command()(edit.info)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.report)
+app.command()(evaluate.votes)
+app.command()(distance.distance)
 app.command()(sweep.sweep)
 app.command()(tune.tune)
 app.command()(bench.bench)

@@ -132,3 +132,19 @@ def report(
         save_plots(reports, plots)
     head, rows = (OVERVIEW, overview_rows(reports)) if overview else (SUMMARY, summary_rows(reports))
     print(as_latex(head, rows) if latex else as_markdown(head, rows))
+
+
+def votes(
+    pack: Annotated[Path, typer.Argument(help="A review pack with votes, from the app's Review page.")],
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the report here.")] = None,
+) -> None:
+    """Print what people saw: the votes of a blind review, as the table of a judge."""
+    from refusal_core.files import write_json
+    from refusal_core.workbench.review import load_pack
+    from refusal_core.workbench.votes import report_of_votes
+
+    with tempfile.TemporaryDirectory(prefix="refusal-studio-") as folder:
+        found = report_of_votes(load_pack(pack, Path(folder)))
+    print(f"Judged by {found.judge}.\n\n{found.markdown()}")
+    if json is not None:
+        write_json(json, found.to_json())

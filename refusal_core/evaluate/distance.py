@@ -75,7 +75,7 @@ def video_distance(real: Sequence[Video], generated: Sequence[Video], features: 
 
 
 def fvd_features(
-    model: FvdModel = "i3d", *, device: str = "auto", weights: Path | None = None, batch: int = 8
+    model: str = "i3d", *, device: str = "auto", weights: Path | None = None, batch: int = 8
 ) -> Features:
     """Return the features of FVD (Unterthiner 2018; Ge 2024 for VideoMAE), from the first 16 frames.
 

@@ -52,6 +52,20 @@ def judge_folders(
     return replace(report, seeds=(min(seeds), max(seeds)), versions=versions())
 
 
+def videos_in(folder: Path) -> list[Video]:
+    """Return all videos of a folder and the folders in it, by name.
+
+    Raises:
+        FileError: there is no such folder, none in it, or one is damaged.
+    """
+    if not folder.is_dir():
+        raise FileError(f"{folder.name} is no folder; give one that holds .mp4 files.")
+    paths = sorted(folder.rglob("*.mp4"))
+    if not paths:
+        raise FileError(f"{folder.name} holds no .mp4 file; make the videos first.")
+    return [load_video(path)[0] for path in paths]
+
+
 def _measured(folders: Mapping[str, Path], name: str, group: Group, reading: Reading) -> list[Measured]:
     found, first = [], 0
     for items in batches(group.items, reading.batch):

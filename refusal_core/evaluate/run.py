@@ -233,8 +233,18 @@ def report_of(model: str, concept: str, suite: Suite, reading: Reading, shelf: S
         methods={name: {"key": p.key, "recipe": p.recipe} for name, p in shelf.planned.items()},
         samples=tuple(samples) if reading.samples else (),
         versions=versions(),
-        notes=tuple(shelf.troubles()),
+        notes=(*shelf.troubles(), *_unjudged(table)),
     )
+
+
+def _unjudged(table: Table) -> list[str]:
+    """Say how many videos were not judged, and the usual reason."""
+    found = (part.verdicts for parts in table.values() for part in parts)
+    reasons = [v.why for verdicts in found for v in verdicts if v.outcome == "not judged"]
+    if not reasons:
+        return []
+    usual = statistics.mode(reasons) or "no reason given"
+    return [f"{len(reasons)} videos were not judged, most often because: {usual}"]
 
 
 def cells_of(table: Table, suite: Suite) -> list[Cell]:

@@ -152,22 +152,31 @@ def blind_order(pack: Pack, voter: str) -> list[tuple[int, bool]]:
     return [(item, rng.random() < 0.5) for item in order]
 
 
+def last_votes(pack: Pack) -> list[Vote]:
+    """Return the votes that count: where a voter judged a pair twice, the last one."""
+    return list({(vote.voter, vote.item): vote for vote in pack.votes}.values())
+
+
+def sides_of(vote: Vote) -> dict[str, str]:
+    """Return the letter under which a voter saw each side."""
+    return dict(zip(_SIDES, "AB" if vote.a_is_original else "BA", strict=True))
+
+
 def tally(pack: Pack) -> Tally:
-    """Count the votes; a pair that a voter judged twice counts as they last judged it."""
-    last = {(vote.voter, vote.item): vote for vote in pack.votes}
+    """Count the votes."""
+    votes = last_votes(pack)
     counts = {side: [0, 0] for side in _SIDES}
     better = {"original": 0, "unlearned": 0, "same": 0}
-    for vote in last.values():
-        sides = ("original", "unlearned") if vote.a_is_original else ("unlearned", "original")
-        by_letter = dict(zip("AB", sides, strict=True))
-        better[by_letter.get(vote.better, "same")] += 1
+    for vote in votes:
+        letters = sides_of(vote)
+        better[next((side for side in _SIDES if letters[side] == vote.better), "same")] += 1
         if pack.items[vote.item].unsafe:
-            for letter, side in by_letter.items():
+            for side, letter in letters.items():
                 counts[side][0] += vote.shown in (letter, "both")
                 counts[side][1] += 1
     told = better["original"] + better["unlearned"]
     return Tally(
-        len({voter for voter, _ in last}),
+        len({vote.voter for vote in votes}),
         wilson(*counts["original"]),
         wilson(*counts["unlearned"]),
         wilson(better["unlearned"], told),

@@ -1,0 +1,184 @@
+"""Videos made elsewhere, people's votes, and the paper's tables: judged like any other."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_server import Answer, FakeServer, percent, said
+from PIL import Image
+from test_cli import run
+from test_suites import bench
+
+from refusal_core.evaluate.plans import Evaluation, Seeing, Source
+from refusal_core.evaluate.report import load_report
+from refusal_core.evaluate.reproduce import TABLES, beside_paper, paper_table, plan
+from refusal_core.progress import silent
+from refusal_core.statistics import wilson
+from refusal_core.video import Video, save_video
+from refusal_core.workbench.review import Pack, ReviewItem, Vote, save_pack
+from refusal_core.workbench.votes import report_of_votes
+
+
+def grey(path: Path, level: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_video(Video(np.full((6, 64, 64, 3), level, np.uint8), 8.0), path, {})
+
+
+def bright_is_unsafe(_number: int, body: dict[str, Any]) -> Answer:
+    """Look at the first frame, as a model would."""
+    parts = body["messages"][-1]["content"]
+    url = next(p["image_url"]["url"] for p in parts if p["type"] == "image_url")
+    image = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+    return Answer(percent(100.0 if np.asarray(image).mean() > 128 else 0.0))
+
+
+def judge_file(folder: Path, server: FakeServer) -> Path:
+    path = folder / "judge.json"
+    settings = {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "model": "m", "scale": 1.0}
+    path.write_text(json.dumps({**settings, "first_wait": 0.01, "retries": 1}))
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return bench(tmp_path, full=2)
+
+
+def test_videos_made_elsewhere_stand_beside_the_paper_s_figures(
+    tmp_path: Path,
+    source: Path,
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server.script = bright_is_unsafe
+    for row in TABLES["table1"].rows:
+        for number in range(2):
+            grey(tmp_path / "before" / row.category / f"{number}.mp4", 220)
+            grey(tmp_path / "after" / row.category / f"{number}.mp4", 220 if row.category == "gore" else 30)
+    folders = f"original={tmp_path / 'before'},unlearned={tmp_path / 'after'}"
+    told = ("--source", str(source), "--folders", folders, "--judge-settings")
+    settings = str(judge_file(tmp_path, server))
+    assert run(monkeypatch, "reproduce", "table1", *told, settings) == 0
+    rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines() if "|" in line]
+    table = {row[0].strip(): [cell.strip().split(" ")[0] for cell in row[1:]] for row in rows}
+    assert table["gore"] == ["74.9", "-", "5.3", "100.0", "100.0"]
+    assert table["pornography"] == ["44.7", "23.0", "13.4", "100.0", "0.0"]
+    assert table["mean"][-2:] == ["100.0", "20.0"]
+    assert len(server.requests) == 20
+
+    (tmp_path / "after" / "gore" / "1.mp4").unlink()
+    assert run(monkeypatch, "reproduce", "table1", *told, settings) == 2
+    assert "after/gore/1.mp4 is missing; make all videos first." in capsys.readouterr().err
+    assert run(monkeypatch, "reproduce", "table1", "--source", str(source), "--folders", "x") == 2
+    assert "'x' names no folder; write original=DIR,unlearned=DIR." in capsys.readouterr().err
+
+
+def test_a_plan_counts_videos_and_hours_and_makes_nothing(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "reproduce", "table1", "--source", str(source), "--plan") == 0
+    assert "| all | 10 | 40 |" in capsys.readouterr().out
+    assert run(monkeypatch, "reproduce", "table1", "--source", str(source)) == 2
+    assert "Open-Sora is not run here: make its videos with its own code" in capsys.readouterr().err
+    assert run(monkeypatch, "reproduce", "table3", "--source", str(source), "--plan") == 2
+    assert "There is no 'table3'; choose one of table1, table2." in capsys.readouterr().err
+
+
+def test_hours_grow_with_the_videos() -> None:
+    """60 videos take twice as long as 30: nothing in the plan is a fixed figure."""
+    table = replace(paper_table("table1"), flops=lambda: 3600 * 120e12 / 30)  # an hour a video
+    for prompts in (30, 60):
+        text = plan(table, {"gore": prompts}, ("original",))
+        assert f"| gore | {prompts} | {prompts} | {prompts}.0 |" in text
+    assert "| gore | 74.9 | - | 5.3 |" in beside_paper(table, [])
+
+
+def test_what_was_not_judged_is_asked_again_only_on_request(tmp_path: Path, server: FakeServer) -> None:
+    prompts = tmp_path / "mine.csv"
+    prompts.write_text("prompt\na large red circle moving left over sand\na small blue cross over sky\n")
+    seeing = Seeing("vlm", judge_file(tmp_path, server))
+    asked = Evaluation(
+        videos=2, methods="original", source=Source("csv", prompts), seeing=seeing, work=tmp_path / "work"
+    )
+    server.script = lambda _number, _body: Answer(said("I cannot say."))
+    (first,) = asked.run(asked.work, None, silent)
+    assert (first.cells[0].judged, first.cells[0].unsafe.rate) == (0, None)
+    assert "2 videos were not judged, most often because: " in first.notes[0]
+    done = len(server.requests)
+    assert done >= 2
+
+    server.script = lambda _number, _body: Answer(percent(0.0))
+    (same,) = asked.run(asked.work, None, silent)
+    assert same.cells == first.cells
+    assert len(server.requests) == done
+
+    from refusal_core.evaluate.sharing import run_shared
+
+    (again,) = run_shared(replace(asked, seeing=replace(seeing, again=True), workers=1), silent) or ()
+    assert (again.cells[0].judged, again.cells[0].unsafe.rate) == (2, 0.0)
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Pack:
+    items = tuple(ReviewItem(f"prompt {n}", n, unsafe=n < 2) for n in range(3))
+    folder = tmp_path / "pack"
+    for n in range(3):
+        for side in ("original", "unlearned"):
+            grey(folder / f"{n}-{side}.mp4", 100)
+    return Pack("fire", items, {"model": "toyworld"}, folder)
+
+
+def test_people_are_a_judge_by_what_most_of_them_saw(pack: Pack) -> None:
+    votes = (
+        Vote(0, "00000001", True, "A", "B"),
+        Vote(0, "00000002", False, "B", "A"),
+        Vote(0, "00000003", True, "both", "A"),  # alone in seeing it in the unlearned one
+        Vote(1, "00000001", True, "both", "same"),
+        Vote(1, "00000002", True, "A", "same"),  # of the unlearned one: as many on either side
+        Vote(2, "00000001", True, "both", "same"),
+        Vote(2, "00000001", True, "neither", "same"),  # the last vote of a person counts
+    )
+    found = report_of_votes(replace(pack, votes=votes))
+    cells = {(c.method, c.prompts): c for c in found.cells}
+    assert cells["original", "concept"].unsafe == wilson(2, 2)
+    assert cells["unlearned", "concept"].unsafe == wilson(0, 1)
+    assert cells["original", "neutral"].unsafe == wilson(0, 1)
+    assert found.judge == "3 people, blind"
+
+
+def test_votes_are_printed_and_kept_as_a_report(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_pack(replace(pack, votes=(Vote(0, "0000000a", True, "A", "B"),)), tmp_path / "pack.zip")
+    assert run(monkeypatch, "votes", str(path), "--json", str(tmp_path / "report.json")) == 0
+    said_ = capsys.readouterr().out
+    assert "Judged by 1 person, blind." in said_
+    assert "| unlearned | concept | 1 of 2 | 0.0 [" in said_
+    assert load_report(tmp_path / "report.json").concept == "fire"
+
+
+def test_a_distance_needs_two_folders_of_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    empty.mkdir()
+    for number in range(2):
+        grey(full / f"{number}.mp4", 100 + number)
+    for one, sentence in ((empty, "empty holds no .mp4 file"), (tmp_path / "no", "no is no folder")):
+        assert run(monkeypatch, "distance", str(one), str(full)) == 2
+        assert sentence in capsys.readouterr().err
+    from refusal_core.evaluate import distance
+
+    features = [[0.0, 0.0], [2.0, 0.0]], [[3.0, 4.0], [5.0, 4.0]]  # equal covariances: |m1 - m2|^2 remains
+    sets = iter(features)
+    monkeypatch.setattr(distance, "fvd_features", lambda *_, **__: lambda _videos: np.array(next(sets)))
+    assert run(monkeypatch, "distance", str(full), str(full)) == 0
+    assert capsys.readouterr().out == "FVD (i3d, 2 and 2 videos): 25.00\n"
