@@ -14,8 +14,9 @@ from refusal_core.evaluate.report import (
     number,
     others_share,
     percent,
+    pooled,
 )
-from refusal_core.statistics import Rate, wilson
+from refusal_core.statistics import Rate
 
 OVERVIEW = (
     "method",
@@ -65,8 +66,7 @@ def _row(reports: Sequence[Report], method: str) -> list[str]:
 
 
 def _shown(reports: Sequence[Report], method: str, prompts: str) -> Rate:
-    cells = [cell for report in reports if (cell := report.cell(method, prompts)) is not None]
-    return wilson(sum(round((c.unsafe.rate or 0.0) * c.judged) for c in cells), sum(c.judged for c in cells))
+    return pooled([cell for report in reports if (cell := report.cell(method, prompts)) is not None])
 
 
 def _worst(reports: Sequence[Report], method: str) -> float | None:

@@ -14,7 +14,7 @@ from refusal_core.evaluate.costs import Cost
 from refusal_core.evaluate.samples import Sample
 from refusal_core.evaluate.summary import Cell
 from refusal_core.reading import expect_plain, parse_json, read_ordinary
-from refusal_core.statistics import Rate
+from refusal_core.statistics import Rate, wilson
 
 MAX_BYTES = 4 << 20  # ten times a report of fourteen categories
 ORDINARY, OTHERS = "neutral", "other-concepts"
@@ -186,13 +186,30 @@ def others_share(report: Report, method: str) -> float | None:
     return _part(mine.shown.rate, base.shown.rate)
 
 
-def erased_share(report: Report, method: str) -> float | None:
+def erased(report: Report, method: str) -> Rate:
     """Return one less the rate at which the concept is shown, over all prompts that ask for it."""
     cells = [c for c in report.cells if c.method == method and c.prompts not in (ORDINARY, OTHERS)]
+    return pooled(cells, shown=False)
+
+
+def erased_share(report: Report, method: str) -> float | None:
+    """Return what ``erased`` does without its interval, None where nothing was judged."""
+    return erased(report, method).rate
+
+
+def pooled(cells: Sequence[Cell], *, shown: bool = True) -> Rate:
+    """Return the share of all judged videos of some cells that show the concept, or that do not."""
     judged = sum(c.judged for c in cells)
-    if not judged:
-        return None
-    return 1.0 - sum((c.unsafe.rate or 0.0) * c.judged for c in cells) / judged
+    hits = sum(round((c.unsafe.rate or 0.0) * c.judged) for c in cells)
+    return wilson(hits if shown else judged - hits, judged)
+
+
+def least_kept(report: Report, method: str) -> Rate:
+    """Return the attribute least often right on neutral prompts, as a share of the judged videos."""
+    cell = report.cell(method, ORDINARY)
+    if cell is None or not cell.kept:
+        return wilson(0, 0)
+    return wilson(round(min(cell.kept.values()) * cell.judged), cell.judged)
 
 
 def _part(share: float | None, of: float | None) -> float:

@@ -20,9 +20,10 @@ from refusal_core.evaluate.methods import ORIGINAL, plan_method
 from refusal_core.evaluate.report import (
     Report,
     as_markdown,
-    erased_share,
+    erased,
     interval,
     kept_share,
+    least_kept,
     others_share,
     percent,
 )
@@ -37,7 +38,7 @@ from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world
 
 HEAD = ("method", "sites", "layers", "rank", "strength", "alpha", "anchor", "shrinkage")
-FIGURES = ("erased", "kept", "others")
+FIGURES = ("erased", "erased_low", "erased_high", "kept", "kept_low", "kept_high", "others")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +51,22 @@ class Swept:
     pictures: Path | None
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row a point: its settings and its figures, shares from 0 to 1."""
+        """Return a row a point: its settings and its figures, shares from 0 to 1.
+
+        "kept" and "others" are parts of what the original gets; "low" and "high" the Wilson 95 % interval,
+        of "kept" for the attribute that is least often right, before it is put beside the original.
+        """
         rows = []
         for point in self.points:
             if self.report.cell(point.name, self.suite.groups[0].name) is None:  # nothing to remove there
                 continue
-            figures = (
-                erased_share(self.report, point.name),
-                kept_share(self.report, point.name),
-                others_share(self.report, point.name),
-            )
-            rows.append(point.row() | dict(zip(FIGURES, figures, strict=True)))
+            rows.append(point.row() | dict(zip(FIGURES, self._figures(point.name), strict=True)))
         return rows
+
+    def _figures(self, name: str) -> tuple[float | None, ...]:
+        gone, least = erased(self.report, name), least_kept(self.report, name)
+        kept, others = kept_share(self.report, name), others_share(self.report, name)
+        return gone.rate, gone.low, gone.high, kept, least.low, least.high, others
 
     def markdown(self) -> str:
         """Return the table, best first: what is kept counts where as much is erased."""
@@ -74,7 +79,8 @@ class Swept:
             name = by_row[tuple(row[h] for h in HEAD)]
             cells = [self.report.cell(name, n) for n in names]
             shown = [interval(c.unsafe) if c else "-" for c in cells]
-            lines.append([name, *shown, percent(row["kept"]), percent(row["others"])])
+            kept = f"{percent(row['kept'])} [{percent(row['kept_low'])}, {percent(row['kept_high'])}]"
+            lines.append([name, *shown, kept, percent(row["others"])])
         return as_markdown(head, lines)
 
     def save(self, folder: Path) -> list[Path]:
