@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from refusal_core.errors import FileError
-from refusal_core.reading import open_ordinary, parse_json
+from refusal_core.reading import open_ordinary, parse_json, read_ordinary
 
 MAX_HEADER = 4 << 20  # of a file: a header of thousands of tensors has less than one
 MAX_SHARD = 1 << 40
+MAX_INDEX = 32 << 20
 MAX_DIMS = 8
 METADATA = "__metadata__"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -51,6 +52,27 @@ def read_index(folder: Path) -> dict[str, Entry]:
                 raise FileError(f"{name} lies in two files of {folder.name}; keep one variant there.")
             found[name] = entry
     return found
+
+
+def expect_safetensors(folder: Path) -> None:
+    """Refuse a model, or a pipeline of several, that asks for weights of another format by its index.
+
+    transformers reads whatever file an index names and unpickles what is no safetensors file, also where
+    safetensors were asked for.
+
+    Raises:
+        FileError: an index is not sound, or names another file than safetensors beside it.
+    """
+    for pattern in ("*.safetensors.index*.json", "*/*.safetensors.index*.json"):
+        for path in sorted(folder.glob(pattern)):
+            try:
+                found: Any = parse_json(read_ordinary(path, MAX_INDEX))
+                names = {str(name) for name in found["weight_map"].values()}
+            except (ValueError, KeyError, TypeError, AttributeError) as e:
+                raise FileError(f"{path.name} is no sound index of weights; get the model again.") from e
+            beside = {name for name in names if name.endswith(".safetensors") and Path(name).name == name}
+            for name in sorted(names - beside):
+                raise FileError(f"{path.name} names '{name[:80]}'; only safetensors beside it are read.")
 
 
 def _read_header(path: Path) -> dict[str, Entry]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 
 from refusal_core.errors import MemoryLimitError, ModelError
 from refusal_core.models.devices import device_of
+from refusal_core.shards import expect_safetensors
 
 BATCH = 64  # images at once
 CANNOT = "give a folder or hub id of a CLIP model in transformers' form, with .safetensors weights."
+_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
+_BROKEN += (SafetensorError,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,12 +83,16 @@ def load_clip(source: str, *, device: str = "auto", revision: str | None = None)
             config, _ = CLIPConfig.get_config_dict(source, revision=revision)
             if config.get("model_type") != "clip":
                 raise ModelError(f"'{source}' is a model of type {config.get('model_type')}; {CANNOT}")
+            if Path(source).is_dir():
+                expect_safetensors(Path(source))
             network, loaded = CLIPModel.from_pretrained(
                 source, revision=revision, use_safetensors=True, output_loading_info=True
             )
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-            prepare = AutoImageProcessor.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as e:
+            # Not said, transformers asks on the terminal whether a stranger's code may run.
+            own: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(source, **own)
+            prepare = AutoImageProcessor.from_pretrained(source, **own)
+    except _BROKEN as e:
         raise ModelError(f"'{source}' cannot be loaded; {CANNOT}") from e
     if missing := sorted(loaded["missing_keys"]):  # they would be random numbers
         raise ModelError(f"'{source}' lacks the weights {missing[0]} and {len(missing) - 1} others; {CANNOT}")

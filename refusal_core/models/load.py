@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
 
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
 from refusal_core.models.devices import device_of
@@ -18,7 +19,7 @@ from refusal_core.models.family import DEFAULTS_FILE, Defaults
 from refusal_core.models.inventory import inventory, read_config
 from refusal_core.models.model import Model, family_of, wrap_pipeline
 from refusal_core.progress import Progress, silent
-from refusal_core.shards import read_index
+from refusal_core.shards import expect_safetensors, read_index
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -28,6 +29,9 @@ CANNOT = (
     "cannot be loaded as a diffusers video pipeline; give toyworld, a folder with model_index.json and"
     " .safetensors files, or a hub id that this machine can reach."
 )
+
+
+_BROKEN = (OSError, ValueError, AttributeError, KeyError, TypeError, ImportError, SafetensorError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,8 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, kind: str) 
     import diffusers
 
     more: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
+    if Path(path).is_dir():  # of a hub id, files of other formats are not even fetched
+        expect_safetensors(Path(path))
     try:
         pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
             path, dtype=settings.weights, use_safetensors=True, trust_remote_code=False, **more
@@ -171,7 +177,7 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, kind: str) 
         return pipeline
     except torch.OutOfMemoryError as e:
         raise MemoryLimitError(f"'{source}' does not fit into memory; try offloading or bfloat16.") from e
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, ImportError) as e:
+    except _BROKEN as e:
         raise ModelError(f"'{source}' {CANNOT}") from e
 
 
