@@ -304,9 +304,8 @@ def _join(rows: Mapping[str, Mapping[Site, list[Tensor]]], site: Site) -> Sample
 
 
 def chosen_steps(count: int, total: int) -> list[int]:
-    """Return ``count`` step indices spread evenly over ``total`` denoising steps."""
-    if count > total:
-        raise InputError(f"{count} timesteps asked, the model takes {total} steps; ask for fewer.")
+    """Return ``count`` step indices spread evenly over ``total`` denoising steps; all, where fewer are taken."""
+    count = min(count, total)
     return sorted({round((i + 0.5) * total / count - 0.5) for i in range(count)})
 
 
@@ -325,7 +324,7 @@ def _chosen_calls(
         mine = [c for c in calls if c.denoiser is denoiser]
         if not mine:
             raise InputError(f"One of the model's experts takes no step out of {steps}; ask for more steps.")
-        found += [mine[i] for i in chosen_steps(min(settings.timesteps, len(mine)), len(mine))]
+        found += [mine[i] for i in chosen_steps(settings.timesteps, len(mine))]
     return found
 
 

@@ -9,7 +9,9 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,16 +88,16 @@ def workbench() -> Iterator[Workbench]:
     bench.close()
 
 
-@pytest.fixture(scope="session")
-def url(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve the app exactly as app.py does, on a free port."""
+@contextmanager
+def served(workbench: Workbench, runs: Path) -> Iterator[str]:
+    """Serve the app exactly as app.py does, on a free port, and give its address."""
     from refusal_core.studio.build import build_app, launch_kwargs
     from refusal_core.workbench import History
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    app = build_app(workbench, History(tmp_path_factory.mktemp("runs")))
+    app = build_app(workbench, History(runs))
     _, address, _ = app.launch(
         prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **launch_kwargs()
     )
@@ -104,6 +106,13 @@ def url(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # gradio leaves sockets and a loop to the collector
         gc.collect()
+
+
+@pytest.fixture(scope="session")
+def url(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app on the bundled model."""
+    with served(workbench, tmp_path_factory.mktemp("runs")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

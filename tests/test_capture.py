@@ -130,8 +130,7 @@ def test_steps_are_spread_over_the_whole_trajectory() -> None:
     assert chosen_steps(1, 16) == [8]
     assert chosen_steps(4, 4) == [0, 1, 2, 3]
     assert len(chosen_steps(6, 16)) == 6
-    with pytest.raises(InputError, match=r"6 timesteps asked, the model takes 4 steps; ask for fewer."):
-        chosen_steps(6, 4)
+    assert chosen_steps(6, 4) == [0, 1, 2, 3], "a model distilled to four steps is read at all of them"
 
 
 def test_a_layer_or_kind_that_is_not_there_gets_one_sentence(tiny: Model, fire: rc.Concept) -> None:
