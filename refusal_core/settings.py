@@ -51,7 +51,7 @@ def _check_ranges(settings: Any) -> None:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise InputError(f"{name} '{value}' is not known; choose one of {', '.join(choices)}.")
+        raise InputError(f"{name} '{str(value)[:40]}' is not known; choose one of {', '.join(choices)}.")
 
 
 @dataclass(frozen=True, slots=True)

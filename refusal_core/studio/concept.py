@@ -165,7 +165,7 @@ def _row_buttons(
         paste = gr.Button(t("paste_add"), size="sm", elem_id="paste-add")
 
     def check(table: Any, name: str) -> tuple[str, str]:
-        notes = workbench.check_pairs(rows_of(table), name)
+        notes = workbench.check_pairs(rows_of(table)[:MAX_SHOWN_PAIRS], name)
         chip: Chip = "failed" if any(note.error for note in notes) else "ready"
         return rows_message(notes), heading(1, "step_concept", chip)
 

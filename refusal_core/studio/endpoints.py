@@ -5,12 +5,15 @@ Hidden components stand for their arguments and results: only components carry f
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from refusal_core.errors import InputError
+from refusal_core.progress import Progress
 from refusal_core.studio import gpu
 from refusal_core.studio.jobs import MODEL_QUEUE, Stops, session_of, shown
 from refusal_core.workbench import EditRequest, Workbench, export_edit
@@ -41,10 +44,24 @@ def _request(workbench: Workbench, preset: str, method: Any, rank: Any, strength
         method=method or s.method,
         sites=s.sites,
         layers=s.layers,
-        rank=int(rank) or s.rank,
-        strength=float(strength),
+        rank=_whole(rank, "rank") or s.rank,
+        strength=_number(strength, "strength"),
         anchor=s.anchor,
     )
+
+
+def _number(value: Any, name: str) -> float:
+    """Return a number that a program sent; JSON as Python reads it has some that are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(f"{name} must be a number.")
+    return float(value)
+
+
+def _whole(value: Any, name: str) -> int:
+    number = _number(value, name)
+    if number != int(number):
+        raise InputError(f"{name} must be a whole number.")
+    return int(number)
 
 
 def _settings() -> list[gr.components.Component]:
@@ -55,16 +72,26 @@ def _settings() -> list[gr.components.Component]:
     ]  # fmt: skip
 
 
-def _guarded(work: Callable[..., Any]) -> Any:
-    """Run an endpoint's work; a known failure is one sentence, any other a number to report."""
+async def _guarded(stops: Stops, request: gr.Request, work: Callable[[Progress], Any]) -> Any:
+    """Run an endpoint's work in a thread; a known failure is one sentence, any other a number to report.
+
+    A client that cancels ends the work at its next step, and only then is the next job's turn.
+    """
     try:
-        return work()
+        tell = stops.telling(request)
+        running = asyncio.ensure_future(asyncio.to_thread(work, tell))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stops.stop(session_of(request))
+            await asyncio.wait([running])
+            raise
     except Exception as e:
         raise shown(e) from e
 
 
 def _add_edit(workbench: Workbench, stops: Stops) -> None:
-    def edit(
+    async def edit(
         preset: str, method: str, rank: float, strength: float, request: gr.Request
     ) -> tuple[str, dict[str, Any]]:
         """Make an edit file that removes a preset's concept from the model.
@@ -76,16 +103,15 @@ def _add_edit(workbench: Workbench, stops: Stops) -> None:
             strength: 0 nothing, 1 all of the direction.
         """
 
-        def work() -> tuple[str, dict[str, Any]]:
+        def work(tell: Progress) -> tuple[str, dict[str, Any]]:
             asked = _request(workbench, preset, method, rank, strength)
-            tell = stops.telling(request)
             found = gpu.call(Workbench.estimate, workbench, asked, progress=tell)
             told = {"progress": tell, "session": session_of(request)}
             path = gpu.call(Workbench.save_edit, workbench, asked, **told)
             sites = {r.site: {"d_prime": r.d_prime, "kept_share": r.kept_share} for r in found.rows}
             return str(path), {"sites": sites, "notes": list(found.notes)}
 
-        return _guarded(work)
+        return await _guarded(stops, request, work)
 
     gr.Button("edit").click(
         edit, _settings(), [gr.File(label="edit"), gr.JSON(label="figures")], api_name="edit", **PUBLIC
@@ -93,7 +119,7 @@ def _add_edit(workbench: Workbench, stops: Stops) -> None:
 
 
 def _add_compare(workbench: Workbench, stops: Stops) -> None:
-    def compare(
+    async def compare(
         preset: str,
         prompt: str,
         seed: float,
@@ -113,15 +139,15 @@ def _add_compare(workbench: Workbench, stops: Stops) -> None:
             strength: 0 nothing, 1 all of the direction.
         """
 
-        def work() -> tuple[str, str, str, str]:
+        def work(tell: Progress) -> tuple[str, str, str, str]:
             asked = _request(workbench, preset, method, rank, strength)
-            told = {"progress": stops.telling(request), "session": session_of(request)}
-            *_, found = gpu.stream(Workbench.compare, workbench, asked, prompt, int(seed or 0), **told)
+            told = {"progress": tell, "session": session_of(request)}
+            *_, found = gpu.stream(Workbench.compare, workbench, asked, prompt, _whole(seed, "seed"), **told)
             before, after = found.original, found.unlearned
             assert before is not None and after is not None
             return str(before.path), str(after.path), before.verdict, after.verdict
 
-        return _guarded(work)
+        return await _guarded(stops, request, work)
 
     preset, method, rank, strength = _settings()
     inputs = [
@@ -140,7 +166,7 @@ def _add_compare(workbench: Workbench, stops: Stops) -> None:
 
 
 def _add_evaluate(workbench: Workbench, stops: Stops) -> None:
-    def evaluate(
+    async def evaluate(
         preset: str,
         videos: float,
         suite: str,
@@ -160,14 +186,15 @@ def _add_evaluate(workbench: Workbench, stops: Stops) -> None:
             strength: 0 nothing, 1 all of the direction.
         """
 
-        def work() -> tuple[dict[str, Any], str]:
+        def work(tell: Progress) -> tuple[dict[str, Any], str]:
             asked = _request(workbench, preset, method, rank, strength)
-            told = {"progress": stops.telling(request), "session": session_of(request)}
-            *_, found = gpu.stream(run_suite, workbench, asked, suite, int(videos or 0), (), **told)
+            told = {"progress": tell, "session": session_of(request)}
+            count = _whole(videos, "videos")
+            *_, found = gpu.stream(run_suite, workbench, asked, suite, count, (), **told)
             report = next(path for path in found.files if path.suffix == ".json")
             return {"head": list(found.head), "rows": [list(row) for row in found.rows]}, str(report)
 
-        return _guarded(work)
+        return await _guarded(stops, request, work)
 
     preset, method, rank, strength = _settings()
     inputs = [
@@ -183,7 +210,7 @@ def _add_evaluate(workbench: Workbench, stops: Stops) -> None:
 
 
 def _add_export(workbench: Workbench, stops: Stops) -> None:
-    def export(
+    async def export(
         preset: str, form: str, method: str, rank: float, strength: float, request: gr.Request
     ) -> tuple[list[str], str]:
         """Write an edit in a form that other programs load, with the lines that use it.
@@ -196,15 +223,15 @@ def _add_export(workbench: Workbench, stops: Stops) -> None:
             strength: 0 nothing, 1 all of the direction.
         """
 
-        def work() -> tuple[list[str], str]:
+        def work(tell: Progress) -> tuple[list[str], str]:
             asked = _request(workbench, preset, method, rank, strength)
             if form == "weights" and workbench.only_bundled:
                 raise InputError("Whole weights are not exported here; export a LoRA or the edit file.")
-            told = {"progress": stops.telling(request), "session": session_of(request)}
-            found = gpu.call(export_edit, workbench, asked, form, **told)
+            told = {"progress": tell, "session": session_of(request)}
+            found = gpu.call(export_edit, workbench, asked, form or "", **told)
             return [str(path) for path in found.paths], found.snippet
 
-        return _guarded(work)
+        return await _guarded(stops, request, work)
 
     preset, method, rank, strength = _settings()
     inputs = [preset, gr.Textbox("edit", label="form"), method, rank, strength]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -18,6 +19,7 @@ class Limits:
 
     jobs_a_minute: float | None = None  # of one session; None: no limit
     burst: int = 6  # so many at once before the rate counts
+    neighbours: int = 4  # sessions at one address that may do so: anybody can call themselves a new session
     queue: int = 20  # jobs that wait, of all sessions
     sessions: int = 500
 
@@ -27,25 +29,32 @@ PUBLIC = Limits(jobs_a_minute=6.0, queue=20)
 
 
 class Rates:
-    """A token bucket for each session."""
+    """A token bucket for each session, and a larger one for each address."""
 
     def __init__(self, limits: Limits, clock: object = time) -> None:
         self._limits, self._clock = limits, clock
         self._guard = threading.Lock()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, when
 
-    def take(self, session: str) -> None:
+    def take(self, session: str, address: str = "") -> None:
         """Count one job; raises InputError with the seconds to wait where there were too many."""
-        rate = self._limits.jobs_a_minute
-        if rate is None:
+        if self._limits.jobs_a_minute is None:
             return
-        now = self._clock.monotonic()  # type: ignore[attr-defined]
+        waits = [self._wait(f"session {session}", 1)]
+        if address:
+            waits.append(self._wait(f"address {address}", self._limits.neighbours))
+        if max(waits) > 0:
+            seconds = math.ceil(max(waits))
+            raise InputError(f"That was a lot at once; please wait {seconds} seconds and try again.")
+
+    def _wait(self, name: str, share: int) -> float:
+        """Take a token from a bucket; return how many seconds there is none, 0 where there was one."""
+        now, most = self._clock.monotonic(), float(self._limits.burst * share)  # type: ignore[attr-defined]
+        a_second = (self._limits.jobs_a_minute or 0.0) * share / 60
         with self._guard:
-            tokens, then = self._buckets.pop(session, (float(self._limits.burst), now))
-            tokens = min(float(self._limits.burst), tokens + (now - then) * rate / 60)
-            self._buckets[session] = (max(0.0, tokens - 1), now) if tokens >= 1 else (tokens, now)
+            tokens, then = self._buckets.pop(name, (most, now))
+            tokens = min(most, tokens + (now - then) * a_second)
+            self._buckets[name] = (tokens - 1, now) if tokens >= 1 else (tokens, now)
             while len(self._buckets) > MAX_SESSIONS:
                 self._buckets.popitem(last=False)
-        if tokens < 1:
-            wait = (1 - tokens) * 60 / rate
-            raise InputError(f"That was a lot at once; please wait {wait:.0f} seconds and try again.")
+        return 0.0 if tokens >= 1 else (1 - tokens) / a_second

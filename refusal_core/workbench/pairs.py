@@ -6,18 +6,21 @@ import csv
 import io
 from difflib import SequenceMatcher
 
-from refusal_core.concepts import MAX_FILE, PromptPair
+from refusal_core.concepts import MAX_FILE, MAX_PROMPT, PromptPair
 from refusal_core.errors import InputError, RefusalError
 from refusal_core.models.model import Model
 from refusal_core.models.prompts import check_prompts
 from refusal_core.workbench.values import PairNote
 
+MAX_COMPARED = 2 * MAX_PROMPT
 MARKS = " ,.;:!?\"'()"
 Words = tuple[tuple[str, bool], ...]  # and whether the other side has them not
 
 
 def note_pair(model: Model, unsafe: str, safe: str) -> PairNote:
     """Return a pair's error or warning, and its words with what the other side has not."""
+    if max(len(str(unsafe or "")), len(str(safe or ""))) > MAX_COMPARED:  # that takes its square in time
+        return PairNote(error=f"A prompt has more than {MAX_COMPARED} characters; shorten it.")
     left, right, spans = _differences(unsafe, safe)
     try:
         pair = PromptPair(unsafe, safe)
