@@ -27,18 +27,22 @@ def main() -> None:
 
     from refusal_core.errors import RefusalError
     from refusal_core.studio.build import build_app, launch_kwargs
+    from refusal_core.studio.files import served_folder
     from refusal_core.studio.limits import PRIVATE, PUBLIC
     from refusal_core.workbench import Workbench
 
     limits = PUBLIC if options.public else PRIVATE
-    user, _, password = os.environ.get("REFUSAL_STUDIO_AUTH", "").partition(":")
+    login = os.environ.get("REFUSAL_STUDIO_AUTH", "")
+    user, _, password = login.partition(":")
+    if login and not (user and password):  # whoever set it meant to shut the app
+        sys.exit("Error: REFUSAL_STUDIO_AUTH must be name:password.")
     try:
-        workbench = Workbench(options.model, only_bundled=options.public)
+        workbench = Workbench(options.model, only_bundled=options.public, folder=served_folder())
         app = build_app(workbench, limits=limits)
         app.launch(
             server_name=options.host,
             server_port=options.port,
-            auth=(user, password) if user and password else None,
+            auth=(user, password) if login else None,
             **launch_kwargs(limits),
         )
     except (RefusalError, OSError) as e:  # OSError: the port is taken

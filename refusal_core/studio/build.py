@@ -25,6 +25,7 @@ from refusal_core.studio import (
     tour,
 )
 from refusal_core.studio.form import Form
+from refusal_core.studio.inputs import Studio
 from refusal_core.studio.jobs import GLUE, Stops, session_of
 from refusal_core.studio.limits import PRIVATE, Limits
 from refusal_core.studio.texts import escaped, h, t
@@ -67,9 +68,13 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
     """Return the app for a workbench; launch it with ``launch_kwargs()``."""
     stops, kept = Stops(limits), runs or History(data_folder())
     gpu.set_up(workbench)
-    with gr.Blocks(
-        title=texts.TITLE, analytics_enabled=False, delete_cache=(1800, 7200), fill_width=True
-    ) as app:
+    page = {
+        "title": texts.TITLE,
+        "analytics_enabled": False,
+        "delete_cache": (1800, 7200),
+        "fill_width": True,
+    }
+    with Studio(workbench, **page) as app:
         endpoints.add(workbench, stops)  # first: the pages' handlers would take their names
         owner = gr.Textbox(visible=False, label="owner")
         example, touring, reveal = _head(workbench)
@@ -91,7 +96,8 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
         app.load(None, js=player.SCRIPT)
         app.load(None, js=texts.SCRIPT)
         app.unload(_forgetting(workbench, stops))
-    app.queue(max_size=limits.queue, default_concurrency_limit=4)
+    # Not open: a program could start jobs beside the queue, as many at once as it likes.
+    app.queue(max_size=limits.queue, default_concurrency_limit=4, api_open=False)
     return app
 
 

@@ -26,6 +26,8 @@ ROW = "Row {row}: {sentence}"
 UNEXPECTED = (
     "Something unexpected happened (report number {number}). The model is unchanged; please try again."
 )
+BY_UPLOAD = "Files are taken by upload only, not from an address."
+NOT_READABLE = "The inputs are not of the kind that is asked for here; nothing was run."
 QUALITY = "SSIM {ssim:.3f}, PSNR {psnr:.1f} dB against the original"
 SPECTRUM_AT = "{site}: k {used} of {available} available hold {share:.0%} of r"
 MAP_CELL = "{kind}, layer {layer}: d' {value:.2f}"

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,7 @@ from refusal_core.workbench.values import (
 
 MAX_SHOWN_PAIRS = 20
 MAX_CONCEPTS = 5
+SESSION_AGE = 2 * 3600.0  # seconds
 
 
 class Workbench:
@@ -55,17 +57,25 @@ class Workbench:
     its lock, so that sessions never see each other's edits.
     """
 
-    def __init__(self, model: str = "toyworld", *, only_bundled: bool = False, kept_models: int = 2) -> None:
+    def __init__(
+        self,
+        model: str = "toyworld",
+        *,
+        only_bundled: bool = False,
+        kept_models: int = 2,
+        folder: Path | None = None,
+    ) -> None:
         """Load the first model.
 
         Args:
             model: its name, shown first.
             only_bundled: refuse all others, as in public.
             kept_models: at most so many are held at once; the one used longest ago goes first.
+            folder: where the folder of the sessions' files is made; by default among temporary files.
         """
         self.default_model = model
         self.only_bundled = only_bundled
-        self.folder = Path(tempfile.mkdtemp(prefix="refusal-studio-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="sessions-" if folder else "refusal-studio-", dir=folder))
         self._kept = kept_models
         self._guard = threading.Lock()
         self._models: OrderedDict[str, HeldModel] = OrderedDict()
@@ -247,8 +257,15 @@ class Workbench:
     def session_folder(self, session: str) -> Path:
         """Return the folder of a session's files, which no session id can steer elsewhere."""
         folder = self.folder / session_name(session)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        for made in (self.folder, folder):
+            made.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+    def purge(self, age: float = SESSION_AGE) -> None:
+        """Delete the files of sessions in whose folder nothing was written for so many seconds."""
+        for folder in self.folder.glob("*"):
+            if time.time() - _last_written(folder) > age:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self, session: str) -> None:
         """Delete the files of a session."""
@@ -353,6 +370,17 @@ def _cosine(a: Directions, b: Directions) -> float:
     common = [site for site in a.sites if site in b.sites]
     values = [a.sites[s].largest_cosine(b.sites[s]) for s in common]
     return sum(values) / len(values) if values else 0.0
+
+
+def _last_written(folder: Path) -> float:
+    """Return when anything in a folder was last written; a file that goes meanwhile does not count."""
+    times = [0.0]
+    for path in (folder, *folder.rglob("*")):
+        try:
+            times.append(path.stat().st_mtime)
+        except FileNotFoundError:
+            continue
+    return max(times)
 
 
 def session_name(session: str) -> str:
