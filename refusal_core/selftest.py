@@ -281,7 +281,8 @@ def _plain(folder: Path, name: str, loras: Sequence[Path] = ()) -> Tensor:
     """Load with diffusers alone, add LoRAs as the snippets do, and generate."""
     from diffusers import DiffusionPipeline
 
-    built = replace(tiny.build(name), pipeline=DiffusionPipeline.from_pretrained(folder))
+    plain = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+    built = replace(tiny.build(name), pipeline=plain)
     pipeline = tiny.prepare(built).pipeline
     model = replace(wrap_pipeline(pipeline, name), defaults=built.defaults, extras=built.extras)
     for number, path in enumerate(loras):

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.linalg import sqrtm
 from transformers import (
+    AutoTokenizer,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -141,6 +142,27 @@ def test_a_model_that_is_no_clip_is_refused(clip_folder: Path, tmp_path: Path) -
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "siglip"}))
     with pytest.raises(ModelError, match="is a model of type siglip"):
         load_clip(str(folder))
+
+
+@pytest.mark.security
+def test_a_clip_that_brings_code_of_its_own_runs_none(clip_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    folder, mark = tmp_path / "clip", tmp_path / "pwned"
+    shutil.copytree(clip_folder, folder)
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Evil: pass\n")
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    own = {**said, "auto_map": {"AutoTokenizer": ["evil.Evil", None]}, "tokenizer_class": "Evil"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(own))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question on the terminal"))
+    assert load_clip(str(folder), device="cpu").longest_text == 77  # with transformers' own tokenizer
+    assert not mark.exists()
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    with pytest.raises(AttributeError):
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    assert mark.exists(), "the payload is a dud, and the test with it"
+    (folder / "model.safetensors").rename(folder / "model.bin")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model.bin"}}')
+    with pytest.raises(FileError, match=r"names 'model\.bin'; only safetensors beside it are read"):
+        load_clip(str(folder), device="cpu")
 
 
 # --- questions ---------------------------------------------------------------------------------------

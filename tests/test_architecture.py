@@ -91,13 +91,6 @@ def test_a_bare_import_loads_nothing_heavy(command: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_nothing_is_unpickled_and_no_remote_code_is_trusted() -> None:
-    for path in CODE:
-        text = path.read_text(encoding="utf-8")
-        assert "torch.load" not in text and "pickle" not in imports_of(path), path
-        assert "trust_remote_code=True" not in text, path
-
-
 def test_the_top_level_is_as_it_was_drawn() -> None:
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True)
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}

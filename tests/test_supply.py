@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -212,3 +213,101 @@ def test_the_commands_print_the_packages_and_write_the_bill(tmp_path: Path) -> N
     bom = json.loads((tmp_path / "sbom.json").read_text(encoding="utf-8"))
     assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
     assert {c["name"] for c in bom["components"]} == names
+
+
+# --- what the code may not do --------------------------------------------------------------------------
+
+MODULES = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy", "code"}
+CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "torch.hub.load"}
+CALLS |= {"yaml.load", "yaml.full_load", "yaml.unsafe_load", "yaml.load_all", "subprocess.getoutput"}
+FALSE = {"shell", "trust_remote_code", "allow_pickle"}  # keywords that may only be False
+NEVER = {"custom_pipeline", "weights_only"}
+
+
+def dotted(node: ast.expr) -> str:
+    """Return the name that is called: ``torch.load``."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
+
+
+def breaches(source: str) -> list[str]:
+    """Return where code unpickles, runs text or a shell, or lets a stranger's code or pickles be loaded."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.split(".")[0] in MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{a.name}" for a in node.names]
+            found += [n for n in names if n in CALLS or n.split(".")[0] in MODULES]
+        elif isinstance(node, ast.Call):
+            found += _called_wrongly(node)
+        elif isinstance(node, ast.Dict):  # what is handed on as **
+            pairs = zip(node.keys, node.values, strict=True)
+            named = [
+                (k.value, v) for k, v in pairs if isinstance(k, ast.Constant) and isinstance(k.value, str)
+            ]
+            found += [f"{k} in a dict" for k, v in named if k in NEVER or (k in FALSE and not is_false(v))]
+    return found
+
+
+def is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+def _called_wrongly(call: ast.Call) -> list[str]:
+    name, last = dotted(call.func), dotted(call.func).split(".")[-1]
+    words = {k.arg: k.value for k in call.keywords if k.arg}
+    found = [name] if name in CALLS else []
+    found += [f"{k} of {name}" for k in words if k in NEVER or (k in FALSE and not is_false(words[k]))]
+    if last not in ("from_pretrained", "from_single_file"):
+        return found
+    owner = f"?.{name}".split(".")[-2]
+    if owner.startswith(("Auto", "Diffusion")) and "trust_remote_code" not in words:
+        found.append(f"{name} without trust_remote_code=False")
+    safe = words.get("use_safetensors")
+    without_weights = owner.endswith(("Tokenizer", "Processor", "Config"))
+    if not without_weights and not (isinstance(safe, ast.Constant) and safe.value is True):
+        found.append(f"{name} without use_safetensors=True")
+    return found
+
+
+def test_nothing_is_unpickled_run_as_text_or_trusted_to_bring_code() -> None:
+    paths = [ROOT / "app.py", *sorted((ROOT / "refusal_core").rglob("*.py"))]
+    assert len(paths) > 80
+    found = {str(p.relative_to(ROOT)): breaches(p.read_text(encoding="utf-8")) for p in paths}
+    assert {path: what for path, what in found.items() if what} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads as read",
+        "import joblib.numpy_pickle",
+        "from torch import load",
+        "torch.load(path, map_location='cpu')",
+        "eval(text)",
+        "exec(text)",
+        "os.system('ls')",
+        "subprocess.run(line, shell=True)",
+        "subprocess.run(line, shell=asked)",
+        "np.load(path, allow_pickle=True)",
+        "yaml.load(text)",
+        "AutoModel.from_pretrained(path, use_safetensors=True)",
+        "AutoModel.from_pretrained(path, use_safetensors=True, trust_remote_code=True)",
+        "diffusers.DiffusionPipeline.from_pretrained(path, trust_remote_code=False)",
+        "CLIPModel.from_pretrained(path, use_safetensors=asked)",
+        "network.from_single_file(path)",
+        "load(path, **{'trust_remote_code': True})",
+        "load(path, custom_pipeline=name)",
+    ],
+)
+def test_a_breach_would_be_found(source: str) -> None:
+    assert breaches(source)
+
+
+def test_what_only_looks_like_a_breach_is_none() -> None:
+    assert not breaches("model.eval(); x = 'torch.load(path)'; re.compile('a'); subprocess.run(['ls'])")
+    assert not breaches("AutoTokenizer.from_pretrained(path, trust_remote_code=False)  # pickle.loads")
+    assert not breaches("f(a, **{'use_safetensors': True, 'trust_remote_code': False})")

@@ -88,10 +88,8 @@ def load_clip(source: str, *, device: str = "auto", revision: str | None = None)
             network, loaded = CLIPModel.from_pretrained(
                 source, revision=revision, use_safetensors=True, output_loading_info=True
             )
-            # Not said, transformers asks on the terminal whether a stranger's code may run.
-            own: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-            tokenizer = AutoTokenizer.from_pretrained(source, **own)
-            prepare = AutoImageProcessor.from_pretrained(source, **own)
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+            prepare = AutoImageProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
     except _BROKEN as e:
         raise ModelError(f"'{source}' cannot be loaded; {CANNOT}") from e
     if missing := sorted(loaded["missing_keys"]):  # they would be random numbers
