@@ -304,7 +304,7 @@ def _join(rows: Mapping[str, Mapping[Site, list[Tensor]]], site: Site) -> Sample
 
 
 def chosen_steps(count: int, total: int) -> list[int]:
-    """Return ``count`` step indices spread evenly over ``total`` denoising steps; all, where fewer are taken."""
+    """Return ``count`` step indices spread evenly over ``total`` steps; all, where fewer are taken."""
     count = min(count, total)
     return sorted({round((i + 0.5) * total / count - 0.5) for i in range(count)})
 

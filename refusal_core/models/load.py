@@ -48,6 +48,11 @@ BUNDLED: dict[str, Bundled] = {
 }
 
 
+def bundled_models() -> tuple[str, ...]:
+    """Return the names of the bundled models whose weights are here; others can be trained."""
+    return tuple(name for name, bundled in BUNDLED.items() if (ASSETS / bundled.folder).is_dir())
+
+
 def bundled_folder(source: str) -> str | None:
     """Return the folder of a bundled model, None for any other name."""
     return str(ASSETS / BUNDLED[source].folder) if source in BUNDLED else None

@@ -20,7 +20,7 @@ from refusal_core.edit import Edit, combine, make_edit, save_edit, site_figures
 from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.metrics import likeness
-from refusal_core.models.load import BUNDLED, LoadSettings, Needs, describe_needs
+from refusal_core.models.load import LoadSettings, Needs, bundled_models, describe_needs
 from refusal_core.models.prompts import check_prompts
 from refusal_core.progress import Progress, part, silent
 from refusal_core.recipe import Recipe, describe
@@ -83,7 +83,7 @@ class Workbench:
 
     def model_names(self) -> tuple[str, ...]:
         """Return the models that can be chosen without typing."""
-        return tuple(dict.fromkeys((self.default_model, *BUNDLED)))
+        return tuple(dict.fromkeys((self.default_model, *bundled_models())))
 
     def held(self, name: str, progress: Progress = silent) -> HeldModel:
         """Return a loaded model, loading it where it is not.
@@ -97,7 +97,7 @@ class Workbench:
             return recall(self._models, name, lambda: HeldModel(name, LoadSettings(), progress), self._kept)
 
     def _check_allowed(self, name: str) -> None:
-        if self.only_bundled and name not in (*BUNDLED, self.default_model):
+        if self.only_bundled and name not in self.model_names():
             raise InputError(f"Only the bundled models can be used here: {', '.join(self.model_names())}.")
 
     def presets(self, model: str | None = None) -> tuple[Preset, ...]:
