@@ -165,13 +165,6 @@ def test_the_wrong_kind_of_model_is_told_before_its_weights_are_read(folder: Pat
         rc.load_model(str(folder))
 
 
-def test_pickled_weights_are_never_read(folder: Path) -> None:
-    path = next((folder / "transformer").glob("*.safetensors"))
-    path.rename(folder / "transformer" / "diffusion_pytorch_model.bin")
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        rc.load_model(str(folder))
-
-
 def test_memory_is_reckoned_before_loading(folder: Path, monkeypatch) -> None:
     whole = load.needed_bytes(str(folder), rc.LoadSettings())
     half = load.needed_bytes(str(folder), rc.LoadSettings(dtype="bfloat16"))

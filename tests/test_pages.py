@@ -244,6 +244,7 @@ def test_blind_votes_are_counted_and_the_pack_can_be_handed_on(page: Page, tmp_p
     expect(page.locator("#tally")).to_contain_text("1 voter(s)")
 
 
+@pytest.mark.security
 def test_a_strangers_pack_runs_nothing(page: Page, workbench: Workbench, tmp_path: Path) -> None:
     preset = next(p for p in workbench.presets() if p.concept.name == "fire")
     request = EditRequest(preset="fire", pairs=tuple((p.unsafe, p.safe) for p in preset.concept.pairs))

@@ -439,6 +439,7 @@ def test_a_phone_has_no_sideways_scroll_and_large_targets(browser: Browser, url:
 # --- what Python returns ---------------------------------------------------------------------------
 
 
+@pytest.mark.security
 def test_words_are_escaped_and_the_frame_length_is_passed_on() -> None:
     hostile = "<img src=x onerror='alert(1)'>\""
     html = player.bar(dict.fromkeys(player.PLAYER, hostile), frame_seconds=1 / 24)
@@ -447,6 +448,7 @@ def test_words_are_escaped_and_the_frame_length_is_passed_on() -> None:
     assert "data-frame='0.041666666666666664'" in html
 
 
+@pytest.mark.security
 def test_the_script_asks_nobody_and_writes_no_html() -> None:
     for text in (player.SCRIPT, player.STYLE):
         assert not any(word in text for word in ("http", "innerHTML", "fetch(", "@import", "url("))

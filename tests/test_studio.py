@@ -76,6 +76,7 @@ def test_a_row_that_cannot_be_used_gets_its_sentence_under_the_table(page: Page)
     expect(page.locator("#rows-state")).to_contain_text("this model reads 24")
 
 
+@pytest.mark.security
 def test_prompts_are_never_run_as_html(page: Page) -> None:
     script = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
     attack = script + " red" * 20  # too long, so that it comes back in a message
@@ -130,6 +131,7 @@ def test_stopping_ends_the_job_and_the_next_one_works(page: Page) -> None:
     compare(page)
 
 
+@pytest.mark.security
 def test_sessions_do_not_see_each_others_results(browser: Browser, url: str) -> None:
     contexts = [browser.new_context() for _ in range(2)]
     first, second = (c.new_page() for c in contexts)
@@ -157,6 +159,7 @@ def test_a_phone_has_no_sideways_scroll_and_comparing_comes_first(
 # --- the endpoints for programs --------------------------------------------------------------------
 
 
+@pytest.mark.security
 def test_only_the_public_endpoints_are_offered(url: str) -> None:
     api = Client(url, verbose=False).view_api(return_format="dict", print_info=False)
     assert set(api["named_endpoints"]) == {"/edit", "/compare", "/evaluate", "/export"}
@@ -174,6 +177,7 @@ def test_the_compare_endpoint_gives_two_videos_and_verdicts(url: str, tmp_path: 
     assert "no concept" in after
 
 
+@pytest.mark.security
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -204,6 +208,7 @@ def _request(workbench: Workbench, name: str = "fire", **changes: object) -> Edi
     return EditRequest(preset=name, pairs=pairs, **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.security
 def test_the_shared_model_is_never_left_edited(workbench: Workbench) -> None:
     layers = workbench.held("toyworld").model.layers
     before = {n: layer.weight.data_ptr() for n, layer in layers.items()}
@@ -212,6 +217,7 @@ def test_the_shared_model_is_never_left_edited(workbench: Workbench) -> None:
     assert {n: layer.weight.data_ptr() for n, layer in layers.items()} == before
 
 
+@pytest.mark.security
 def test_a_session_that_goes_takes_its_files_along(workbench: Workbench) -> None:
     *_, last = workbench.compare(_request(workbench), PROMPT, 3, session="two")
     kept = workbench.save_edit(_request(workbench), session="three")
@@ -234,6 +240,7 @@ def test_a_second_comparison_of_one_prompt_reuses_the_original(workbench: Workbe
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.security
 def test_rows_of_the_table_are_read_and_their_faults_escaped() -> None:
     assert rows_of([["a", " b "], ["", None], ["c"]]) == (("a", "b"), ("c", ""))
     message = rows_message([PairNote(), PairNote(error="bad <b>", unsafe=(("<i>", True),))])

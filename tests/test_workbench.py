@@ -220,6 +220,7 @@ def test_a_run_is_kept_and_comes_back_after_a_restart(
     assert card.thumbnail.exists()
 
 
+@pytest.mark.security
 def test_nobody_sees_the_runs_of_another(bench: Workbench, compared: Comparison, tmp_path: Path) -> None:
     store = History(tmp_path)
     run = store.add(OWNER, request(bench), compared, PROMPT)
@@ -237,6 +238,7 @@ def test_nobody_sees_the_runs_of_another(bench: Workbench, compared: Comparison,
     assert store.runs(OWNER) == ()
 
 
+@pytest.mark.security
 def test_old_half_written_and_damaged_runs_do_no_harm(
     bench: Workbench, compared: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +379,7 @@ def test_every_form_is_written_with_the_lines_that_use_it(bench: Workbench, form
         export_edit(bench, request(bench), "pickle", session="export")
 
 
+@pytest.mark.security
 def test_nothing_is_sent_without_a_login(bench: Workbench) -> None:
     with pytest.raises(InputError, match="Log in to the hub first"):
         push_edit(bench, request(bench), "me/mine", None, session="push")
@@ -406,6 +409,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.security
 def test_a_session_that_asks_too_often_waits_and_others_do_not() -> None:
     from refusal_core.studio.limits import PRIVATE, PUBLIC, Rates
 
@@ -425,6 +429,7 @@ def test_a_session_that_asks_too_often_waits_and_others_do_not() -> None:
         free.take("one")
 
 
+@pytest.mark.security
 def test_only_bundled_models_are_loaded_in_public() -> None:
     bench = Workbench("toyworld", only_bundled=True)
     with pytest.raises(InputError, match="Only the bundled models"):
