@@ -7,8 +7,10 @@ import os
 import random
 import struct
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from refusal_core.video import _recipe
 pytestmark = pytest.mark.security
 
 # All 10,000 with REFUSAL_FUZZ=10000; each run draws the same cases. Half of them are changed bytes, half
-# are sound JSON with one hostile value.
+# are sound JSON with one hostile value. What became of them is printed as a table at the end.
 CASES = int(os.environ.get("REFUSAL_FUZZ", "1200"))
 JSON_KINDS = ("edit", "activations", "shard", "preset", "pairs", "report", "journal")
 WORDS = (b"F32", b"shape", b"data_offsets", b"unsafe", b"safe", b"concept", b"version", b"schema", b"kind")
@@ -40,9 +42,51 @@ STARTS = (b"PK\x03\x04", b"\x80\x04\x95", b"<svg xmlns='x'/>", b"", b"\x00" * 64
 class Tally:
     """How the cases of one kind of file fared."""
 
-    loaded: int = 0
-    refused: int = 0
-    slowest: float = 0.0
+    # failed: neither loaded nor refused, but a traceback, or more time or reach than allowed
+    counts: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0  # s of the processor
+    megabytes: float = 0.0
+
+    def __add__(self, other: Tally) -> Tally:
+        slowest, most = max(self.slowest, other.slowest), max(self.megabytes, other.megabytes)
+        return Tally(self.counts + other.counts, slowest, most)
+
+    def row(self, name: str) -> str:
+        """Return a row of the table."""
+        loaded, refused, failed = (self.counts[outcome] for outcome in ("loaded", "refused", "failed"))
+        figures = f"{self.slowest:11.2f}{self.megabytes:9.0f}"
+        return f"{name:12}{self.counts.total():7}{loaded:8}{refused:9}{failed:12}{figures}"
+
+
+HEAD = f"{'file':12}{'cases':>7}{'loaded':>8}{'refused':>9}{'tracebacks':>12}{'slowest s':>11}{'most MB':>9}"
+FARED: dict[str, Tally] = {}
+
+
+@contextmanager
+def noted(kind: str) -> Iterator[Tally]:
+    """Yield a tally for cases of a kind; it is shown in the table, also where a case fails the test."""
+    tally, gauge = Tally(), Gauge()
+    try:
+        yield tally
+    finally:
+        tally.megabytes = gauge.most()
+        FARED[kind] = FARED.get(kind, Tally()) + tally
+    assert tally.megabytes < MEGABYTES
+
+
+class Table:
+    """Prints how the cases of each kind of file fared, after all tests."""
+
+    @staticmethod
+    def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+        rows = [tally.row(kind) for kind, tally in FARED.items()]
+        for line in ("", HEAD, *rows, sum(FARED.values(), Tally()).row("all")):
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _table(request: pytest.FixtureRequest) -> None:
+    request.config.pluginmanager.register(Table())
 
 
 @pytest.fixture(scope="module")
@@ -94,26 +138,29 @@ def mutate_recipe(content: bytes, rng: random.Random) -> bytes:
 
 def attempt(load: Callable[[Path], object], target: Path, tally: Tally) -> None:
     """Load one case and note how it fared; everything but loading and one sentence is a failure."""
-    start = time.process_time()
+    start, fared = time.process_time(), "failed"
     try:
-        with within(SECONDS), watched(target.parent) as touched:
+        with watched(target.parent) as touched:
+            sentence = _sentence(load, target)
+        assert touched == []
+        fared = "refused" if sentence else "loaded"
+    finally:
+        tally.counts[fared] += 1
+        tally.slowest = max(tally.slowest, time.process_time() - start)
+
+
+def _sentence(load: Callable[[Path], object], target: Path) -> str:
+    """Load one case; return the sentence it is refused with, empty where it is loaded."""
+    try:
+        with within(SECONDS):
             found = load(target)
-        tally.loaded += 1
-        if target.suffix != ".mp4":  # a recipe is data: who shows it shows it escaped
-            assert all(plain(text) == text for text in texts(found))
     except RefusalError as e:
-        tally.refused += 1
         text = str(e)
         assert text.isprintable() and text.endswith((".", "..")) and str(target.parent) not in text, text
-    assert touched == []
-    tally.slowest = max(tally.slowest, time.process_time() - start)
-
-
-def show(what: str, kind: str, tally: Tally, gauge: Gauge) -> None:
-    print(
-        f"{what:10} {kind:12} {tally.loaded + tally.refused:5} cases: {tally.loaded:4} loaded,"
-        f" {tally.refused:5} refused, slowest {tally.slowest * 1000:4.0f} ms, {gauge.most():3.0f} MB at most"
-    )
+        return text
+    if target.suffix != ".mp4":  # a recipe is data: who shows it shows it escaped
+        assert all(plain(text) == text for text in texts(found))
+    return ""
 
 
 @pytest.mark.parametrize("kind", LOADERS)
@@ -121,19 +168,18 @@ def test_changed_bytes_load_or_are_refused_in_one_sentence(sound, kind: str, tmp
     suffix, load = LOADERS[kind]
     content = sound[kind].read_bytes()
     rng, change = random.Random(f"refusal {kind}"), mutate_recipe if kind == "recipe" else mutate
-    target, tally = tmp_path / f"case{suffix}", Tally()
+    target = tmp_path / f"case{suffix}"
     load(sound[kind])
-    gauge = Gauge()
-    for _ in range(CASES // 2 // len(LOADERS)):
-        changed = change(content, rng)
-        for _ in range(rng.randrange(3)):
-            changed = change(changed, rng) if changed and kind != "recipe" else changed
-        target.write_bytes(changed)
-        attempt(load, target, tally)
-    show("bytes", kind, tally, gauge)
-    assert gauge.most() < MEGABYTES
+    with noted(kind) as tally:
+        for _ in range(CASES // 2 // len(LOADERS)):
+            changed = change(content, rng)
+            for _ in range(rng.randrange(3)):
+                changed = change(changed, rng) if changed and kind != "recipe" else changed
+            target.write_bytes(changed)
+            attempt(load, target, tally)
     if kind not in ("journal", "recipe"):  # of these only what is broken is left out
-        assert tally.refused > tally.loaded, "most changes must be noticed, or the loader checks nothing"
+        most = tally.counts["refused"] > tally.counts["loaded"]
+        assert most, "most changes must be noticed, or the loader checks nothing"
     left = {p.name for p in tmp_path.iterdir()}
     assert left <= {target.name, "0.readings.jsonl"}
 
@@ -225,7 +271,7 @@ def test_a_hostile_value_anywhere_loads_or_is_refused_in_one_sentence(
     sound, kind: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     suffix, load = LOADERS[kind]
-    content, folder, tally = sound[kind].read_bytes(), tmp_path_factory.mktemp(kind), Tally()
+    content, folder = sound[kind].read_bytes(), tmp_path_factory.mktemp(kind)
     target = folder / f"case{suffix}"
 
     @settings(
@@ -242,11 +288,9 @@ def test_a_hostile_value_anywhere_loads_or_is_refused_in_one_sentence(
         attempt(load, target, tally)
 
     load(sound[kind])
-    gauge = Gauge()
-    case()
-    show("hypothesis", kind, tally, gauge)
-    assert gauge.most() < MEGABYTES
-    assert tally.loaded and (tally.refused or kind == "journal")
+    with noted(kind) as tally:
+        case()
+    assert tally.counts["loaded"] and (tally.counts["refused"] or kind == "journal")
 
 
 @settings(max_examples=50, derandomize=True, database=None, deadline=None)
@@ -279,11 +323,12 @@ def test_the_cases_find_a_careless_loader(sound, tmp_path: Path) -> None:
     def careless(path: Path) -> object:
         return [pair["unsafe"].strip() for pair in json.loads(path.read_text())["pairs"]]
 
-    rng, target, crashes = random.Random(0), tmp_path / "case.json", 0
+    rng, target, crashes, tally = random.Random(0), tmp_path / "case.json", 0, Tally()
     for _ in range(50):
         target.write_bytes(mutate(sound["pairs"].read_bytes(), rng))
         try:
-            attempt(careless, target, Tally())
+            attempt(careless, target, tally)
         except Exception:
             crashes += 1
-    assert crashes > 10
+    assert crashes == tally.counts["failed"] > 10
+    assert tally.counts.total() == 50
