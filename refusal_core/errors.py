@@ -6,21 +6,18 @@ import re
 
 LONGEST = 2000  # characters
 _BREAK = re.compile(r"[\t-\r\x85\u2028\u2029]+")
-# Codes for terminals, marks of direction and of joining, halves of pairs.
-_HIDDEN = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
-)
 
 
 class RefusalError(Exception):
     """The base: its text is shown to the user as it is, so it is one line that hides nothing.
 
-    Names of files, and what is quoted from them, may hold line breaks, codes for terminals and marks of
-    direction.
+    Names of files, and what is quoted from them, may hold line breaks, codes for terminals, marks of
+    direction and of joining, halves of pairs, and what is no character at all.
     """
 
     def __init__(self, sentence: str = "") -> None:
-        text = _HIDDEN.sub("\ufffd", _BREAK.sub(" ", sentence))
+        flat = _BREAK.sub(" ", sentence)
+        text = "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in flat)
         super().__init__(text if len(text) <= LONGEST else text[: LONGEST - 3] + "...")
 
 

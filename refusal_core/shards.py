@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from typing import Any
 import torch
 
 from refusal_core.errors import FileError
-from refusal_core.reading import open_ordinary, parse_json, read_ordinary
+from refusal_core.reading import open_ordinary, parse_json, plain, read_ordinary
 
 MAX_HEADER = 4 << 20  # of a file: a header of thousands of tensors has less than one
 MAX_SHARD = 1 << 40
 MAX_INDEX = 32 << 20
 MAX_DIMS = 8
 METADATA = "__metadata__"
+DTYPE = re.compile("[A-Z0-9_]{1,20}")  # also of kinds that are only copied
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -87,7 +89,9 @@ def _read_header(path: Path) -> dict[str, Entry]:
                 raise ValueError("no entries")
             start = 8 + length
             found = {
-                name: _entry(path, entry, start, size) for name, entry in header.items() if name != METADATA
+                plain(name): _entry(path, entry, start, size)
+                for name, entry in header.items()
+                if name != METADATA
             }
             _expect_apart(found)
             return found
@@ -105,7 +109,9 @@ def _entry(path: Path, entry: Mapping[str, Any], start: int, size: int) -> Entry
     dtype = entry["dtype"]
     if dtype in FLOATS and math.prod(shape) * FLOATS[dtype].itemsize != high - low:
         raise ValueError("size")
-    return Entry(path, start + low, start + high, str(dtype), tuple(shape))
+    if not DTYPE.fullmatch(dtype):
+        raise ValueError("dtype")
+    return Entry(path, start + low, start + high, dtype, tuple(shape))
 
 
 def _expect_apart(entries: Mapping[str, Entry]) -> None:

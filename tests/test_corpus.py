@@ -236,6 +236,10 @@ def overlapping(header: dict[str, Any]) -> None:
     header["0.detect"]["data_offsets"] = header["0.remove"]["data_offsets"]
 
 
+def hidden(header: dict[str, Any]) -> None:
+    header["0.\u202eremove"] = header.pop("0.remove")
+
+
 def crowded(header: dict[str, Any]) -> None:
     header.update({f"x{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(8000)})
 
@@ -243,6 +247,8 @@ def crowded(header: dict[str, Any]) -> None:
 LIES: dict[str, Callable[[dict[str, Any]], None]] = {
     "overlap": overlapping,
     "crowd": crowded,
+    "hidden in a name": hidden,
+    "hidden in a type": changed("0.remove", dtype="I8\x97"),
     "huge dims": changed("0.remove", shape=[2**62, 2**62]),
     "many dims": changed("0.remove", shape=[1] * 300_000),
     "overflow": changed("0.remove", shape=[2**32, 2**32]),
@@ -374,8 +380,9 @@ def test_presets_say_what_they_show(sound: Sound, tmp_path: Path) -> None:
     for field in ("title", "category", "prompt", "note"):
         path.write_text(json.dumps(original | {field: "harmless \u202egnp.exe"}))
         assert "invisible control characters" in refused(load_preset, path)
-    path.write_text(json.dumps(original | {"x\n\x1b[31m": 1}))
-    refused(load_preset, path)
+    for name in ("x\n\x1b[31m", "no character: \U00073684", "private: \ue000"):
+        path.write_text(json.dumps(original | {name: 1}))
+        refused(load_preset, path)
     path.write_text(json.dumps(original | {"neutral": "../../../etc/passwd"}))
     refused(load_preset, path)
 
