@@ -15,7 +15,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,6 +36,7 @@ PROMPT = "a large blue square on fire moving right over sky"
 SCRIPT = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
 ROOT = Path(__file__).resolve().parents[1]
 PASSWD = Path("/etc/passwd")
+CUT_OFF = 0  # instead of a status, where the server hung up while it was still being sent to
 JSON = {"content-type": "application/json"}
 FREE = replace(PUBLIC, jobs_a_minute=6000.0, burst=1000)  # as in public, but for how often
 
@@ -65,8 +66,12 @@ class Site:
         place = urlsplit(self.url)
         connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
         try:
-            connection.request(method, path, body, {"connection": "close", **(headers or {})})
-            got = connection.getresponse()
+            with suppress(BrokenPipeError, ConnectionResetError):  # answered before all of it was sent
+                connection.request(method, path, body, {"connection": "close", **(headers or {})})
+            try:
+                got = connection.getresponse()
+            except (ConnectionError, http.client.HTTPException):
+                return Answer(CUT_OFF, {}, "")
             try:
                 content = got.read()
             except http.client.IncompleteRead as e:  # Gradio breaks a stream off where there is no session
@@ -300,14 +305,15 @@ def test_an_upload_lands_in_the_served_folder_and_never_runs(site: Site, name: s
 
 
 def test_more_than_the_limit_is_not_taken(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert upload(site, "big.zip", bytes(65 << 20)).status == 413  # one file
+    assert upload(site, "big.zip", bytes(65 << 20)).status in (413, CUT_OFF)  # one file
     told = {"content-type": "multipart/form-data; boundary=x", "content-length": str(guard.MAX_UPLOAD + 1)}
-    assert site.ask("/gradio_api/upload", "POST", told).status == 413  # all together: not even read
-    assert site.post("/gradio_api/queue/join", {"data": ["x" * guard.MAX_BODY]}).status == 413
+    whole = site.ask("/gradio_api/upload", "POST", told)  # all together: not even read
+    assert whole.status in (413, CUT_OFF)
+    assert site.post("/gradio_api/queue/join", {"data": ["x" * guard.MAX_BODY]}).status in (413, CUT_OFF)
     pieces = (b"x" * 65536 for _ in range(40))  # no length said
-    assert site.ask("/gradio_api/queue/join", "POST", JSON, pieces).status == 413
+    assert site.ask("/gradio_api/queue/join", "POST", JSON, pieces).status in (413, CUT_OFF)
     # nor does the path of a call make it an upload
-    assert site.post("/gradio_api/call/upload", {"data": ["x" * guard.MAX_BODY]}).status == 413
+    assert site.post("/gradio_api/call/upload", {"data": ["x" * guard.MAX_BODY]}).status in (413, CUT_OFF)
     monkeypatch.setattr(guard, "MIN_FREE", 1 << 60)
     assert upload(site, "small.zip", b"x").status == 507  # a disk that is nearly full
 
