@@ -78,6 +78,7 @@ def _pages(page: Any, address: str, folder: Path, case: str) -> list[Path]:
     taken: list[Path] = []
 
     def shoot(name: str) -> None:
+        page.evaluate("document.querySelectorAll('img').forEach(image => { image.loading = 'eager' })")
         page.wait_for_timeout(600)  # videos show their first frames
         target = folder / f"{name}-{case}.png"
         page.screenshot(path=target, full_page=True, animations="disabled")
