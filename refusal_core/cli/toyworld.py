@@ -73,7 +73,8 @@ def _check(name: str, assets: Path, videos: int, card: bool) -> None:
             from refusal_core.toyworld.unet import training_facts as unet_facts
 
             save_sheets(model, folder)
-            write_card(folder, report, (unet_facts if name == MODELS["unet3d"] else training_facts)())
+            facts = unet_facts() if name == MODELS["unet3d"] else training_facts()
+            write_card(folder, report, facts, model.defaults)
     print("\n".join(report.lines()))
 
 

@@ -43,8 +43,10 @@ def save_model(
     return save_pipeline(pipeline, ("vae", "transformer"), folder)
 
 
-def save_pipeline(pipeline: DiffusionPipeline, halved: Sequence[str], folder: Path) -> Path:
-    """Write a pipeline, the parts named in ``halved`` in float16."""
+def save_pipeline(
+    pipeline: DiffusionPipeline, halved: Sequence[str], folder: Path, defaults: Defaults = DEFAULTS
+) -> Path:
+    """Write a pipeline with what it generates by default, the parts named in ``halved`` in float16."""
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     for name in halved:
@@ -52,7 +54,7 @@ def save_pipeline(pipeline: DiffusionPipeline, halved: Sequence[str], folder: Pa
     pipeline.save_pretrained(temporary, safe_serialization=True)
     for name in halved:
         getattr(pipeline, name).float()
-    write_json(temporary / DEFAULTS_FILE, {"defaults": asdict(DEFAULTS)})
+    write_json(temporary / DEFAULTS_FILE, {"defaults": asdict(defaults)})
     for file in temporary.rglob("*.safetensors"):
         file.chmod(0o644)  # the writer leaves them private
     _replace_folder(temporary, folder)
@@ -133,12 +135,12 @@ architecture and size; they do not carry over to a large model by themselves.
 """
 
 
-def write_card(folder: Path, report: CheckReport, facts: Mapping[str, str]) -> Path:
+def write_card(folder: Path, report: CheckReport, facts: Mapping[str, str], defaults: Defaults) -> Path:
     """Write the model card: what it is, how it was trained, figures as printed by the check."""
     names = [path.stem for path in sorted(folder.glob("sheet-*.png"))]
     sheets = "\n\n".join(f"**{n.removeprefix('sheet-')}**\n\n![{n}]({n}.png)" for n in names)
     figures, words = "\n".join(report.lines()), len(world.words())
     machine = f"a CPU ({os.cpu_count()} cores, {platform.machine()})"
-    defaults = {"steps": DEFAULTS.steps, "guidance": DEFAULTS.guidance_scale}
-    text = CARD.format(figures=figures, sheets=sheets, words=words, machine=machine, **defaults, **facts)
+    sampling = {"steps": defaults.steps, "guidance": defaults.guidance_scale}
+    text = CARD.format(figures=figures, sheets=sheets, words=words, machine=machine, **sampling, **facts)
     return write_atomic(folder / "README.md", lambda t: t.write_text(text, encoding="utf-8") and None)
