@@ -12,7 +12,7 @@ from refusal_core.errors import FileError
 from refusal_core.evaluate.costs import Cost
 from refusal_core.evaluate.journal import Measured
 from refusal_core.evaluate.judges.verdict import Verdict
-from refusal_core.evaluate.overview import overview_rows
+from refusal_core.evaluate.overview import matrix_rows, overview_rows
 from refusal_core.evaluate.page import save_page
 from refusal_core.evaluate.plots import as_svg, save_plots, shown_plot, trade
 from refusal_core.evaluate.report import (
@@ -152,6 +152,15 @@ def test_the_overview_pools_the_videos_of_all_concepts_and_names_the_worst() -> 
     assert rows["ours"][2].startswith("0.0 [")  # of the one report with paraphrases
     assert rows["ours"][3:6] == ["30.0", "90.0", "100.0"]
     assert rows["ours"][7:] == ["1.0", "1.01"]
+
+
+def test_the_matrix_has_a_column_a_group_and_pools_all_reports() -> None:
+    other = Report("toyworld", "zorbo", (cell("ours", "concept", 3), cell("ours", "repeated", 10)))
+    head, rows = matrix_rows([report(), other])
+    assert head == ["method", "concept", "paraphrase", "neutral", "other-concepts", "repeated"]
+    ours = dict(zip(head, next(row for row in rows if row[0] == "ours"), strict=True))
+    assert ours["concept"].startswith("15.0 [") and ours["repeated"].startswith("100.0 [")
+    assert rows[0][-1] == "-", "the original has no such videos"
 
 
 def test_a_suite_without_prompts_is_refused() -> None:

@@ -113,12 +113,15 @@ def report(
     plots: Annotated[Path | None, typer.Option("--plots", help="Also write plots to this folder.")] = None,
     latex: Annotated[bool, typer.Option("--latex", help="Print the table in LaTeX.")] = False,
     overview: Annotated[bool, typer.Option("--overview", help="One row a method, over all reports.")] = False,
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="One row a method, one column a group of prompts.")
+    ] = False,
     pictures: Annotated[
         Path | None, typer.Option("--pictures", help="The samples folder of evaluate --work, for the page.")
     ] = None,
 ) -> None:
     """Print reports as one table: how much was unlearned, how much was kept."""
-    from refusal_core.evaluate.overview import OVERVIEW, overview_rows
+    from refusal_core.evaluate.overview import OVERVIEW, matrix_rows, overview_rows
     from refusal_core.evaluate.report import SUMMARY, as_latex, as_markdown, load_report, summary_rows
 
     reports = [load_report(path) for path in files]
@@ -131,6 +134,8 @@ def report(
 
         save_plots(reports, plots)
     head, rows = (OVERVIEW, overview_rows(reports)) if overview else (SUMMARY, summary_rows(reports))
+    if matrix:
+        head, rows = matrix_rows(reports)
     print(as_latex(head, rows) if latex else as_markdown(head, rows))
 
 

@@ -49,6 +49,18 @@ def overview_rows(reports: Sequence[Report]) -> list[list[str]]:
     return [_row(reports, name) for name in names]
 
 
+def matrix_rows(reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a table with a row a method and a column a group of prompts.
+
+    Each figure is the share, in percent, of the videos of all reports that show the concept, with its Wilson
+    95 % interval; of ordinary groups, where nothing is to be shown, as well.
+    """
+    groups = list(dict.fromkeys(cell.prompts for report in reports for cell in report.cells))
+    names = list(dict.fromkeys(name for report in reports for name in report.names))
+    rows = [[name, *(interval(_shown(reports, name, group)) for group in groups)] for name in names]
+    return ["method", *groups], rows
+
+
 def _row(reports: Sequence[Report], method: str) -> list[str]:
     costs = [report.costs[method] for report in reports if method in report.costs]
     ratios = [cost.video_ratio for cost in costs if cost.video_ratio is not None]

@@ -119,7 +119,9 @@ def number(name: str, value: float | None) -> str:
 
 
 def interval(rate: Rate) -> str:
-    """Return a rate in percent with its interval."""
+    """Return a rate in percent with its interval, a dash where nothing was judged."""
+    if rate.rate is None:
+        return "-"
     return f"{percent(rate.rate)} [{percent(rate.low)}, {percent(rate.high)}]"
 
 
