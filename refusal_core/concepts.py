@@ -121,7 +121,7 @@ class _RecommendedFile(BaseModel):
     model_config = _STRICT
     method: Method = "whitened"
     sites: Annotated[list[SiteKind], Field(min_length=1, max_length=7)] = ["text"]
-    layers: Annotated[str, Field(max_length=60)] = "all"
+    layers: Annotated[Plain, Field(max_length=60)] = "all"
     rank: Annotated[int, Field(ge=1, le=128)] = 1
     strength: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 1.0
     anchor: Anchor = "zero"

@@ -380,6 +380,8 @@ def test_presets_say_what_they_show(sound: Sound, tmp_path: Path) -> None:
     for field in ("title", "category", "prompt", "note"):
         path.write_text(json.dumps(original | {field: "harmless \u202egnp.exe"}))
         assert "invisible control characters" in refused(load_preset, path)
+    path.write_text(json.dumps(original | {"recommended": {"layers": "0-1\x80"}}))
+    assert "invisible control characters" in refused(load_preset, path)
     for name in ("x\n\x1b[31m", "no character: \U00073684", "private: \ue000"):
         path.write_text(json.dumps(original | {name: 1}))
         refused(load_preset, path)
