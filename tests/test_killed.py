@@ -78,9 +78,10 @@ class Forks:
 
     def _read(self) -> str:
         assert self._process.stdout is not None
-        while (line := self._process.stdout.readline().strip()) and not (line == "ready" or _is_number(line)):
-            pass  # what the commands print
-        return line
+        while line := self._process.stdout.readline():
+            if (text := line.strip()) == "ready" or _is_number(text):  # else what the commands print
+                return text
+        raise AssertionError(f"the forking process has ended: {self._process.wait(60)}")
 
     def run(self, arguments: list[str], stop: Callable[[int], None] = lambda _child: None) -> int:
         """Run a command, stop it as asked, and return its exit code, less than 0 for a signal."""
@@ -152,7 +153,7 @@ def at_random(longest: float, rng: random.Random, number: int) -> Callable[[int]
 
 def while_writing(out: Path, number: int, rest: float = 0.0) -> Callable[[int], None]:
     def stop(child: int) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300  # a hang, not a benchmark: the machine may be busy
         while not (out.exists() and any(out.iterdir())):
             assert time.monotonic() < until, "nothing was written"
             time.sleep(0.001)
