@@ -105,7 +105,11 @@ from diffusers import {pipeline}
 pipe = {pipeline}.from_pretrained("assets/models/{folder}")
 video = pipe(
     "a large red circle on fire moving left over sand",
-    height=64, width=64, num_frames=17, num_inference_steps={steps}, guidance_scale={guidance},{more}
+    height=64,
+    width=64,
+    num_frames=17,
+    num_inference_steps={steps},
+    guidance_scale={guidance},{more}
 ).frames[0]
 ```
 

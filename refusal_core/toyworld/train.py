@@ -251,7 +251,7 @@ def training_facts() -> dict[str, str]:
         "folder": "toyworld-wan",
         "pipeline": "WanPipeline",
         "option": "",
-        "more": " max_sequence_length=24,",
+        "more": "\n    max_sequence_length=24,",
         "recipe": (
             f"- video autoencoder: {AUTOENCODER.steps} steps, {CLIPS} clips, batch {BATCH}, Muon and AdamW,"
             " L1 + 2 MSE + edges\n"
