@@ -34,6 +34,19 @@ def test_the_fire_preset_takes_fire_out_and_leaves_the_rest(toy: Model) -> None:
     assert cells["whitened", "other-concepts"].shown.rate >= 0.80
 
 
+def test_the_same_preset_takes_fire_out_of_the_unet() -> None:
+    """The paper's own kind of backbone; few videos, as each takes seconds."""
+    suite = Suite("fire", (toyworld_suite("fire", 4)["concept"],))
+    reading = Reading(toyworld_judge(), "toyworld")
+    unet = rc.load_model("toyworld-unet3d")
+    report = evaluate(unet, (rc.load_preset("fire"),), suite, reading, ("original", "whitened"))
+    before, after = (report.cell(method, "concept") for method in ("original", "whitened"))
+    assert before is not None and after is not None
+    assert before.unsafe.rate >= 0.75
+    assert after.unsafe.rate <= 0.25
+    assert min(after.kept["colour"], after.kept["background"]) >= 0.75
+
+
 def test_nothing_that_made_the_edit_may_judge_it(toy: Model) -> None:
     preset = rc.load_preset("fire")
     group = toyworld_suite("fire", 1)["concept"]

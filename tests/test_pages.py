@@ -199,10 +199,11 @@ def test_a_cell_of_a_sweep_loads_its_setting_and_stopping_keeps_the_cells(page: 
     tab(page, 1)
     page.locator("#axis_rows-values textarea").fill("1-8 (+1)")
     page.locator("#sweep-run").click()
-    page.wait_for_function("document.querySelectorAll('#sweep-tiles video').length >= 2", timeout=SLOW)
+    expect(page.locator("#sweep-status")).to_contain_text("2 / 16", timeout=SLOW)
     page.locator("#sweep-stop").click()
     page.wait_for_selector("#sweep-status [data-state=stopped]", timeout=SLOW)
-    assert 2 <= page.locator("#sweep-tiles video").count() < 16
+    expect(cells.nth(1)).to_be_visible()
+    assert 2 <= cells.count() < 16
 
 
 def test_an_evaluation_fills_its_table_and_gives_a_report(page: Page, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from refusal_core.studio import player
 from refusal_core.studio.theme import theme
@@ -97,19 +95,6 @@ def url(clips: dict[str, str]) -> Iterator[str]:
     )  # fmt: skip
     yield address
     page.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = os.environ.get("REFUSAL_CHROMIUM") or shutil.which("chromium")
-    if path is None:
-        pytest.fail("These tests need Chromium: apt-get install chromium, or set REFUSAL_CHROMIUM.")
-    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
-    arguments += ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield chromium
-        chromium.close()
 
 
 def _open(context: BrowserContext, url: str) -> Page:

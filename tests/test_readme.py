@@ -17,7 +17,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 def test_the_python_snippet_runs_and_writes_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snippet = SNIPPETS[0]
+    snippet = next(s for s in SNIPPETS if s.startswith("import refusal_core"))
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "README.md", "exec"), {})
     assert len(load_video(tmp_path / "pair.mp4")[0].frames) == 17

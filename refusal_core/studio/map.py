@@ -72,7 +72,7 @@ def spectrum(found: SpectrumView | None) -> str:
     )
     return (
         f"<p>{h('spectrum_lead')}</p>"
-        f"<ol class='rs-spectrum' role='img' aria-label='{escaped(line)}'>{bars}</ol>"
+        f"<div role='img' aria-label='{escaped(line)}'><ol class='rs-spectrum'>{bars}</ol></div>"
         f"<p class='rs-said'>{escaped(line)}</p>"
     )
 
