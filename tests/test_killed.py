@@ -21,7 +21,7 @@ from refusal_core.shards import read_index
 from refusal_core.video import load_video
 
 pytestmark = pytest.mark.security
-KILLS = 12  # of each command
+KILLS = 5  # of each command
 WHOLE: dict[str, Callable[[Path], object]] = {
     ".safetensors": load_edit,
     ".mp4": load_video,

@@ -21,6 +21,7 @@ SCRIPT = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
 # Findings in Gradio's own markup that the app cannot reach; everything else must be clean.
 KNOWN = {
     "aria-allowed-attr": ".dataframe, table, [role=grid]",
+    "aria-prohibited-attr": ".empty",  # where a file or code will be
     "label": "input[type=file]",
 }
 
