@@ -275,6 +275,19 @@ def test_an_export_can_be_downloaded_with_its_lines(page: Page) -> None:
     assert caught.value.suggested_filename.endswith(".safetensors")
 
 
+def test_a_run_started_at_once_is_kept_too(browser: Browser, url: str) -> None:
+    """The browser's id must not come later than the first click."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.add_init_script("localStorage.setItem('rs-toured', '1')")
+    page.goto(url)
+    compare(page)
+    expect(page.locator("[data-testid=toast-body]")).to_have_count(0)
+    tab(page, 5)
+    expect(page.locator("#history .thumbnail-item")).to_have_count(1, timeout=30_000)
+    context.close()
+
+
 def test_the_history_stays_over_a_reload_and_loads_into_the_workbench(browser: Browser, url: str) -> None:
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()

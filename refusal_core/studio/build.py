@@ -91,7 +91,8 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
         gr.HTML(f"<p>{h('safety')}</p>", elem_classes="rs-foot")
         joints.join(workbench, kept, form, stops, example)
         tour.add(app, touring)
-        app.load(lambda found: found, owner, owner, js=OWNER, **GLUE).then(refresh, owner, outputs, **GLUE)
+        # In the browser alone: by way of the server it came after a quick first click, whose run was lost.
+        app.load(None, None, owner, js=OWNER).then(refresh, owner, outputs, **GLUE)
         app.load(None, None, reveal, js=player.REMEMBER)
         app.load(None, js=player.SCRIPT)
         app.load(None, js=texts.SCRIPT)
