@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
-import shutil
-import socket
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -26,7 +23,10 @@ from refusal_core.toyworld import world
 from refusal_core.toyworld.release import DEFAULTS
 
 if TYPE_CHECKING:
-    from refusal_core.workbench import Workbench
+    from refusal_core.workbench import History, Workbench
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell sets it for what it starts with &
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -89,39 +89,32 @@ def workbench() -> Iterator[Workbench]:
 
 
 @contextmanager
-def served(workbench: Workbench, runs: Path) -> Iterator[str]:
-    """Serve the app exactly as app.py does, on a free port, and give its address."""
-    from refusal_core.studio.build import build_app, launch_kwargs
-    from refusal_core.workbench import History
+def served(workbench: Workbench, runs: History, **options: Any) -> Iterator[str]:
+    """Serve the app, and clear up after Gradio, which leaves sockets and a loop to the collector."""
+    from refusal_core.studio import screenshots
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = build_app(workbench, History(runs))
-    _, address, _ = app.launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **launch_kwargs()
-    )
-    yield address
-    app.close()
+    with screenshots.served(workbench, runs, **options) as address:
+        yield address
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # gradio leaves sockets and a loop to the collector
+        warnings.simplefilter("ignore")
         gc.collect()
 
 
 @pytest.fixture(scope="session")
 def url(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app on the bundled model."""
-    with served(workbench, tmp_path_factory.mktemp("runs")) as address:
+    from refusal_core.workbench import History
+
+    with served(workbench, History(tmp_path_factory.mktemp("runs"))) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    path = os.environ.get("REFUSAL_CHROMIUM") or shutil.which("chromium")
-    if path is None:
-        pytest.fail("These tests need Chromium: apt-get install chromium, or set REFUSAL_CHROMIUM.")
-    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
-    arguments += ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
+    from refusal_core.studio.screenshots import ARGUMENTS, chromium_path
+
+    path, quiet = chromium_path(), ["--disable-background-networking", "--disable-component-update"]
+    arguments = [*ARGUMENTS, *quiet, "--no-first-run"]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=arguments)
         yield chromium

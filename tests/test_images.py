@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, expect
 from refusal_core.files import write_json
 from refusal_core.models.family import DEFAULTS_FILE
 from refusal_core.models.tiny import build
-from refusal_core.workbench import Workbench
+from refusal_core.workbench import History, Workbench
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -28,7 +28,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     tiny.pipeline.save_pretrained(tmp_path / "tiny-i2v")
     write_json(tmp_path / "tiny-i2v" / DEFAULTS_FILE, {"defaults": asdict(defaults)})
     bench = Workbench(str(tmp_path / "tiny-i2v"))
-    with served(bench, tmp_path / "runs") as found:
+    with served(bench, History(tmp_path / "runs")) as found:
         yield found
     bench.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from refusal_core.studio import player
+from refusal_core.studio.screenshots import free_port
 from refusal_core.studio.theme import theme
 from refusal_core.video import Video, load_video, save_video
 
@@ -84,12 +84,9 @@ def _page(clips: dict[str, str]) -> gr.Blocks:
 
 @pytest.fixture(scope="module")
 def url(clips: dict[str, str]) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     page = _page(clips)
     _, address, _ = page.launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, theme=theme(),
+        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), theme=theme(),
         css=LOOK + player.STYLE, run_history=False, enable_monitoring=False,
         allowed_paths=[str(Path(clips["original"]).parent)],
     )  # fmt: skip

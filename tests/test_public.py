@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import http.client
 import http.server
 import json
@@ -13,7 +12,6 @@ import tempfile
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,12 +20,12 @@ from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 import pytest
+from conftest import served
 from gradio.utils import get_upload_folder
 from gradio_client import Client
 from playwright.sync_api import Browser, expect
 
 from refusal_core.studio import guard, texts
-from refusal_core.studio.build import build_app, launch_kwargs
 from refusal_core.studio.limits import PUBLIC, Rates
 from refusal_core.workbench import EditRequest, History, Workbench
 
@@ -110,20 +108,9 @@ class Site:
 
 
 @contextmanager
-def served(workbench: Workbench, runs: History, **options: Any) -> Iterator[Site]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = build_app(workbench, runs, FREE)
-    where = {"server_name": "127.0.0.1", "server_port": port, "quiet": True, "prevent_thread_lock": True}
-    _, address, _ = app.launch(**where, **options, **launch_kwargs(FREE))
-    try:
+def in_public(workbench: Workbench, runs: History, **options: Any) -> Iterator[Site]:
+    with served(workbench, runs, limits=FREE, **options) as address:
         yield Site(address.rstrip("/"), workbench, runs)
-    finally:
-        app.close()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # gradio leaves sockets and a loop to the collector
-            gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +127,7 @@ def bench() -> Iterator[Workbench]:
 def site(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     # Soon told of a client that went away, instead of after fifteen seconds.
     os.environ["GRADIO_HEARTBEAT_INTERVAL"] = "0.5"
-    with served(bench, History(tmp_path_factory.mktemp("runs"))) as found:
+    with in_public(bench, History(tmp_path_factory.mktemp("runs"))) as found:
         yield found
     del os.environ["GRADIO_HEARTBEAT_INTERVAL"]
 
@@ -583,7 +570,7 @@ def test_new_sessions_at_one_address_share_a_rate() -> None:
 
 
 def test_with_a_login_nothing_is_open_without_it(bench: Workbench, tmp_path: Path, listener: str) -> None:
-    with served(bench, History(tmp_path), auth=("ada", "a long password")) as shut:
+    with in_public(bench, History(tmp_path), auth=("ada", "a long password")) as shut:
         assert PROMPT not in shut.ask("/").text and "star-logo" not in shut.ask("/").text
         for path in ("/config", "/gradio_api/info", "/gradio_api/openapi.json", "/gradio_api/file=app.py"):
             assert shut.ask(path).status in (401, 403), path

@@ -14,6 +14,7 @@ from typing import Any
 from refusal_core.errors import MissingExtraError
 from refusal_core.progress import Progress, silent
 from refusal_core.studio.build import build_app, launch_kwargs
+from refusal_core.studio.limits import PRIVATE, Limits
 from refusal_core.workbench import History, Workbench
 
 WIDTHS = {"wide": (1440, 900), "phone": (390, 844)}
@@ -22,15 +23,19 @@ ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--autoplay-policy=no-us
 SLOW = 180_000  # milliseconds
 
 
-@contextmanager
-def served(workbench: Workbench, runs: History) -> Iterator[str]:
-    """Serve the app on a free port of this machine while the block runs."""
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = build_app(workbench, runs)
-    options = {"server_name": "127.0.0.1", "server_port": port, "quiet": True, "prevent_thread_lock": True}
-    _, address, _ = app.launch(**options, **launch_kwargs())
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def served(workbench: Workbench, runs: History, limits: Limits = PRIVATE, **options: Any) -> Iterator[str]:
+    """Serve the app as ``app.py`` does, on a free port of this machine, while the block runs."""
+    app = build_app(workbench, runs, limits)
+    where = {"server_name": "127.0.0.1", "server_port": free_port(), "quiet": True}
+    _, address, _ = app.launch(prevent_thread_lock=True, **where, **options, **launch_kwargs(limits))
     try:
         yield address
     finally:
