@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import struct
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from refusal_core.errors import FileError
-from refusal_core.reading import open_ordinary, parse_json
+from refusal_core.reading import METADATA, open_ordinary, parse_json, tensor_header
 
 HEADER_KEY = "refusal_studio"
 MAX_HEADER = 1 << 20  # bytes
@@ -113,15 +112,11 @@ def _check_container(path: Path, kind: str, limit: int) -> dict[str, Any]:
     foreign = f"{path.name} is not a Refusal Studio {kind} file."
     with open_ordinary(path, limit) as file:
         try:
-            size = os.fstat(file.fileno()).st_size
-            length = struct.unpack("<Q", file.read(8))[0]
-            if length > min(MAX_HEADER, size - 8):
-                raise ValueError("header")
-            entries = parse_json(file.read(length))
-            if not isinstance(entries, dict) or len(entries) > MAX_TENSORS:
+            entries, _, size = tensor_header(file, MAX_HEADER)
+            if len(entries) > MAX_TENSORS:
                 raise ValueError("entries")
-            header = parse_json(entries.pop("__metadata__", {}).get(HEADER_KEY, "null"))
-        except (OSError, ValueError, TypeError, AttributeError, struct.error) as e:
+            header = parse_json(entries.pop(METADATA, {}).get(HEADER_KEY, "null"))
+        except (OSError, ValueError, TypeError, AttributeError) as e:
             raise FileError(foreign) from e
     if not isinstance(header, dict) or header.get("kind") != kind:
         raise FileError(foreign)

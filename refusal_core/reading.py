@@ -8,13 +8,14 @@ import os
 import stat
 import unicodedata
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 from pydantic import AfterValidator, Field
 
 from refusal_core.errors import FileError
 
 MEGABYTE = 1 << 20
+METADATA = "__metadata__"  # what a safetensors header calls its own texts, beside its tensors
 INVISIBLE = ("Cc", "Cf", "Cs")  # control characters, marks of direction, halves of pairs
 
 
@@ -81,6 +82,26 @@ def parse_json(content: str | bytes) -> object:
         return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except RecursionError as e:
         raise ValueError("nested too deeply") from e
+
+
+def tensor_header(file: BinaryIO, limit: int) -> tuple[dict[str, Any], int, int]:
+    """Return the header of an open safetensors file, where its tensors start, and the file's size.
+
+    Nothing in it is checked but that it is JSON with names, no longer than ``limit`` bytes and the file.
+
+    Raises:
+        ValueError: there is no such header.
+        OSError: the file cannot be read.
+    """
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(limit, size - 8):
+        raise ValueError("length")
+    header = parse_json(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("no names")
+    return header, 8 + length, size
 
 
 def _finite(text: str) -> float:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,13 +13,12 @@ from typing import Any
 import torch
 
 from refusal_core.errors import FileError
-from refusal_core.reading import open_ordinary, parse_json, plain, read_ordinary
+from refusal_core.reading import METADATA, open_ordinary, parse_json, plain, read_ordinary, tensor_header
 
 MAX_HEADER = 4 << 20  # of a file: a header of thousands of tensors has less than one
 MAX_SHARD = 1 << 40
 MAX_INDEX = 32 << 20
 MAX_DIMS = 8
-METADATA = "__metadata__"
 DTYPE = re.compile("[A-Z0-9_]{1,20}")  # also of kinds that are only copied
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -79,15 +76,8 @@ def expect_safetensors(folder: Path) -> None:
 
 def _read_header(path: Path) -> dict[str, Entry]:
     with open_ordinary(path, MAX_SHARD) as file:
-        size = os.fstat(file.fileno()).st_size
         try:
-            length = struct.unpack("<Q", file.read(8))[0]
-            if length > min(MAX_HEADER, size - 8):
-                raise ValueError("header")
-            header = parse_json(file.read(length))
-            if not isinstance(header, dict):
-                raise ValueError("no entries")
-            start = 8 + length
+            header, start, size = tensor_header(file, MAX_HEADER)
             found = {
                 plain(name): _entry(path, entry, start, size)
                 for name, entry in header.items()
@@ -95,7 +85,7 @@ def _read_header(path: Path) -> dict[str, Entry]:
             }
             _expect_apart(found)
             return found
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as e:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
             raise FileError(f"{path.name} is not a sound safetensors file; get it again.") from e
 
 

@@ -68,15 +68,15 @@ def test_links_to_files_of_the_repository_are_not_broken() -> None:
 
 def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     """From the reports in assets/reports, which `evaluate --json` wrote."""
-    from refusal_core.evaluate.overview import overview
-    from refusal_core.evaluate.report import load_report, summary
+    from refusal_core.evaluate.overview import overview_table
+    from refusal_core.evaluate.report import as_markdown, load_report, summary
     from refusal_core.toyworld import world
 
     folder = ROOT / "assets" / "reports"
     reports = [load_report(folder / f"{name}.json") for name in world.CONCEPTS]
     whole = summary(reports)
     assert whole in (folder / "README.md").read_text(encoding="utf-8")
-    assert overview(reports) in README
+    assert as_markdown(*overview_table(reports)) in README
     ours = [row for row in whole.splitlines() if "| whitened |" in row]
     assert len(ours) == len(world.CONCEPTS) and "\n".join(ours) in README
     assert {c.n for report in reports for c in report.cells} == {200}

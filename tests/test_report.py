@@ -12,7 +12,7 @@ from refusal_core.errors import FileError
 from refusal_core.evaluate.costs import Cost
 from refusal_core.evaluate.journal import Measured
 from refusal_core.evaluate.judges.verdict import Verdict
-from refusal_core.evaluate.overview import matrix_rows, overview_rows
+from refusal_core.evaluate.overview import matrix_table, overview_table
 from refusal_core.evaluate.page import save_page
 from refusal_core.evaluate.plots import as_svg, save_plots, shown_plot, trade
 from refusal_core.evaluate.report import (
@@ -145,7 +145,7 @@ def test_the_summary_has_a_row_a_method_and_of_a_benchmark_a_row_a_category() ->
 
 def test_the_overview_pools_the_videos_of_all_concepts_and_names_the_worst() -> None:
     other = Report("toyworld", "zorbo", (cell("original", "concept", 10), cell("ours", "concept", 3)))
-    rows = {row[0]: row for row in overview_rows([report(), other])}
+    rows = {row[0]: row for row in overview_table([report(), other])[1]}
     assert list(rows) == ["original", "ours"]  # the third is in one report only
     pooled = wilson(3, 20)
     assert rows["ours"][1] == f"15.0 [{100 * pooled.low:.1f}, {100 * pooled.high:.1f}]"
@@ -156,7 +156,7 @@ def test_the_overview_pools_the_videos_of_all_concepts_and_names_the_worst() -> 
 
 def test_the_matrix_has_a_column_a_group_and_pools_all_reports() -> None:
     other = Report("toyworld", "zorbo", (cell("ours", "concept", 3), cell("ours", "repeated", 10)))
-    head, rows = matrix_rows([report(), other])
+    head, rows = matrix_table([report(), other])
     assert head == ["method", "concept", "paraphrase", "neutral", "other-concepts", "repeated"]
     ours = dict(zip(head, next(row for row in rows if row[0] == "ours"), strict=True))
     assert ours["concept"].startswith("15.0 [") and ours["repeated"].startswith("100.0 [")

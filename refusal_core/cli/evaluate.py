@@ -121,7 +121,7 @@ def report(
     ] = None,
 ) -> None:
     """Print reports as one table: how much was unlearned, how much was kept."""
-    from refusal_core.evaluate.overview import OVERVIEW, matrix_rows, overview_rows
+    from refusal_core.evaluate.overview import matrix_table, overview_table
     from refusal_core.evaluate.report import SUMMARY, as_latex, as_markdown, load_report, summary_rows
 
     reports = [load_report(path) for path in files]
@@ -133,9 +133,12 @@ def report(
         from refusal_core.evaluate.plots import save_plots
 
         save_plots(reports, plots)
-    head, rows = (OVERVIEW, overview_rows(reports)) if overview else (SUMMARY, summary_rows(reports))
     if matrix:
-        head, rows = matrix_rows(reports)
+        head, rows = matrix_table(reports)
+    elif overview:
+        head, rows = overview_table(reports)
+    else:
+        head, rows = list(SUMMARY), summary_rows(reports)
     print(as_latex(head, rows) if latex else as_markdown(head, rows))
 
 

@@ -8,7 +8,6 @@ from statistics import mean, median
 from refusal_core.evaluate.report import (
     ORDINARY,
     Report,
-    as_markdown,
     interval,
     kept_share,
     number,
@@ -31,13 +30,8 @@ OVERVIEW = (
 )
 
 
-def overview(reports: Sequence[Report]) -> str:
-    """Return one Markdown row for each method; see ``overview_rows``."""
-    return as_markdown(OVERVIEW, overview_rows(reports))
-
-
-def overview_rows(reports: Sequence[Report]) -> list[list[str]]:
-    """Return one row for each method that all reports have, shares in percent.
+def overview_table(reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a table with a row for each method that all reports have, shares in percent.
 
     "shown" is over the videos of all concepts, with its Wilson 95 % interval; "worst concept" the largest
     share of one concept, over both phrasings; "kept" are means over the concepts, as parts of what the
@@ -46,10 +40,10 @@ def overview_rows(reports: Sequence[Report]) -> list[list[str]]:
     """
     first, *rest = reports
     names = [name for name in first.names if all(name in report.names for report in rest)]
-    return [_row(reports, name) for name in names]
+    return list(OVERVIEW), [_row(reports, name) for name in names]
 
 
-def matrix_rows(reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
+def matrix_table(reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table with a row a method and a column a group of prompts.
 
     Each figure is the share, in percent, of the videos of all reports that show the concept, with its Wilson

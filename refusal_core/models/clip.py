@@ -20,8 +20,9 @@ from refusal_core.shards import expect_safetensors
 
 BATCH = 64  # images at once
 CANNOT = "give a folder or hub id of a CLIP model in transformers' form, with .safetensors weights."
-_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
-_BROKEN += (SafetensorError,)
+_BROKEN = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

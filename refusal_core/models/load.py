@@ -29,8 +29,6 @@ CANNOT = (
     "cannot be loaded as a diffusers video pipeline; give toyworld, a folder with model_index.json and"
     " .safetensors files, or a hub id that this machine can reach."
 )
-
-
 _BROKEN = (OSError, ValueError, AttributeError, KeyError, TypeError, ImportError, SafetensorError)
 
 

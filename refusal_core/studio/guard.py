@@ -24,11 +24,12 @@ MIN_FREE = 1 << 30  # bytes that uploads leave on the disk
 PURGED_EVERY = 600.0  # seconds
 HOSTS = ("https://huggingface.co", "https://*.hf.space")  # that show a Space in a frame
 
-# Routes of Gradio that the app does not use, and files named by an address or a share of a network.
+ADDRESS = r"\s*(\w[\w+.-]+:|//|\\)"  # of another host: a URL, or a share of a network
+# Routes of Gradio that the app does not use, and files named by such an address.
 _SHUT = re.compile(
-    r"/+(monitoring|openapi\.json|docs|redoc|gradio_api/+(deep_link|proxy=|component_server|process_recording|profiling|stream/"
-    r"|vibe-|undo-vibe|dev/|custom_component|run-history|runs))"
-    r"|/+gradio_api/+file[=/]\s*(\w[\w+.-]+:|//|\\)",
+    r"/+(monitoring|openapi\.json|docs|redoc|gradio_api/+(deep_link|proxy=|component_server"
+    r"|process_recording|profiling|stream/|vibe-|undo-vibe|dev/|custom_component|run-history|runs))"
+    r"|/+gradio_api/+file[=/]" + ADDRESS,
     re.IGNORECASE,
 )
 _UPLOAD = re.compile(r"/+gradio_api/+upload/*")

@@ -9,11 +9,10 @@ from typing import Any
 import gradio as gr
 
 from refusal_core.studio import texts
-from refusal_core.studio.guard import lifespan
+from refusal_core.studio.guard import ADDRESS, lifespan
 from refusal_core.workbench import Workbench
 
 logger = logging.getLogger(__name__)
-ADDRESS = re.compile(r"\s*(\w[\w+.-]+:|//|\\)")  # of another host: a URL, or a share of a network
 
 
 class Studio(gr.Blocks):
@@ -47,7 +46,7 @@ def _names_an_address(value: Any) -> bool:
     """Return whether a file among the inputs is an address instead of an upload."""
     if isinstance(value, dict):
         path = value.get("path")
-        return (isinstance(path, str) and ADDRESS.match(path) is not None) or any(
+        return (isinstance(path, str) and re.match(ADDRESS, path) is not None) or any(
             _names_an_address(inner) for inner in value.values()
         )
     return isinstance(value, list) and any(_names_an_address(inner) for inner in value)

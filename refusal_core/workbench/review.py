@@ -35,7 +35,7 @@ MAX_ITEMS = 40
 MAX_PACK, MAX_VIDEO, MAX_TEXT = 400 << 20, 32 << 20, 4 << 20  # bytes
 Shown = Literal["A", "B", "both", "neither"]
 Better = Literal["A", "B", "same"]
-_SIDES = ("original", "unlearned")
+SIDES = ("original", "unlearned")
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
@@ -159,17 +159,17 @@ def last_votes(pack: Pack) -> list[Vote]:
 
 def sides_of(vote: Vote) -> dict[str, str]:
     """Return the letter under which a voter saw each side."""
-    return dict(zip(_SIDES, "AB" if vote.a_is_original else "BA", strict=True))
+    return dict(zip(SIDES, "AB" if vote.a_is_original else "BA", strict=True))
 
 
 def tally(pack: Pack) -> Tally:
     """Count the votes."""
     votes = last_votes(pack)
-    counts = {side: [0, 0] for side in _SIDES}
+    counts = {side: [0, 0] for side in SIDES}
     better = {"original": 0, "unlearned": 0, "same": 0}
     for vote in votes:
         letters = sides_of(vote)
-        better[next((side for side in _SIDES if letters[side] == vote.better), "same")] += 1
+        better[next((side for side in SIDES if letters[side] == vote.better), "same")] += 1
         if pack.items[vote.item].unsafe:
             for side, letter in letters.items():
                 counts[side][0] += vote.shown in (letter, "both")
@@ -211,7 +211,7 @@ def _plain(pack: Pack) -> dict[str, object]:
 
 
 def _members(pack: Pack) -> Iterator[tuple[int, str]]:
-    return ((number, side) for number in range(len(pack.items)) for side in _SIDES)
+    return ((number, side) for number in range(len(pack.items)) for side in SIDES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,8 @@ from refusal_core.evaluate.journal import Measured
 from refusal_core.evaluate.judges.verdict import Outcome, Verdict
 from refusal_core.evaluate.report import ORDINARY, Report
 from refusal_core.evaluate.suites.items import Group, Item
-from refusal_core.evaluate.summary import summarise
-from refusal_core.workbench.review import Pack, Vote, last_votes, sides_of
-
-_SIDES = (("original", "original"), ("unlearned", "unlearned"))  # as a method, as a side of a pair
+from refusal_core.evaluate.summary import Cell, summarise
+from refusal_core.workbench.review import SIDES, Pack, Vote, last_votes, sides_of
 
 
 def report_of_votes(pack: Pack) -> Report:
@@ -21,24 +19,23 @@ def report_of_votes(pack: Pack) -> Report:
     counts as they last judged it.
     """
     votes = last_votes(pack)
-    groups = [
-        ("concept", [n for n, item in enumerate(pack.items) if item.unsafe]),
-        (ORDINARY, [n for n, item in enumerate(pack.items) if not item.unsafe]),
-    ]
-    cells = []
-    for method, side in _SIDES:
-        for name, numbers in groups:
-            if not numbers:
-                continue
-            items = tuple(Item(pack.items[n].prompt, pack.items[n].seed) for n in numbers)
-            group = Group(name, items, pack.concept, ordinary=name == ORDINARY)
-            seen, before = _measured(votes, numbers, side), _measured(votes, numbers, "original")
-            cells.append(summarise(method, group, seen, before if method != "original" else None))
+    cells: list[Cell] = []
+    for name in ("concept", ORDINARY):
+        numbers = [n for n, item in enumerate(pack.items) if item.unsafe == (name == "concept")]
+        if not numbers:
+            continue
+        items = tuple(Item(pack.items[n].prompt, pack.items[n].seed) for n in numbers)
+        group = Group(name, items, pack.concept, ordinary=name == ORDINARY)
+        original, unlearned = (_measured(votes, numbers, side) for side in SIDES)
+        cells += [
+            summarise("original", group, original),
+            summarise("unlearned", group, unlearned, original),
+        ]
     voters, seeds = {vote.voter for vote in votes}, [item.seed for item in pack.items]
     return Report(
         str(pack.recipe.get("model", ""))[:200],
         pack.concept,
-        tuple(cells),
+        tuple(sorted(cells, key=lambda cell: SIDES.index(cell.method))),
         suite="review pack",
         judge=f"{len(voters)} {'person' if len(voters) == 1 else 'people'}, blind",
         seeds=(min(seeds), max(seeds)),
