@@ -25,6 +25,7 @@ from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import ATTRIBUTES, NO_CONCEPT, Judge
 
 HELD_OUT_SEED = 900
+SHEET_COLOURS = 128
 JUDGE_GOALS = {name: 0.99 if name == "concept" else 0.97 for name in ATTRIBUTES}
 SHOWN_GOAL, ABSENT_GOAL, KEPT_GOAL = 0.95, 0.99, 0.95
 
@@ -153,5 +154,5 @@ def save_sheets(model: Model, folder: Path) -> list[Path]:
         items = sheet_items(concept, 8)
         videos = generate_batch(model, [i.prompt for i in items], [i.seed for i in items])
         picture = contact_sheet([v.frames for v in videos])
-        paths.append(save_picture(picture, folder / f"sheet-{concept or 'none'}.png"))
+        paths.append(save_picture(picture, folder / f"sheet-{concept or 'none'}.png", SHEET_COLOURS))
     return paths
