@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -94,6 +96,21 @@ def test_a_sweep_makes_the_original_once_and_goes_on_where_it_was(
     with paths[0].open() as file:
         rows = list(csv.DictReader(file))
     assert [float(r["erased"]) for r in rows] == [r["erased"] for r in found.rows()]
+
+
+def test_a_sweep_of_several_concepts_has_them_in_one_table(tmp_path: Path) -> None:
+    grid = parse_grid({**LISTS, "methods": "rv"})
+    job = Sweep(presets="fire,zorbo", grid=grid, videos=1, work=tmp_path, workers=1)
+    found = run_shared(job, silent)
+    assert found is not None
+    assert [(r["concept"], r["method"]) for r in found.rows()] == [("fire", "rv"), ("zorbo", "rv")]
+    (line,) = found.markdown().splitlines()[2:]
+    shown = [report.cell(report.names[1], "concept").unsafe for report in found.reports]
+    both = fmean(rate.rate for rate in shown)  # of equally many videos
+    assert line.split(" | ")[1].startswith(f"{100 * both:.1f} [")
+    sheet = found.contact_sheet()
+    one = replace(found, reports=found.reports[:1], suites=found.suites[:1]).contact_sheet()
+    assert sheet is not None and one is not None and len(sheet) == 2 * len(one)
 
 
 def test_tuning_and_evaluation_prompts_share_nothing() -> None:

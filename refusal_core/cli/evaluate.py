@@ -11,11 +11,8 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import ModelOption, progress_bar
+from refusal_core.cli.screen import ModelOption, PresetsOption, progress_bar
 
-Presets = Annotated[
-    str, typer.Option("--preset", help="Names with commas between, a path, or all of the toy world.")
-]
 Videos = Annotated[int, typer.Option("--videos", min=1, help="Videos in each cell.")]
 Methods = Annotated[
     str, typer.Option("--methods", help="Names with commas between, standard, or all with baselines.")
@@ -54,7 +51,7 @@ Workers = Annotated[
 
 def evaluate(
     model: ModelOption = "toyworld",
-    preset: Presets = "fire",
+    preset: PresetsOption = "fire",
     videos: Videos = 200,
     methods: Methods = "standard",
     together: Together = False,

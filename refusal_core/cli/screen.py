@@ -29,6 +29,9 @@ ImageOption = Annotated[
     Path | None, typer.Option("--image", help="Where the video starts, for image-to-video models.")
 ]
 PresetOption = Annotated[str, typer.Option("--preset", help="A preset's name, or a path to its JSON file.")]
+PresetsOption = Annotated[
+    str, typer.Option("--preset", help="Names with commas between, a path, or all of the toy world.")
+]
 PairsOption = Annotated[Path | None, typer.Option("--pairs", help="JSON with your own pairs.")]
 SitesOption = Annotated[
     str | None, typer.Option("--sites", help="Kinds of sites, e.g. text,cross-attention.")

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import ModelOption, PresetOption, progress_bar
+from refusal_core.cli.screen import ModelOption, PresetsOption, progress_bar
 
 LISTS = {"methods", "sites", "layers", "ranks", "strengths", "alphas", "anchors", "shrinkages"}
 
 
 def sweep(
     model: ModelOption = "toyworld",
-    preset: PresetOption = "fire",
+    preset: PresetsOption = "fire",
     methods: Annotated[str, typer.Option("--methods", help="Of rv, pca, cpca, whitened.")] = "whitened",
     sites: Annotated[
         str, typer.Option("--sites", help="Kinds, with + where several are edited at once.")
@@ -39,7 +39,10 @@ def sweep(
         int | None, typer.Option("--workers", min=1, max=64, help="Processes; default: as many as help.")
     ] = None,
 ) -> None:
-    """Try every combination of the lists, which have commas between; print the best first."""
+    """Try every combination of the lists, which have commas between; print the best first.
+
+    Of several presets each is tried alone; shares are over the videos of all.
+    """
     from refusal_core.errors import InputError
     from refusal_core.evaluate.grid import parse_grid
     from refusal_core.evaluate.sharing import run_shared
@@ -57,7 +60,8 @@ def sweep(
             return
         paths = found.save(out) if out is not None else []
     print(found.markdown())
-    for note in found.report.notes:
-        print(f"Note: {note}")
+    for report in found.reports:
+        for note in report.notes:
+            print(f"Note: {report.concept}, {note}")
     for path in paths:
         print(path)

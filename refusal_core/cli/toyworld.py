@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from refusal_core.cli.screen import progress_bar
+
+if TYPE_CHECKING:
+    from refusal_core.evaluate.report import Report
 
 MODELS = {"wan": "toyworld", "unet3d": "toyworld-unet3d"}  # by family
 app = typer.Typer(no_args_is_help=True, help="The bundled model: train it, check it.")
@@ -74,8 +77,18 @@ def _check(name: str, assets: Path, videos: int, card: bool) -> None:
 
             save_sheets(model, folder)
             facts = unet_facts() if name == MODELS["unet3d"] else training_facts()
-            write_card(folder, report, facts, model.defaults)
+            write_card(folder, report, facts, model.defaults, _evaluated(name, assets.parent / "reports"))
     print("\n".join(report.lines()))
+
+
+def _evaluated(name: str, folder: Path) -> list[Report]:
+    """Return the reports of a bundled model in which one concept was removed."""
+    from refusal_core.evaluate.report import load_report
+    from refusal_core.toyworld import world
+
+    found = [load_report(path) for path in sorted(folder.rglob("*.json"))]
+    mine = [r for r in found if r.model == name and r.suite == "toyworld" and r.concept in world.CONCEPTS]
+    return sorted(mine, key=lambda report: list(world.CONCEPTS).index(report.concept))
 
 
 @app.command()

@@ -89,6 +89,15 @@ def load_settings(judge: str, path: Path | None) -> JudgeSettings | None:
         raise FileError(f"{path.name} does not hold settings of {judge}; write them as JSON.") from e
 
 
+def presets_named(names: str) -> list[Preset]:
+    """Return presets by their names with commas between, by a path, or those of the toy world by ``all``.
+
+    Raises as ``load_preset`` does.
+    """
+    chosen = world.CONCEPTS if names == "all" else [name.strip() for name in names.split(",")]
+    return [load_preset(name) for name in chosen]
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Methods on the suites of presets. Raises InputError where something in it is not known."""
@@ -107,11 +116,6 @@ class Evaluation:
         self.chosen_methods()
         self.runs()
 
-    def chosen_presets(self) -> list[Preset]:
-        """Return the presets."""
-        names = world.CONCEPTS if self.presets == "all" else [p.strip() for p in self.presets.split(",")]
-        return [load_preset(name) for name in names]
-
     def chosen_methods(self) -> tuple[str, ...]:
         """Return the methods."""
         wanted = SETS.get(self.methods) or tuple(m.strip() for m in self.methods.split(","))
@@ -121,7 +125,7 @@ class Evaluation:
 
     def runs(self) -> list[tuple[tuple[Preset, ...], Suite]]:
         """Return what is erased at once, and the suite it is tried on."""
-        presets = self.chosen_presets()
+        presets = presets_named(self.presets)
         if self.source.suite not in MADE:
             suite = self._read_suite()
             return [(tuple(presets), suite)] if self.together else [((p,), suite) for p in presets]

@@ -7,16 +7,19 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refusal_core.concepts import load_preset
+from refusal_core.concepts import Preset
 from refusal_core.evaluate.grid import Grid, Point, points_of
 from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.methods import ORIGINAL, plan_method
+from refusal_core.evaluate.overview import overview_table
+from refusal_core.evaluate.plans import presets_named
 from refusal_core.evaluate.report import (
     Report,
     as_markdown,
@@ -43,45 +46,60 @@ FIGURES = ("erased", "erased_low", "erased_high", "kept", "kept_low", "kept_high
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep found: a report whose methods are the points' names, and where its pictures lie."""
+    """What a sweep found: reports whose methods are the points' names, and where its pictures lie."""
 
-    report: Report
+    reports: tuple[Report, ...]  # one a concept
     points: tuple[Point, ...]
-    suite: Suite
+    suites: tuple[Suite, ...]
     pictures: Path | None
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row a point: its settings and its figures, shares from 0 to 1.
+        """Return a row for each concept and point: its settings and its figures, shares from 0 to 1.
 
         "kept" and "others" are parts of what the original gets; "low" and "high" the Wilson 95 % interval,
         of "kept" for the attribute that is least often right, before it is put beside the original.
+        Where there is nothing to remove at a point, it has no row.
         """
-        rows = []
-        for point in self.points:
-            if self.report.cell(point.name, self.suite.groups[0].name) is None:  # nothing to remove there
-                continue
-            rows.append(point.row() | dict(zip(FIGURES, self._figures(point.name), strict=True)))
-        return rows
-
-    def _figures(self, name: str) -> tuple[float | None, ...]:
-        gone, least = erased(self.report, name), least_kept(self.report, name)
-        kept, others = kept_share(self.report, name), others_share(self.report, name)
-        return gone.rate, gone.low, gone.high, kept, least.low, least.high, others
+        return [
+            {"concept": report.concept, **point.row(), **_figures(report, point.name)}
+            for report in self.reports
+            for point in self.points
+            if point.name in report.names
+        ]
 
     def markdown(self) -> str:
         """Return the table, best first: what is kept counts where as much is erased."""
-        names = [g.name for g in self.suite if not g.ordinary and g.name != "other-concepts"]
-        head = ["settings", *(f"shown, {n}" for n in names), "neutral kept", "others kept"]
+        return as_markdown(*(self._of_one() if len(self.reports) == 1 else self._of_several()))
+
+    def _best_first(self) -> list[str]:
+        """Return the names of the points that every concept has."""
+        places = {}
+        for point in self.points:
+            found = [_figures(r, point.name) for r in self.reports if point.name in r.names]
+            if len(found) == len(self.reports):
+                gone, kept = (fmean(f[name] or 0.0 for f in found) for name in ("erased", "kept"))
+                places[point.name] = (-round(gone, 2), -kept)
+        return sorted(places, key=lambda name: places[name])
+
+    def _of_one(self) -> tuple[list[str], list[list[str]]]:
+        (report,), (suite,) = self.reports, self.suites
+        names = [g.name for g in suite if not g.ordinary and g.name != "other-concepts"]
         lines = []
-        order = sorted(self.rows(), key=lambda r: (-round(r["erased"], 2), -(r["kept"] or 0)))
-        by_row = {tuple(p.row().values()): p.name for p in self.points}
-        for row in order:
-            name = by_row[tuple(row[h] for h in HEAD)]
-            cells = [self.report.cell(name, n) for n in names]
+        for name in self._best_first():
+            cells = [report.cell(name, n) for n in names]
+            found = _figures(report, name)
+            low, high = percent(found["kept_low"]), percent(found["kept_high"])
             shown = [interval(c.unsafe) if c else "-" for c in cells]
-            kept = f"{percent(row['kept'])} [{percent(row['kept_low'])}, {percent(row['kept_high'])}]"
-            lines.append([name, *shown, kept, percent(row["others"])])
-        return as_markdown(head, lines)
+            lines.append(
+                [name, *shown, f"{percent(found['kept'])} [{low}, {high}]", percent(found["others"])]
+            )
+        return ["settings", *(f"shown, {n}" for n in names), "neutral kept", "others kept"], lines
+
+    def _of_several(self) -> tuple[list[str], list[list[str]]]:
+        head, rows = overview_table(self.reports)
+        last = head.index("others kept") + 1  # frames are not compared in a sweep
+        by_name = {row[0]: row[:last] for row in rows}
+        return ["settings", *head[1:last]], [by_name[name] for name in self._best_first()]
 
     def save(self, folder: Path) -> list[Path]:
         """Write the rows as CSV and, where there are pictures, a contact sheet."""
@@ -93,15 +111,24 @@ class Swept:
         """Return the first videos of the first group under each point, below one another with its name."""
         if self.pictures is None:
             return None
-        group = self.suite.groups[0]
         strips = []
-        for name, method in self.report.methods.items():
-            path = sample_path(self.pictures, method["key"], group)
-            if path.exists():
-                strips.append(_titled_strip(path, name))
+        for report, suite in zip(self.reports, self.suites, strict=True):
+            for name, method in report.methods.items():
+                path = sample_path(self.pictures, method["key"], suite.groups[0])
+                if path.exists():
+                    title = name if len(self.reports) == 1 else f"{report.concept}: {name}"
+                    strips.append(_titled_strip(path, title))
         width = max((s.shape[1] for s in strips), default=0)
         padded = [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips]
         return np.concatenate(padded, 0) if padded else None
+
+
+def _figures(report: Report, name: str) -> dict[str, float | None]:
+    gone, least = erased(report, name), least_kept(report, name)
+    kept, others = kept_share(report, name), others_share(report, name)
+    return dict(
+        zip(FIGURES, (gone.rate, gone.low, gone.high, kept, least.low, least.high, others), strict=True)
+    )
 
 
 def _titled_strip(path: Path, title: str) -> NDArray[np.uint8]:
@@ -128,7 +155,7 @@ class Sweep:
     """A grid on the suite of a preset; on the tuning split unless asked otherwise."""
 
     model: str = "toyworld"
-    preset: str = "fire"
+    presets: str = "fire"  # names with commas between, a path, or all
     grid: Grid = field(default_factory=Grid)
     words: tuple[str, ...] = ()  # the command line's words for the grid, for other processes
     videos: int = 40
@@ -137,29 +164,31 @@ class Sweep:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        self.suite()
+        self.runs()
 
-    def suite(self) -> Suite:
-        """Return the prompts; raises as ``toyworld_suite`` does."""
-        return toyworld_suite(load_preset(self.preset).concept.name, self.videos, self.split)
+    def runs(self) -> list[tuple[Preset, Suite]]:
+        """Return each preset with its prompts; raises as ``presets_named`` and ``toyworld_suite`` do."""
+        presets = presets_named(self.presets)
+        return [(p, toyworld_suite(p.concept.name, self.videos, self.split)) for p in presets]
 
     def arguments(self) -> list[str]:
         """Return the command line of another process."""
-        words = ["sweep", "--model", self.model, "--preset", self.preset, "--split", self.split]
+        words = ["sweep", "--model", self.model, "--preset", self.presets, "--split", self.split]
         return [*words, "--videos", str(self.videos), *self.words]
 
     def run(self, work: Path | None, share: Share | None, progress: Progress) -> Swept:
-        """Try every point; what ``work`` holds already is not made again."""
+        """Try every point on every concept; what ``work`` holds already is not made again."""
         model = load_model(self.model, progress=part(progress, 0.0, 0.02))
-        preset, suite = load_preset(self.preset), self.suite()
-        check_disjoint((preset,), suite)
         pictures = work / "samples" if work else None
         reading = Reading(toyworld_judge(), "toyworld", quality=False, samples=pictures)
         journal = Journal(work, share.rank if share else 0)
-        planned = {ORIGINAL: plan_method(model, (preset,), ORIGINAL)} | points_of(model, preset, self.grid)
-        shelf = Shelf(planned, journal)
-        rest = part(progress, 0.02, 1.0)
-        table = measure(model, shelf, suite, reading, journal, share=share, progress=rest)
-        named = replace(suite, name=f"{suite.name}, {self.split} split")
-        report = report_of(model.name, preset.concept.name, named, reading, shelf, table)
-        return Swept(report, tuple(self.grid), suite, pictures)
+        runs, reports = self.runs(), []
+        for i, (preset, suite) in enumerate(runs):
+            check_disjoint((preset,), suite)
+            original = {ORIGINAL: plan_method(model, (preset,), ORIGINAL)}
+            shelf = Shelf(original | points_of(model, preset, self.grid), journal)
+            step = part(progress, max(0.02, i / len(runs)), (i + 1) / len(runs))
+            table = measure(model, shelf, suite, reading, journal, share=share, progress=step)
+            named = replace(suite, name=f"{suite.name}, {self.split} split")
+            reports.append(report_of(model.name, preset.concept.name, named, reading, shelf, table))
+        return Swept(tuple(reports), tuple(self.grid), tuple(suite for _, suite in runs), pictures)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from refusal_core.evaluate.overview import overview_table
+from refusal_core.evaluate.report import Report, as_markdown
 from refusal_core.files import write_atomic, write_json
 from refusal_core.models.family import DEFAULTS_FILE, Defaults
 from refusal_core.toyworld import world
@@ -125,7 +127,7 @@ video = pipe(
 Printed by `python -m refusal_core toyworld check --model {name}`, on prompts of the evaluation split.
 
 {figures}
-
+{unlearned}
 ## Contact sheets
 
 Generated clips, five frames each, read from left to right.
@@ -139,12 +141,46 @@ architecture and size; they do not carry over to a large model by themselves.
 """
 
 
-def write_card(folder: Path, report: CheckReport, facts: Mapping[str, str], defaults: Defaults) -> Path:
-    """Write the model card: what it is, how it was trained, figures as printed by the check."""
+UNLEARNED = """
+## Unlearning
+
+Each concept removed alone, {videos} videos a cell, shares in percent with 95 % Wilson intervals; printed by
+`python -m refusal_core evaluate --model {name}` and `report --overview` from the reports in `assets/reports`.
+
+{table}
+"""
+
+
+def write_card(
+    folder: Path,
+    report: CheckReport,
+    facts: Mapping[str, str],
+    defaults: Defaults,
+    evaluated: Sequence[Report] = (),
+) -> Path:
+    """Write the model card: what it is, how it was trained, figures as printed by the check.
+
+    ``evaluated`` are reports of single concepts, whose overview is added.
+    """
     names = [path.stem for path in sorted(folder.glob("sheet-*.png"))]
     sheets = "\n\n".join(f"**{n.removeprefix('sheet-')}**\n\n![{n}]({n}.png)" for n in names)
     figures, words = "\n".join(report.lines()), len(world.words())
     machine = f"a CPU ({os.cpu_count()} cores, {platform.machine()})"
     sampling = {"steps": defaults.steps, "guidance": defaults.guidance_scale}
-    text = CARD.format(figures=figures, sheets=sheets, words=words, machine=machine, **sampling, **facts)
+    text = CARD.format(
+        figures=figures,
+        unlearned=_unlearned(evaluated, facts["name"]),
+        sheets=sheets,
+        words=words,
+        machine=machine,
+        **sampling,
+        **facts,
+    )
     return write_atomic(folder / "README.md", lambda t: t.write_text(text, encoding="utf-8") and None)
+
+
+def _unlearned(evaluated: Sequence[Report], name: str) -> str:
+    if not evaluated:
+        return ""
+    table = as_markdown(*overview_table(evaluated))
+    return UNLEARNED.format(videos=evaluated[0].cells[0].n, name=name, table=table)
