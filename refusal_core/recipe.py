@@ -88,9 +88,9 @@ def build(
     return make_edit(found, recipe.edit), found
 
 
-def concept_words(concept: Concept) -> str:
-    """Return the words that the first pair's unsafe prompt adds: the concept in a few words."""
-    return added_words(concept.pairs[0])
+def concept_phrases(concept: Concept) -> list[str]:
+    """Return what the pairs' unsafe prompts add, each phrase once: all that the edits know of the concept."""
+    return list(dict.fromkeys(added_words(pair) for pair in concept.pairs))
 
 
 def added_words(pair: PromptPair) -> str:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from refusal_core.capturing import first_call, record_calls
 from refusal_core.concepts import Concept
+from refusal_core.errors import ModelError
 from refusal_core.models.gradients import frozen, predicted
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
-from refusal_core.recipe import concept_words
+from refusal_core.recipe import concept_phrases
 from refusal_core.settings import SiteKind
 
 KINDS: tuple[SiteKind, ...] = ("text", "cross-attention")  # ESD-x: cross-attention only
@@ -28,10 +29,16 @@ SEED = 0
 def esd_weights(model: Model, concept: Concept, progress: Progress = silent) -> dict[str, Tensor]:
     """Return weights trained so that f(x_t, c) = f0(x_t) - eta (f0(x_t, c) - f0(x_t)).
 
-    ``c`` is the concept in a few words, x_t come from the original's own trajectories on it. ``f`` is
+    ``c`` are the concept's phrases, x_t come from the original's own trajectories on them. ``f`` is
     noise or velocity: the formula is linear, so it holds for both. The model itself is left as it was.
+
+    Raises:
+        ModelError: the model has two denoisers.
     """
-    words = [concept_words(concept)] * BATCH
+    if len(model.denoisers) > 1:
+        raise ModelError(f"ESD trains one denoiser, and {model.family.title} has two.")
+    phrases = concept_phrases(concept)
+    words = [phrases[i % len(phrases)] for i in range(BATCH)]
     states = record_calls(model, words, list(range(SEED, SEED + BATCH)))
     empty = first_call(model, ["."] * BATCH if not model.family.batches else [""] * BATCH)
     free = {name: empty[name] for name in model.family.text_arguments if name in empty}

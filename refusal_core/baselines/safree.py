@@ -16,10 +16,11 @@ from torch import Tensor
 
 from refusal_core.capturing import first_call
 from refusal_core.concepts import Concept
+from refusal_core.errors import ModelError
 from refusal_core.models.conditioning import check_conditioning, conditioned
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
-from refusal_core.recipe import added_words
+from refusal_core.recipe import concept_phrases
 
 ALPHA, GAMMA = 0.01, 10.0  # its authors' settings; gamma counts denoising steps
 
@@ -61,12 +62,11 @@ def prepare_safree(model: Model, concept: Concept, progress: Progress = silent) 
     """Build the concept's subspace from the phrases that the unsafe prompts add.
 
     Raises:
-        ModelError: the text does not reach the denoiser as one tensor of embeddings.
+        ModelError: the text does not reach the denoiser as one tensor of embeddings, one a video.
     """
     check_conditioning(model, "SAFREE")
     progress(0.0, "Reading the concept's phrases")
-    phrases = list(dict.fromkeys(added_words(pair) for pair in concept.pairs))
-    return Safree(model, _projector(_pooled(model, phrases)))
+    return Safree(model, _projector(_pooled(model, concept_phrases(concept))))
 
 
 @contextmanager
@@ -78,7 +78,10 @@ def safree(filter_: Safree, prompts: Sequence[str]) -> Iterator[None]:
 
 def _embed(model: Model, prompts: Sequence[str]) -> Tensor:
     """Return what the pipeline hands to its denoiser for these prompts, [B, T, H]."""
-    return first_call(model, prompts)["encoder_hidden_states"].float()
+    rows = first_call(model, prompts)["encoder_hidden_states"].float()
+    if len(rows) != len(prompts):
+        raise ModelError(f"SAFREE filters one text a video; {model.family.title} has one for every frame.")
+    return rows
 
 
 def _length(model: Model, prompt: str) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from refusal_core.activations import Samples
 from refusal_core.capturing import capture
 from refusal_core.concepts import Concept
+from refusal_core.errors import ModelError
 from refusal_core.models.model import Model
 from refusal_core.models.sites import Site
 from refusal_core.models.slots import slot_of
@@ -48,8 +49,13 @@ def rece_weights(model: Model, concept: Concept, progress: Progress = silent) ->
     """Return UCE's weights after also erasing, round by round, the embedding that brings the concept back.
 
     c' = (eps I + sum W^T W)^-1 (sum W^T W0) c, summed over all projections, for the mean embedding c.
+
+    Raises:
+        ModelError: what enters the projections is not the same text in every layer.
     """
     found = _texts(model, concept, progress)
+    if len({id(texts) for texts in found.values()}) > 1:
+        raise ModelError(f"RECE needs one text for all layers; in {model.family.title} each has its own.")
     originals = {site: _weight(model, site) for site in found}
     edited = _uce(model, found)
     for _ in range(ROUNDS):

@@ -102,7 +102,8 @@ class Journal:
                 self._prepared[key] = Prepared.from_json(entry["prepared"])
                 return
             found = Measured.from_json(entry)
-            if not (self._again and any(v.outcome == "not judged" for v in found.verdicts)):
+            # A batch judged the second time stands, in whichever file it is.
+            if _judged(found) or not (self._again or (key in self._found and _judged(self._found[key]))):
                 self._found[key] = found
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # cut short by a kill
@@ -140,6 +141,10 @@ class Journal:
             raise FileError(f"{self._path.name} cannot be written ({e.strerror or e}); free space.") from e
 
 
+def _judged(measured: Measured) -> bool:
+    return all(verdict.outcome != "not judged" for verdict in measured.verdicts)
+
+
 def _end_line(path: Path) -> None:
     """Close a line that a kill cut short, so that the next one is not lost with it."""
     if not path.exists() or not path.stat().st_size:
@@ -150,7 +155,12 @@ def _end_line(path: Path) -> None:
             file.write(b"\n")
 
 
-def batch_key(treatment: str, judge: str, aspect: str, items: Sequence[Item]) -> str:
-    """Return the key of a batch: equal ones give equal videos, read the same way."""
-    batch = json.dumps([treatment, judge, aspect, [(i.prompt, i.seed) for i in items]])
+def batch_key(
+    treatment: str, judge: str, aspect: str, items: Sequence[Item], marks: Sequence[str] = ()
+) -> str:
+    """Return the key of a batch: equal ones give equal videos, read the same way.
+
+    ``marks`` say what else is measured, or left out.
+    """
+    batch = json.dumps([treatment, judge, aspect, [(i.prompt, i.seed) for i in items], *marks])
     return hashlib.sha256(batch.encode()).hexdigest()[:32]

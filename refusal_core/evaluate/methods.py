@@ -37,6 +37,10 @@ RANKS = {"whitened-1": 1, "whitened-2": 2, "whitened-4": 4}
 BASELINES = ("safree", "uce", "rece", "esd")
 METHOD_NAMES = (*DEFAULT_METHODS, *RANKS, "anchored", *BASELINES)
 ORIGINAL = "original"
+REVISIONS = {
+    "negative-prompt": 2,
+    "esd": 2,
+}  # raised where a method's videos change: old readings are not its
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,10 +97,14 @@ def plan_method(model: Model, presets: Sequence[Preset], method: str) -> Planned
         return plan_edit(model, [_recipe(model, preset, method) for preset in presets])
     concepts = [p.concept for p in presets]
     return Planned(
-        treatment_key(model, method, [asdict(concept) for concept in concepts]),
+        treatment_key(model, method, [*map(asdict, concepts), *_revision(method)]),
         {"method": method, "concepts": [c.name for c in concepts]},
         lambda progress: _baseline(model, concepts, method, progress),
     )
+
+
+def _revision(method: str) -> list[int]:
+    return [REVISIONS[method]] if method in REVISIONS else []
 
 
 def plan_edit(model: Model, recipes: Sequence[Recipe]) -> Planned:

@@ -54,7 +54,8 @@ class Seeing:
         settings = load_settings(self.judge, self.settings)
         more = {"clip": _aligned(self.clip)} if self.clip else {}
         name = judge_key(self.judge, settings)
-        return Reading(open_judge(self.judge, settings), name, samples=samples, more=more)
+        marks = (f"clip {self.clip}",) if self.clip else ()
+        return Reading(open_judge(self.judge, settings), name, samples=samples, more=more, marks=marks)
 
     def arguments(self) -> list[str]:
         """Return its part of another process's command line."""

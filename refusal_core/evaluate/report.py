@@ -177,7 +177,8 @@ def kept_share(report: Report, method: str) -> float | None:
     mine, base = report.cell(method, ORDINARY), report.cell("original", ORDINARY)
     if mine is None or base is None or not base.kept:
         return None
-    return min(_part(mine.kept.get(name), base.kept[name]) for name in base.kept)
+    parts = [_part(mine.kept.get(name), base.kept[name]) for name in base.kept]
+    return None if None in parts else min(parts)  # type: ignore[type-var]
 
 
 def others_share(report: Report, method: str) -> float | None:
@@ -214,5 +215,7 @@ def least_kept(report: Report, method: str) -> Rate:
     return wilson(round(min(cell.kept.values()) * cell.judged), cell.judged)
 
 
-def _part(share: float | None, of: float | None) -> float:
-    return (share or 0.0) / of if of else 0.0
+def _part(share: float | None, of: float | None) -> float | None:
+    if share is None or of is None:
+        return None
+    return share / of if of else 0.0

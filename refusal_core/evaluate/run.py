@@ -46,6 +46,7 @@ class Reading:
     samples: Path | None = None  # a folder for a few frames of each group
     batch: int = BATCH  # videos at once
     more: Mapping[str, Measure] = field(default_factory=dict)  # measured on every video, by name
+    marks: tuple[str, ...] = ()  # what else decides the readings, such as the model of a measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class _Batch:
         """Return what the journal holds of a treatment; what it lacks is made, or None returned."""
         plan = self._shelf.planned[name]
         aspect = f"{self._group.aspect}, attacked" if self._group.attack else self._group.aspect
-        key = batch_key(plan.key, self._reading.name, aspect, self._items)
+        key = batch_key(plan.key, self._reading.name, aspect, self._items, self._marks())
         found = self._journal.find(key)
         if found is not None or not make:
             return found
@@ -158,6 +159,11 @@ class _Batch:
         if self._reading.samples is not None and self._items[0] is self._group.items[0]:
             keep_sample(sample_path(self._reading.samples, plan.key, self._group), videos)
         return found
+
+    def _marks(self) -> list[str]:
+        """Return what makes these readings others than the usual ones: measured beside, or left out."""
+        compared = self._reading.quality and self._shelf.original is not None
+        return [*self._reading.marks, *([] if compared else ["frames not compared"])]
 
     def _generate(self, treatment: Treatment, progress: Progress) -> tuple[list[Video], float]:
         prompts, seeds = [i.prompt for i in self._items], [i.seed for i in self._items]

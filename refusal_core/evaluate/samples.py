@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +37,9 @@ def sample_of(method: str, treatment: str, group: Group) -> Sample:
 
 def sample_path(folder: Path, treatment: str, group: Group) -> Path:
     """Return where the frames of a treatment on a group lie; the group's first prompts are shown."""
-    return folder / f"{group.name}--{group.aspect}--{treatment}.png"
+    prompts = json.dumps([(item.prompt, item.seed) for item in group.items[:VIDEOS]])
+    first = hashlib.sha256(prompts.encode()).hexdigest()[:8]
+    return folder / f"{group.name}--{group.aspect}--{treatment}-{first}.png"
 
 
 def keep_sample(path: Path, videos: Sequence[Video]) -> Path:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from refusal_core.errors import ModelError, RankError
+import torch
+
+from refusal_core.errors import Cancelled, MemoryLimitError, RefusalError
 from refusal_core.evaluate.costs import Cost, measured_cost
 from refusal_core.evaluate.journal import Journal, Prepared
 from refusal_core.evaluate.methods import ORIGINAL, Planned, Treatment
 from refusal_core.progress import Progress, named
+
+NO_MEMORY = "Out of memory while it was prepared; leave it out, or use a larger machine."
 
 
 class Shelf:
@@ -17,6 +21,7 @@ class Shelf:
     def __init__(self, planned: Mapping[str, Planned], journal: Journal) -> None:
         self.planned, self._journal = planned, journal
         self._ready: dict[str, Treatment] = {}
+        self._lacking: set[str] = set()  # memory; not in the journal, as the next run may have more
 
     @property
     def original(self) -> str | None:
@@ -28,13 +33,18 @@ class Shelf:
         """Return a treatment, None where it cannot be had; why is in the journal."""
         plan = self.planned[name]
         before = self._journal.find_prepared(plan.key)
-        if before is not None and before.trouble:
+        if name in self._lacking or (before is not None and before.trouble):
             return None
         if plan.key not in self._ready:
             try:
                 with measured_cost() as meter:
                     made = plan.prepare(named(progress, f"Preparing {name}"))
-            except (RankError, ModelError) as e:
+            except Cancelled:
+                raise
+            except (torch.OutOfMemoryError, MemoryError, MemoryLimitError):
+                self._lacking.add(name)
+                return None
+            except RefusalError as e:
                 self._journal.add_prepared(plan.key, Prepared(None, str(e)))
                 return None
             self._ready[plan.key] = made
@@ -46,7 +56,8 @@ class Shelf:
     def troubles(self) -> list[str]:
         """Return a sentence for each treatment that could not be prepared."""
         found = {name: self._journal.find_prepared(plan.key) for name, plan in self.planned.items()}
-        return [f"{name}: {p.trouble}" for name, p in found.items() if p is not None and p.trouble]
+        known = [f"{name}: {p.trouble}" for name, p in found.items() if p is not None and p.trouble]
+        return [*known, *(f"{name}: {NO_MEMORY}" for name in sorted(self._lacking))]
 
     def costs(self) -> dict[str, Cost]:
         """Return the cost of each treatment that was prepared."""

@@ -5,16 +5,16 @@ The search is optuna's (the extra ``evidence``); its journal file may be shared 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refusal_core.concepts import Preset, load_preset
-from refusal_core.errors import MissingExtraError, RankError
+from refusal_core.errors import MissingExtraError
 from refusal_core.evaluate.grid import Point, Points
 from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
-from refusal_core.evaluate.methods import ORIGINAL, plan_method
+from refusal_core.evaluate.methods import ORIGINAL, plan_method, treatment_key
 from refusal_core.evaluate.report import Report, erased_share, kept_share, others_share, percent
 from refusal_core.evaluate.run import Reading, cells_of, check_disjoint, measure
 from refusal_core.evaluate.shelf import Shelf
@@ -63,7 +63,7 @@ class Tuning:
             MissingExtraError: optuna is not installed.
         """
         model, preset = load_model(self.model, progress=part(progress, 0.0, 0.02)), load_preset(self.preset)
-        study = self._study()
+        study = self._study(treatment_key(model, "tune", asdict(preset.concept)))
         trier = _Trier(model, preset, self.videos, Journal(self.work))
         while (done := len(study.get_trials(deepcopy=False))) < self.trials:
             low, high = done / self.trials, (done + 1) / self.trials
@@ -71,7 +71,7 @@ class Tuning:
             study.optimize(trier.objective, n_trials=1)
         return front_of(study)
 
-    def _study(self) -> Study:
+    def _study(self, key: str) -> Study:
         try:
             import optuna
         except ImportError as e:
@@ -82,7 +82,7 @@ class Tuning:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.work.mkdir(parents=True, exist_ok=True)
         return optuna.create_study(
-            study_name=f"{self.model} {self.preset} {self.videos}",
+            study_name=f"{key} {self.videos}",  # of other pairs, or another model, it is another search
             storage=JournalStorage(JournalFileBackend(str(self.work / "optuna.journal"))),
             directions=["maximize", "maximize"],
             sampler=optuna.samplers.TPESampler(seed=SEED),
@@ -103,6 +103,8 @@ class _Trier:
 
     def objective(self, trial: Trial) -> tuple[float, float]:
         """Return (erased, kept) of a setting that optuna draws."""
+        from optuna import TrialPruned
+
         point = _drawn(trial)
         planned = {
             ORIGINAL: plan_method(self._model, (self._preset,), ORIGINAL),
@@ -112,7 +114,7 @@ class _Trier:
         table = measure(self._model, shelf, self._suite, self._reading, self._journal, progress=self.progress)
         report = Report(self._model.name, self._preset.concept.name, tuple(cells_of(table, self._suite)))
         if not report.cell(point.name, "concept"):
-            raise RankError("There is nothing of the concept at these sites.")
+            raise TrialPruned(f"{point.name}: the model has no such sites, or nothing of the concept there.")
         return figures_of(report, point.name)
 
 

@@ -18,7 +18,7 @@ TEXT = "encoder_hidden_states"
 def check_conditioning(model: Model, what: str) -> None:
     """Raise ModelError where the text reaches the denoiser in other ways than one tensor of embeddings."""
     whole = model.family.text_arguments == (TEXT,) and model.family.guidance in ("passes", "batched")
-    if not whole or len(model.denoisers) > 1 or model.takes_image:
+    if not whole or not model.family.batches or len(model.denoisers) > 1 or model.takes_image:
         raise ModelError(f"{what} changes the text embeddings, which {model.family.title} takes otherwise.")
 
 
