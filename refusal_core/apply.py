@@ -132,13 +132,18 @@ def _restore(originals: list[tuple[Slot, Tensor]]) -> None:
         raise first
 
 
-def _new_weights(model: Model, edit: Edit) -> list[tuple[Slot, Tensor]]:
-    """Return each weight that changes, with its new value."""
+def check_fits(edit: Edit, model: Model) -> None:
+    """Raise ModelError where an edit was made for another model."""
     if not edit.model.fits(model.fingerprint):
         raise ModelError(
             f"The edit was made for {edit.model.pipeline} with another configuration; make it again for"
             f" '{model.name}'."
         )
+
+
+def _new_weights(model: Model, edit: Edit) -> list[tuple[Slot, Tensor]]:
+    """Return each weight that changes, with its new value."""
+    check_fits(edit, model)
     try:
         return list(_edited(model, edit))
     except (torch.OutOfMemoryError, MemoryError) as e:

@@ -85,13 +85,12 @@ class _Task:
 
 def _plan(checkpoint: Path, edit: Edit) -> dict[Path, list[_Task]]:
     """Find every tensor of the edit before anything is written. A bias lies in its weight's file."""
-    indexes: dict[str, dict[str, Entry]] = {}
+    indexes = {prefix: read_index(folder) for prefix, folder in _folders(checkpoint, edit).items()}
     work: dict[Path, list[_Task]] = {}
     for site, change in edit.sites.items():
         prefix, _, inner = site.name.partition(".")
         if prefix not in indexes:
-            folder = checkpoint / prefix
-            indexes[prefix] = read_index(folder if folder.is_dir() else checkpoint)
+            continue
         index = indexes[prefix]
         weight, bias = index.get(f"{inner}.weight"), index.get(f"{inner}.bias")
         if weight is None:
@@ -106,6 +105,19 @@ def _plan(checkpoint: Path, edit: Edit) -> dict[Path, list[_Task]]:
         clean = resolved(change, edit.origins, site.name)
         work.setdefault(weight.path, []).append(_Task(site, clean, weight, bias))
     return work
+
+
+def _folders(checkpoint: Path, edit: Edit) -> dict[str, Path]:
+    """Return where the weights of each denoiser lie: in a pipeline's folder, or one denoiser's own."""
+    prefixes = list(dict.fromkeys(site.name.partition(".")[0] for site in edit.sites))
+    if any((checkpoint / prefix).is_dir() for prefix in prefixes):
+        return {prefix: checkpoint / prefix for prefix in prefixes}
+    mine = [prefix for prefix in prefixes if prefix == checkpoint.resolve().name] or prefixes
+    if len(mine) > 1:
+        raise FileError(
+            f"The edit is for {' and '.join(prefixes)}; give the folder with both, not {checkpoint.name}."
+        )
+    return {mine[0]: checkpoint}
 
 
 def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], progress: Progress) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from refusal_core.activations import Activations, Samples
 from refusal_core.concepts import Concept
-from refusal_core.errors import InputError
+from refusal_core.errors import InputError, MemoryLimitError
 from refusal_core.hooks import StopForward, tap
 from refusal_core.models.calling import Request, call_pipeline
 from refusal_core.models.layouts import call_shape, text_rows, video_rows
@@ -66,11 +66,17 @@ def capture(
     )
     middle = 0.3 if video else 1.0
     found: dict[Site, Samples] = {}
-    with model.lock, torch.inference_mode():
-        if text:
-            found |= _text_samples(model, prompts, text, part(progress, 0, middle if video else 1))
-        if video:
-            found |= _video_samples(model, prompts, video, settings, part(progress, 0.3 if text else 0, 1))
+    try:
+        with model.lock, torch.inference_mode():
+            if text:
+                found |= _text_samples(model, prompts, text, part(progress, 0, middle if video else 1))
+            if video:
+                rest = part(progress, 0.3 if text else 0, 1)
+                found |= _video_samples(model, prompts, video, settings, rest)
+    except (torch.OutOfMemoryError, MemoryError) as e:
+        raise MemoryLimitError(
+            "Too little memory to read activations; take fewer layers or timesteps, or offload the model."
+        ) from e
     progress(1.0, "Activations are ready")
     ordered = {site: found[site] for site in sites}
     pairs = tuple((p.unsafe, p.safe) for p in concept.pairs)
@@ -208,11 +214,12 @@ def _text_rows(model: Model, prompts: Sequence[str], sites: Sequence[Site], prog
     found = _TextRows([], {}, {})
     for batch in _batches(model, len(prompts)):
         chunk = [prompts[i] for i in batch]
-        tokens = [list(t) for t in model.tokenizer(chunk).input_ids]
+        tokens = model.tokens(chunk)
         call = _first_call(model, chunk, None)
         for denoiser in model.denoisers:  # a second expert has a text entry of its own
             seen = _listen(_Call(denoiser, call.arguments), model, sites)
             _keep_text(model, call, seen, tokens, found)
+        model.free()  # the text encoder comes next, and may need the room
         found.tokens.extend([0] for _ in tokens) if model.family.templated else found.tokens.extend(tokens)
         progress(batch.stop / len(prompts), f"Reading text activations, {batch.stop} of {len(prompts)}")
     return found
@@ -336,11 +343,12 @@ def _pooled(
     prompts: Sequence[str],
 ) -> dict[Site, Tensor]:
     """Return [B, rows, H] of each site: steps after one another, or their mean for the pool ``pair``."""
-    tokens = [list(t) for t in model.tokenizer(list(prompts)).input_ids]
+    tokens = model.tokens(prompts)
     steps: dict[Site, list[Tensor]] = {}
     for call in calls:
         for site, x in _listen(call, model, sites).items():
             steps.setdefault(site, []).append(_pool(model, call, site, x, tokens, settings.pool))
+    model.free()
     found = {}
     for site, pieces in steps.items():
         found[site] = torch.stack(pieces).mean(0) if settings.pool == "pair" else torch.cat(pieces, 1)

@@ -23,7 +23,7 @@ from refusal_core.models.sites import Site, select
 from refusal_core.reading import Plain
 from refusal_core.settings import Anchor, EditSettings, SubspaceSettings
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 512 << 20  # two rows of H numbers for each site and direction: Wan 2.2's 80 layers at rank 40
 MAX_ROWS = 1024  # of a site: eight concepts of the highest rank
 
 
@@ -217,13 +217,21 @@ def versions() -> dict[str, str]:
 
 
 def save_edit(edit: Edit, path: Path) -> Path:
-    """Write an edit as one small safetensors file with its whole recipe in the metadata."""
+    """Write an edit as one small safetensors file with its whole recipe in the metadata.
+
+    Raises:
+        FileError: it would be larger than ``load_edit`` reads, or the file cannot be written.
+    """
     tensors, entries = {}, []
     for i, (site, mine) in enumerate(edit.sites.items()):
         tensors |= {f"{i}.remove": mine.remove, f"{i}.detect": mine.detect, f"{i}.strength": mine.strength}
         if mine.level is not None:
             tensors[f"{i}.level"] = mine.level
         entries.append({"site": asdict(site), "concept": mine.concept})
+    if (size := sum(t.numel() * t.element_size() for t in tensors.values())) > MAX_BYTES:
+        raise FileError(
+            f"The edit has {size >> 20} MB, {MAX_BYTES >> 20} MB is the limit: take fewer layers or ranks."
+        )
     header = {
         "kind": "edit",
         "schema": 1,

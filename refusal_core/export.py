@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from refusal_core.apply import applied
+from refusal_core.apply import applied, check_fits
 from refusal_core.edit import Edit, resolved
 from refusal_core.errors import FileError, InputError, ModelError
 from refusal_core.files import save_tensors, write_json
 from refusal_core.fold import lora_factors
-from refusal_core.models.family import DEFAULTS_FILE
+from refusal_core.models.family import DEFAULTS_FILE, Family
+from refusal_core.models.load import bundled_folder
 from refusal_core.models.model import Model
 from refusal_core.models.sites import Site
 from refusal_core.models.slots import slot_of
@@ -49,9 +51,11 @@ def export_lora(edit: Edit, model: Model, path: Path, *, naming: Naming = "diffu
 
     Raises:
         InputError: the edit moves a bias, which no LoRA carries.
-        ModelError: nothing loads a LoRA into this family, or no such naming is known for it.
+        ModelError: the edit was made for another model, nothing loads a LoRA into this family, or no such
+            naming is known for it.
     """
     family = model.family
+    check_fits(edit, model)
     if naming not in NAMINGS:
         raise InputError(f"Naming '{naming}' is not known; choose one of {', '.join(NAMINGS)}.")
     if family.lora is None:
@@ -125,27 +129,36 @@ def lora_snippet(model: Model, paths: list[Path], naming: Naming) -> str:
     """Return the Python lines that load the exported files."""
     if naming == "comfyui":
         return "Put " + " and ".join(p.name for p in paths) + " into ComfyUI/models/loras; strength 1.0."
+    revision = f', revision="{model.revision}"' if model.revision else ""
+    kind = model.fingerprint.pipeline
     lines = [
         "import diffusers",
         "",
-        f'pipe = diffusers.{model.fingerprint.pipeline}.from_pretrained("{_source(model)}")',
+        f'pipe = diffusers.{kind}.from_pretrained("{_source(model)}"{revision})',
     ]
-    if model.family.lora == "model":
-        attribute = model.denoiser_names[0]
-        lines += [
+    return "\n".join(lines + lora_lines(model.family, [path.name for path in paths]))
+
+
+def lora_lines(family: Family, files: Sequence[str]) -> list[str]:
+    """Return the Python lines that put exported LoRAs into a pipeline ``pipe``, one file a denoiser."""
+    if family.lora == "model":
+        return [
             "from safetensors.torch import load_file",
             "",
-            f'lora = load_file("{paths[0].name}")',
-            f'pipe.{attribute}.load_lora_adapter(lora, adapter_name="unlearned")',
+            f'lora = load_file("{files[0]}")',
+            f'pipe.{family.denoisers[0]}.load_lora_adapter(lora, adapter_name="unlearned")',
         ]
-        return "\n".join(lines)
-    for number, path in enumerate(paths):
-        second = ", load_into_transformer_2=True" if number else ""
-        lines.append(f'pipe.load_lora_weights("{path.name}", adapter_name="unlearned{number or ""}"{second})')
-    return "\n".join(lines)
+    second = ("", ", load_into_transformer_2=True")
+    return [
+        f'pipe.load_lora_weights("{file}", adapter_name="unlearned{number or ""}"{second[number]})'
+        for number, file in enumerate(files)
+    ]
 
 
 def _source(model: Model) -> str:
+    bundled = bundled_folder(model.name)
+    if bundled is not None:
+        return f"assets/models/{Path(bundled).name}"
     return Path(model.name).name if Path(model.name).exists() else model.name
 
 
@@ -154,8 +167,11 @@ def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
 
     Raises:
         FileError: the folder exists, or cannot be written.
+        ModelError: the edit was made for another model, or the weights are offloaded one by one.
     """
     folder = Path(folder)
+    if any(p.is_meta for denoiser in model.denoisers for p in denoiser.parameters()):
+        raise ModelError("Weights that are offloaded one by one cannot be written; use bake on the folder.")
     if folder.exists():
         raise FileError(f"{folder.name} exists; choose another folder, nothing is overwritten.")
     temporary: Path | None = None
@@ -168,8 +184,9 @@ def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
         write_json(temporary / DEFAULTS_FILE, {"defaults": asdict(model.defaults)})
         temporary.chmod(0o755)
         temporary.rename(folder)
-    except OSError as e:
-        raise FileError(f"{folder.name} cannot be written ({e.strerror or e}); choose another folder.") from e
+    except (OSError, SafetensorError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise FileError(f"{folder.name} cannot be written ({why}); choose another folder.") from e
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from refusal_core.edit import Edit, load_edit
 from refusal_core.errors import InputError, ModelError
 from refusal_core.evaluate.report import Report, load_report, summary
+from refusal_core.export import lora_lines
+from refusal_core.models.model import family_of
 
 LIMITS = (
     "The edit removes a direction, not knowledge: other words, other languages, images or fine-tuning may"
@@ -39,13 +42,19 @@ def publish(
         ModelError: the hub refuses.
     """
     _check_name(repository)
-    card = model_card(
-        load_edit(edit), edit.name, lora.name if lora else None, load_report(report) if report else None
-    )
-    files = [edit, *([lora] if lora else []), *([report] if report else [])]
+    loras = _loras(lora) if lora else []
+    names_of_loras = [path.name for path in loras]
+    card = model_card(load_edit(edit), edit.name, names_of_loras, load_report(report) if report else None)
+    files = [edit, *loras, *([report] if report else [])]
     names = ("README.md", *(path.name for path in files))
     address = publish_files(repository, card, files) if send else address_of(repository)
     return Published(address, card, names)
+
+
+def _loras(first: Path) -> list[Path]:
+    """Return an exported LoRA and, where the model has two denoisers, that of the second beside it."""
+    second = first.with_stem(f"{first.stem}-2")
+    return [first, second] if second.is_file() else [first]
 
 
 def address_of(repository: str) -> str:
@@ -58,8 +67,12 @@ def _check_name(repository: str) -> None:
         raise InputError(f"'{repository[:80]}' is no name on the hub; write owner/name.")
 
 
-def model_card(edit: Edit, file: str, lora: str | None, report: Report | None) -> str:
-    """Return a model card: recipe, figures where there are any, use, limits."""
+def model_card(edit: Edit, file: str, loras: Sequence[str], report: Report | None) -> str:
+    """Return a model card: recipe, figures where there are any, use, limits.
+
+    Raises:
+        ModelError: LoRAs are sent along, and the edit's family is not known.
+    """
     concepts = ", ".join(origin.concept for origin in edit.origins)
     lines = ["---", "tags: [video, unlearning, refusal-vector]", "---", f"# Unlearned: {concepts}", ""]
     lines += [f"A closed-form edit of {edit.model.pipeline} ({edit.model.family}), {len(edit.sites)} layers."]
@@ -78,8 +91,9 @@ def model_card(edit: Edit, file: str, lora: str | None, report: Report | None) -
         "",
         f"`python -m refusal_core export --edit {file} --model … --out x.safetensors`",
     ]
-    if lora:
-        lines += ["", f'`pipe.load_lora_weights("{lora}")`, exact for the weights it was made from.']
+    if loras:
+        lines += ["", "Exact for the weights it was made from:", "", "```python"]
+        lines += [*lora_lines(family_of(edit.model.pipeline), loras), "```"]
     lines += ["", "## Limits", "", LIMITS, ""]
     return "\n".join(lines)
 
@@ -104,6 +118,7 @@ def publish_files(repository: str, card: str, files: list[Path], *, token: str |
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
+    unreachable = HfHubHTTPError.__bases__  # of the HTTP library in use, whichever that is
     _check_name(repository)
     api = HfApi(token=token)
     try:
@@ -113,6 +128,8 @@ def publish_files(repository: str, card: str, files: list[Path], *, token: str |
             readme.write_text(card, encoding="utf-8")
             for path in (readme, *files):
                 api.upload_file(path_or_fileobj=str(path), path_in_repo=path.name, repo_id=repository)
-    except (OSError, HfHubHTTPError, ValueError) as e:
+    except (HfHubHTTPError, ValueError) as e:
         raise ModelError(f"The hub refused '{repository}'; log in, or check the name and the rights.") from e
+    except (OSError, *unreachable) as e:
+        raise ModelError("The hub cannot be reached; check the network, then send again.") from e
     return address_of(repository)

@@ -27,7 +27,6 @@ PUBLISHED = {
     "Wan-AI/Wan2.1-VACE-14B-diffusers": (40, 17.34, 40, 5120),
     "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers": (40, 14.29, 40, 5120),
     "Lightricks/LTX-Video": (28, 1.92, 28, 2048),
-    "Lightricks/LTX-Video-0.9.7-dev": (48, 13.04, 48, 4096),
     "maxin-cn/Latte-1": (28, 1.06, 28, 1152),
     "rhymes-ai/Allegro": (32, 2.77, 32, 2304),
     "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers": (32, 2.15, 32, 2048),

@@ -7,11 +7,21 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refusal_core.cli.screen import ModelOption, PresetsOption, progress_bar
+from refusal_core.cli.screen import (
+    DtypeOption,
+    ModelOption,
+    OffloadOption,
+    PresetsOption,
+    RevisionOption,
+    progress_bar,
+)
+
+if TYPE_CHECKING:
+    from refusal_core.evaluate.report import Report
 
 Videos = Annotated[int, typer.Option("--videos", min=1, help="Videos in each cell.")]
 Methods = Annotated[
@@ -66,6 +76,9 @@ def evaluate(
     html: HtmlPath = None,
     work: Work = None,
     workers: Workers = None,
+    dtype: DtypeOption = "auto",
+    offload: OffloadOption = "none",
+    revision: RevisionOption = None,
 ) -> None:
     """Run methods over concept, paraphrase, neutral and other-concepts prompts, and print the table.
 
@@ -73,25 +86,40 @@ def evaluate(
     """
     from refusal_core.evaluate.page import save_page
     from refusal_core.evaluate.plans import Evaluation, Seeing, Source
-    from refusal_core.evaluate.report import summary
+    from refusal_core.evaluate.plots import check_plots
     from refusal_core.evaluate.sharing import run_shared
-    from refusal_core.files import write_json
+    from refusal_core.models.load import LoadSettings
 
+    if html is not None:
+        check_plots()
     with _readings(work, needed=html is not None) as folder:
         asked, seeing = Source(suite, source, categories), Seeing(judge, judge_settings, clip, judge_again)
-        plan = Evaluation(model, preset, videos, methods, together, asked, seeing, folder, workers)
+        loading = LoadSettings(dtype=dtype, offload=offload, revision=revision)  # type: ignore[arg-type]
+        plan = Evaluation(model, preset, videos, methods, together, asked, seeing, loading, folder, workers)
         with progress_bar("Loading") as progress:
             reports = run_shared(plan, progress)
         if reports is None:  # another process prints
             return
+        _tell(reports, json)
         if html is not None:
-            save_page(reports, html, folder / "samples" if folder else None)
-    print(reports[0].markdown() if len(reports) == 1 else summary(reports))
-    for found in reports:
-        for note in found.notes:
-            print(f"Note: {found.concept}, {note}")
-        if json is not None:
-            write_json(json if len(reports) == 1 else json / f"{found.concept}.json", found.to_json())
+            save_page([r for r in reports if r.cells], html, folder / "samples" if folder else None)
+
+
+def _tell(reports: list[Report], json: Path | None) -> None:
+    """Print the table and what is to be said, and write the reports; raise ModelError where there is none."""
+    from refusal_core.errors import ModelError
+    from refusal_core.evaluate.report import summary
+    from refusal_core.files import write_json
+
+    notes = [f"{found.concept}, {note}" for found in reports for note in found.notes]
+    whole = [found for found in reports if found.cells]
+    if not whole:
+        raise ModelError(f"Nothing could be measured: {notes[0]}")
+    print(whole[0].markdown() if len(reports) == 1 else summary(whole))
+    for note in notes:
+        print(f"Note: {note}")
+    for found in whole if json is not None else ():
+        write_json(json if len(reports) == 1 else json / f"{found.concept}.json", found.to_json())
 
 
 @contextmanager
@@ -122,6 +150,13 @@ def report(
     from refusal_core.evaluate.report import SUMMARY, as_latex, as_markdown, load_report, summary_rows
 
     reports = [load_report(path) for path in files]
+    if matrix:
+        head, rows = matrix_table(reports)
+    elif overview:
+        head, rows = overview_table(reports)
+    else:
+        head, rows = list(SUMMARY), summary_rows(reports)
+    print(as_latex(head, rows) if latex else as_markdown(head, rows))
     if html is not None:
         from refusal_core.evaluate.page import save_page
 
@@ -130,13 +165,6 @@ def report(
         from refusal_core.evaluate.plots import save_plots
 
         save_plots(reports, plots)
-    if matrix:
-        head, rows = matrix_table(reports)
-    elif overview:
-        head, rows = overview_table(reports)
-    else:
-        head, rows = list(SUMMARY), summary_rows(reports)
-    print(as_latex(head, rows) if latex else as_markdown(head, rows))
 
 
 def votes(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import progress_bar
+from refusal_core.cli.screen import DtypeOption, OffloadOption, RevisionOption, progress_bar
 
 
 def reproduce(
@@ -27,6 +27,9 @@ def reproduce(
     judge_settings: Annotated[Path | None, typer.Option("--judge-settings", help="JSON.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Prompts of each category.")] = 10_000,
     work: Annotated[Path, typer.Option("--work", help="Readings: a stopped run goes on.")] = Path("out"),
+    dtype: DtypeOption = "auto",
+    offload: OffloadOption = "none",
+    revision: RevisionOption = None,
 ) -> None:
     """Run a table of the paper on your own copy of its prompts, with your own judge.
 
@@ -36,8 +39,10 @@ def reproduce(
     from refusal_core.evaluate.reproduce import METHODS, beside_paper, paper_table
     from refusal_core.evaluate.reproduce import plan as plan_of
     from refusal_core.evaluate.reproducing import judged_folders, prompts_of, run_table
+    from refusal_core.models.load import LoadSettings
 
     chosen = paper_table(table)
+    loading = LoadSettings(dtype=dtype, offload=offload, revision=revision)  # type: ignore[arg-type]  # checked
     if plan:
         counts = {group.name: len(group.items) for group in prompts_of(chosen, source, limit)}
         print(plan_of(chosen, counts, METHODS))
@@ -46,5 +51,5 @@ def reproduce(
         if folders is not None:
             reports = [judged_folders(chosen, source, limit, folders, judge, judge_settings, progress)]
         else:
-            reports = run_table(chosen, source, limit, model, judge, judge_settings, work, progress)
+            reports = run_table(chosen, source, limit, model, judge, judge_settings, work, loading, progress)
     print(beside_paper(chosen, reports))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from refusal_core.evaluate.plots import as_svg, shown_plot, trade_plot
+from refusal_core.evaluate.plots import as_svg, shown_plot, trade, trade_plot
 from refusal_core.evaluate.report import SUMMARY, Report, number, summary_rows
 from refusal_core.files import write_atomic
 
@@ -48,7 +48,8 @@ def save_page(reports: Sequence[Report], path: Path, pictures: Path | None = Non
     body = [_head(reports)]
     if any(r.cell(r.names[0], "concept") for r in reports):
         body += ["<h2>Summary</h2>", _table(SUMMARY, summary_rows(reports))]
-        body += [_figure(as_svg(trade_plot(reports)), "Erased against kept, means over the concepts.")]
+        if trade(reports):
+            body += [_figure(as_svg(trade_plot(reports)), "Erased against kept, means over the concepts.")]
     body += [_section(report, pictures) for report in reports]
     title = escape(f"Refusal Studio report: {', '.join(r.concept for r in reports)}")
     text = PAGE.format(title=title, style=STYLE, body="\n".join(body))

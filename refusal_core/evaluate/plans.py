@@ -14,6 +14,8 @@ from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.alignment import clip_alignment
 from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.sources import SETTINGS, JudgeSettings, judge_key, open_judge
+from refusal_core.evaluate.judges.vision_language import check_server
+from refusal_core.evaluate.judges.vision_settings import VisionSettings
 from refusal_core.evaluate.methods import DEFAULT_METHODS, METHOD_NAMES
 from refusal_core.evaluate.report import Report
 from refusal_core.evaluate.run import Reading, Share, evaluate
@@ -22,7 +24,7 @@ from refusal_core.evaluate.suites.items import Item, Suite
 from refusal_core.evaluate.suites.sources import SUITES, load_suite
 from refusal_core.evaluate.suites.toyworld import together_suite, toyworld_suite
 from refusal_core.models.clip import load_clip
-from refusal_core.models.load import load_model
+from refusal_core.models.load import LoadSettings, load_model
 from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world
 from refusal_core.video import Video
@@ -56,6 +58,15 @@ class Seeing:
         name = judge_key(self.judge, settings)
         marks = (f"clip {self.clip}",) if self.clip else ()
         return Reading(open_judge(self.judge, settings), name, samples=samples, more=more, marks=marks)
+
+    def check(self) -> None:
+        """Ask a judge behind a server one small question, so that a wrong key is found before the videos.
+
+        Raises as ``load_settings`` and ``check_server`` do.
+        """
+        settings = load_settings(self.judge, self.settings)
+        if isinstance(settings, VisionSettings):
+            check_server(settings)
 
     def arguments(self) -> list[str]:
         """Return its part of another process's command line."""
@@ -110,6 +121,7 @@ class Evaluation:
     together: bool = False  # erase all presets' concepts at once
     source: Source = Source()
     seeing: Seeing = Seeing()
+    loading: LoadSettings = LoadSettings()  # noqa: RUF009 - a frozen value
     work: Path | None = None
     workers: int | None = None
 
@@ -151,11 +163,17 @@ class Evaluation:
         words += ["--suite", self.source.suite, "--categories", self.source.categories]
         words += ["--source", str(self.source.path)] if self.source.path else []
         words += ["--methods", self.methods, *(["--together"] if self.together else [])]
-        return [*words, *self.seeing.arguments()]
+        return [*words, *self.seeing.arguments(), *self._loading_words()]
+
+    def _loading_words(self) -> list[str]:
+        revision = ["--revision", self.loading.revision] if self.loading.revision else []
+        return ["--dtype", self.loading.dtype, "--offload", self.loading.offload, *revision]
 
     def run(self, work: Path | None, share: Share | None, progress: Progress) -> list[Report]:
         """Return a report a preset, or one for all together."""
-        model = load_model(self.model, progress=part(progress, 0.0, 0.01))
+        if share is not None:
+            self.seeing.check()
+        model = load_model(self.model, self.loading, progress=part(progress, 0.0, 0.01))
         reading = self.seeing.reading(work / "samples" if work else None)
         again = self.seeing.again and share is not None  # merging takes what was found the second time
         journal = Journal(work, share.rank if share else 0, again=again)

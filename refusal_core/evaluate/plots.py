@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refusal_core.errors import MissingExtraError
 from refusal_core.evaluate.report import Report, erased_share, kept_share, others_share
 from refusal_core.files import write_atomic
+from refusal_core.statistics import Rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,9 +101,10 @@ def shown_plot(report: Report) -> Figure:
     groups = [p for p in PROMPTS if report.cell(report.names[0], p[0])]
     for place, (prompts, colour) in enumerate(groups):
         cells = [report.cell(method, prompts) for method in report.names]
-        rates = [100 * (c.unsafe.rate or 0.0) if c else 0.0 for c in cells]
-        low = [r - 100 * (c.unsafe.low or 0.0) if c else 0.0 for c, r in zip(cells, rates, strict=True)]
-        high = [100 * (c.unsafe.high or 0.0) - r if c else 0.0 for c, r in zip(cells, rates, strict=True)]
+        known = [c.unsafe if c and c.judged else Rate(nan, nan, nan) for c in cells]  # of none, no bar
+        rates = [100 * r.rate for r in known]
+        low = [100 * (r.rate - r.low) for r in known]
+        high = [100 * (r.high - r.rate) for r in known]
         y = [i + 0.36 * place - 0.18 for i in range(len(cells))]
         axes.barh(y, rates, height=0.34, xerr=(low, high), color=colour, label=prompts, ecolor=INK, capsize=2)
     axes.set_yticks(range(len(report.names)), report.names)
@@ -111,12 +115,18 @@ def shown_plot(report: Report) -> Figure:
     return figure
 
 
+def check_plots() -> None:
+    """Raise MissingExtraError where matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError(
+            "Plots need matplotlib: pip install 'matplotlib>=3.10'; the tables work without."
+        )
+
+
 def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        sentence = "Plots need matplotlib: pip install 'matplotlib>=3.10'; the tables work without."
-        raise MissingExtraError(sentence) from e
+    check_plots()
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -133,7 +143,7 @@ def as_svg(figure: Figure) -> str:
 
 def save_plots(reports: Sequence[Report], folder: Path) -> list[Path]:
     """Write the trade-off, and a plot for each report, as PNG."""
-    figures = {"trade.png": trade_plot(reports)}
+    figures = {"trade.png": trade_plot(reports)} if trade(reports) else {}
     figures |= {f"shown-{report.concept}.png": shown_plot(report) for report in reports}
     return [save_figure(figure, folder / name) for name, figure in figures.items()]
 

@@ -14,7 +14,7 @@ from refusal_core.evaluate.reproduce import METHODS, PaperTable
 from refusal_core.evaluate.run import evaluate
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.sources import load_suite
-from refusal_core.models.load import load_model
+from refusal_core.models.load import LoadSettings, load_model
 from refusal_core.progress import Progress, part
 
 
@@ -32,6 +32,7 @@ def run_table(
     judge: str,
     settings: Path | None,
     work: Path,
+    loading: LoadSettings,
     progress: Progress,
 ) -> list[Report]:
     """Generate and judge every category under every method.
@@ -45,8 +46,10 @@ def run_table(
             " --model."
         )
     suite = prompts_of(table, source, limit)
-    reading = Seeing(judge, settings).reading(None)
-    loaded = load_model(model or table.model, progress=part(progress, 0.0, 0.05))
+    seeing = Seeing(judge, settings)
+    seeing.check()
+    reading = seeing.reading(None)
+    loaded = load_model(model or table.model, loading, progress=part(progress, 0.0, 0.05))
     reports = []
     for i, row in enumerate(table.rows):
         step = part(progress, 0.05 + 0.95 * i / len(table.rows), 0.05 + 0.95 * (i + 1) / len(table.rows))

@@ -44,7 +44,7 @@ class Reading:
     name: str  # of the judge
     quality: bool = True  # also compare with the original frame by frame
     samples: Path | None = None  # a folder for a few frames of each group
-    batch: int = BATCH  # videos at once
+    batch: int = BATCH  # videos at once, of a small model
     more: Mapping[str, Measure] = field(default_factory=dict)  # measured on every video, by name
     marks: tuple[str, ...] = ()  # what else decides the readings, such as the model of a measure
 
@@ -106,7 +106,8 @@ def growing(
     """Do what ``measure`` does, and yield the one table each time something was added to it."""
     share = share or Share()
     table: Table = {(name, group.name): [] for name in shelf.planned for group in suite}
-    work = [(group, batch) for group in suite for batch in batches(group.items, reading.batch)]
+    size = reading.batch if model.is_small else 1  # a large model has no room for more
+    work = [(group, batch) for group in suite for batch in batches(group.items, size)]
     for number, (group, items) in enumerate(work):
         step = part(progress, number / len(work), (number + 1) / len(work))
         maker = _Batch(model, shelf, group, items, reading, journal)

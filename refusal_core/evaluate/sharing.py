@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from refusal_core.evaluate.run import Share
 from refusal_core.models.load import BUNDLED
 from refusal_core.progress import Progress, part
 
+BEAT = 5.0  # seconds between two signs of life
 STALE = 120.0  # seconds without a sign of life after which another process counts as gone
 MIN_SHARED = 100  # videos a group under which starting more processes costs more than it gives
 T = TypeVar("T", covariant=True)
@@ -126,16 +128,38 @@ def _started(job: Job[T], folder: Path, count: int) -> Iterator[None]:
 
 def _as_one_of(job: Job[T], folder: Path, share: Share, progress: Progress) -> T | None:
     """Do one's part; the first process then waits, makes what is still missing, and merges."""
+    folder.mkdir(parents=True, exist_ok=True)
     mark = folder / f"{share.rank}.done"
     mark.unlink(missing_ok=True)
     first = share.rank == 0
-    job.run(folder, share, part(progress, 0.0, 0.9 if first else 1.0))
-    folder.mkdir(parents=True, exist_ok=True)
+    with _heartbeat(folder / f"{share.rank}.alive"):
+        job.run(folder, share, part(progress, 0.0, 0.9 if first else 1.0))
     mark.touch()
     if not first:
         return None
     _wait(folder, share.workers, part(progress, 0.9, 0.95))
     return job.run(folder, None, part(progress, 0.95, 1.0))
+
+
+@contextmanager
+def _heartbeat(path: Path) -> Iterator[None]:
+    """Touch a file every few seconds while the block runs: a step of a large model may take minutes."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while True:
+            with suppress(OSError):  # a full disk shows where readings are written
+                path.touch()
+            if ended.wait(BEAT):
+                return
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _wait(folder: Path, workers: int, progress: Progress) -> None:
@@ -144,8 +168,8 @@ def _wait(folder: Path, workers: int, progress: Progress) -> None:
     for rank in range(1, workers):
         progress(rank / workers, "Waiting for the other processes")
         while not (folder / f"{rank}.done").exists():
-            readings = list(folder.glob(f"{rank}.readings.jsonl"))
-            alive = max([started, *(p.stat().st_mtime for p in readings)])
+            sign = folder / f"{rank}.alive"
+            alive = max(started, sign.stat().st_mtime if sign.exists() else started)
             if time.time() - alive > STALE:
                 break
             time.sleep(0.2)

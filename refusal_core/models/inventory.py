@@ -29,6 +29,7 @@ class Inventory:
     family: Family
     sites: tuple[Site, ...]
     parameters: int  # of the denoisers together
+    largest: int  # of one of them
     licence: str
 
     def counts(self) -> dict[str, int]:
@@ -88,8 +89,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def _measure(source: str, family: Family, networks: Sequence[Network], licence: str) -> Inventory:
     built = [(network.attribute, build_on_meta(network)) for network in networks]
     sites = tuple(site for site, _, _ in list_sites(built, family))
-    count = sum(p.numel() for _, module in built for p in module.parameters())
-    return Inventory(source, family, sites, count, licence)
+    counts = [sum(p.numel() for p in module.parameters()) for _, module in built]
+    return Inventory(source, family, sites, sum(counts), max(counts, default=0), licence)
 
 
 def build_on_meta(network: Network) -> nn.Module:

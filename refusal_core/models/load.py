@@ -25,6 +25,7 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Offload = Literal["none", "model", "sequential", "group"]
 OFFLOADS: tuple[Offload, ...] = ("none", "model", "sequential", "group")
+NO_ROOM = "does not fit into memory; try offloading or bfloat16."
 CANNOT = (
     "cannot be loaded as a diffusers video pipeline; give toyworld, a folder with model_index.json and"
     " .safetensors files, or a hub id that this machine can reach."
@@ -117,8 +118,9 @@ def load_model(source: str, settings: LoadSettings | None = None, *, progress: P
     family = None if known else guess_family(pipeline)
     if family is not None and not (settings.accept_guess and settings.accept_guess(describe_guess(family))):
         raise ModelError(f"{kind} is not known, and the guess of its structure was not confirmed.")
-    model = wrap_pipeline(_placed(pipeline, settings), source, family)
-    model = replace(model, defaults=read_defaults(Path(path)) or model.defaults)
+    model = wrap_pipeline(_placed(pipeline, source, settings), source, family)
+    defaults = read_defaults(Path(path)) or model.defaults
+    model = replace(model, defaults=defaults, revision=settings.revision)
     if bundled:
         model = replace(model, title=bundled.title)
     progress(1.0, f"{source} is ready")
@@ -179,7 +181,7 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, kind: str) 
             pipeline.register_modules(**_single_file(Path(settings.denoiser), path, kind, settings))
         return pipeline
     except torch.OutOfMemoryError as e:
-        raise MemoryLimitError(f"'{source}' does not fit into memory; try offloading or bfloat16.") from e
+        raise MemoryLimitError(f"'{source}' {NO_ROOM}") from e
     except _BROKEN as e:
         raise ModelError(f"'{source}' {CANNOT}") from e
 
@@ -191,17 +193,25 @@ def _single_file(file: Path, path: str, kind: str, settings: LoadSettings) -> di
     if file.suffix != ".safetensors" or not file.is_file():
         raise FileError(f"'{file.name}' is no .safetensors file; other formats are not read.")
     attribute = family_of(kind).denoisers[0]
-    config: Any = diffusers.DiffusionPipeline.load_config(path)
+    config: Any = diffusers.DiffusionPipeline.load_config(path, revision=settings.revision)
     network = getattr(diffusers, config[attribute][1])
     if not hasattr(network, "from_single_file"):
         raise ModelError(f"diffusers cannot load {network.__name__} from one file; convert it to a folder.")
+    more = {"revision": settings.revision} if settings.revision else {}
     loaded = network.from_single_file(
-        str(file), config=path, subfolder=attribute, dtype=settings.weights, use_safetensors=True
+        str(file), config=path, subfolder=attribute, dtype=settings.weights, use_safetensors=True, **more
     )
     return {attribute: loaded}
 
 
-def _placed(pipeline: Any, settings: LoadSettings) -> Any:
+def _placed(pipeline: Any, source: str, settings: LoadSettings) -> Any:
+    try:
+        return _moved(pipeline, settings)
+    except torch.OutOfMemoryError as e:
+        raise MemoryLimitError(f"'{source}' {NO_ROOM}") from e
+
+
+def _moved(pipeline: Any, settings: LoadSettings) -> Any:
     """Move a pipeline to its device, or set up the offloading asked for."""
     if settings.offload == "model":
         pipeline.enable_model_cpu_offload(device=settings.place)
@@ -274,7 +284,8 @@ def needed_bytes(path: str, settings: LoadSettings) -> int | None:
         parts = [_numbers(folder) * size for folder in sorted(Path(path).iterdir()) if folder.is_dir()]
         return (max(parts, default=0) if settings.offload == "model" else sum(parts)) or None
     try:
-        return inventory(path).parameters * size
+        found = inventory(path)
+        return (found.largest if settings.offload == "model" else found.parameters) * size
     except ModelError:
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -50,6 +50,7 @@ class Model:
     layouts: Mapping[str, Layout] = field(repr=False)  # of what enters each layer
     fingerprint: Fingerprint
     extras: Mapping[str, Any] = field(default_factory=dict)  # arguments of this pipeline alone
+    revision: str | None = None  # of a hub id: a tag or a commit
 
     @property
     def denoisers(self) -> tuple[nn.Module, ...]:
@@ -71,6 +72,17 @@ class Model:
     def tokenizer(self) -> Any:
         """The tokenizer of prompts; some pipelines keep it inside a processor of text and images."""
         return getattr(self.pipeline.tokenizer, "tokenizer", self.pipeline.tokenizer)
+
+    def tokens(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of prompts as the pipeline encodes them."""
+        # Without their cleaning of captions these pipelines still write them in small letters.
+        lowered = "clean_caption" in self.family.arguments
+        texts = [prompt.lower() if lowered else prompt for prompt in prompts]
+        return [list(found) for found in self.tokenizer(texts).input_ids]
+
+    def free(self) -> None:
+        """Move the networks off the GPU where offloading moves them one by one; nothing elsewhere."""
+        self.pipeline.maybe_free_model_hooks()
 
     @property
     def takes_image(self) -> bool:

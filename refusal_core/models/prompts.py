@@ -17,7 +17,7 @@ def check_prompts(model: Model, prompts: Iterable[str]) -> list[str]:
     """
     cleaned = [clean_prompt(prompt, "The prompt") for prompt in prompts]
     limit = model.defaults.text_length
-    for prompt, tokens in zip(cleaned, model.tokenizer(cleaned).input_ids, strict=True):
+    for prompt, tokens in zip(cleaned, model.tokens(cleaned), strict=True):
         if len(tokens) > limit:
             raise InputError(
                 f"'{prompt[:40]}...' has {len(tokens)} tokens; this model reads {limit}: shorten the prompt."

@@ -31,18 +31,7 @@ CROSS_ATTENTION: tuple[Family, ...] = (
         defaults=Defaults(161, 512, 704, 25.0, 50, 3.0, 128),
         size_multiple=32,
         comfyui=_LTX_COMFYUI,
-        checkpoints=(
-            published("Lightricks/LTX-Video", "LTXVideoTransformer3DModel", CARD),
-            published(
-                "Lightricks/LTX-Video-0.9.7-dev",
-                "LTXVideoTransformer3DModel",
-                CARD,
-                num_attention_heads=32,
-                attention_head_dim=128,
-                cross_attention_dim=4096,
-                num_layers=48,
-            ),
-        ),
+        checkpoints=(published("Lightricks/LTX-Video", "LTXVideoTransformer3DModel", CARD),),
     ),
     Family(
         name="latte",

@@ -71,5 +71,8 @@ UNETS: tuple[Family, ...] = (
                 **_UNET,
             ),
         ),
+        note=(
+            "Needs a motion adapter: put both together with diffusers, save_pretrained, and give that folder."
+        ),
     ),
 )
