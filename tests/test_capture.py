@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import refusal_core as rc
-from refusal_core.capturing import _twin_rows, chosen_steps
-from refusal_core.errors import Cancelled, InputError, SiteError
+from refusal_core.capturing import _twin_rows, chosen_steps, first_call
+from refusal_core.errors import Cancelled, InputError, MemoryLimitError, SiteError
 from refusal_core.models.model import Model
+from refusal_core.selftest import tiny_model
 
 ALL_KINDS = ("text-entry", "text", "cross-attention", "feed-forward", "feed-forward-out", "self-attention")
 
@@ -144,6 +145,25 @@ def test_a_prompt_that_would_be_cut_off_is_refused(tiny: Model, fire: rc.Concept
     long = rc.Concept("long", (*fire.pairs, rc.PromptPair("fire " * 30, "red " * 30)), fire.neutral)
     with pytest.raises(InputError, match="has 31 tokens; this model reads 24: shorten the prompt"):
         rc.capture(tiny, long)
+
+
+def test_tokens_are_those_of_the_pipeline_that_writes_prompts_small() -> None:
+    """Latte and Allegro do; with the prompt's own capitals every row would stand beside a wrong word."""
+    latte, ltx = tiny_model("latte"), tiny_model("ltx")
+    assert (
+        latte.tokens(["A CAT"]) == latte.tokens(["a cat"]) == ltx.tokens(["a cat"]) != ltx.tokens(["A CAT"])
+    )
+    rows = first_call(latte, ["A CAT"])["encoder_hidden_states"]  # cut off behind the last token
+    assert rows.shape[1] == len(latte.tokens(["A CAT"])[0])
+
+
+def test_too_little_memory_is_one_sentence(tiny: Model, fire: rc.Concept, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("refusal_core.capturing._text_rows", fail)
+    with pytest.raises(MemoryLimitError, match="take fewer layers or timesteps"):
+        rc.capture(tiny, fire, rc.CaptureSettings(kinds=("text",)))
 
 
 def test_activations_survive_a_file(tiny: Model, fire: rc.Concept, tmp_path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,20 +16,24 @@ import refusal_core as rc
 from refusal_core import apply
 from refusal_core.baselines import esd
 from refusal_core.baselines.esd import esd_weights
+from refusal_core.baselines.negative_prompt import negative_prompt
 from refusal_core.baselines.safree import prepare_safree, safree
 from refusal_core.baselines.uce import rece_weights, uce_weights
-from refusal_core.errors import InputError, ModelError
+from refusal_core.cli import main
+from refusal_core.errors import Cancelled, InputError, ModelError, SiteError
 from refusal_core.evaluate import run
-from refusal_core.evaluate.journal import Journal
+from refusal_core.evaluate.journal import Journal, Measured
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
+from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.methods import METHOD_NAMES
 from refusal_core.evaluate.plans import Evaluation
 from refusal_core.evaluate.report import Report
 from refusal_core.evaluate.run import Reading, evaluate
 from refusal_core.evaluate.sharing import run_shared
+from refusal_core.evaluate.shelf import NO_MEMORY
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.model import Model
-from refusal_core.selftest import tiny_model
+from refusal_core.selftest import CONCEPT, tiny_model
 
 
 def small(toy: Model, methods: tuple[str, ...], journal: Journal | None = None, videos: int = 2) -> Report:
@@ -103,7 +108,92 @@ def test_sharing_needs_a_folder(monkeypatch) -> None:
         run_shared(Evaluation(videos=1, methods="original"), lambda *_: None)
 
 
+def test_a_method_that_cannot_be_had_ends_nothing(toy: Model, monkeypatch) -> None:
+    """Whatever its preparation raises; but want of memory is not kept for the next run."""
+
+    def fail(error: Exception):
+        def prepare(*_: object):
+            raise error
+
+        return prepare
+
+    monkeypatch.setattr("refusal_core.evaluate.methods.uce_weights", fail(SiteError("No such sites.")))
+    monkeypatch.setattr("refusal_core.evaluate.methods.rece_weights", fail(MemoryError()))
+    journal = Journal()
+    report = small(toy, ("original", "uce", "rece"), journal, videos=1)
+    assert report.names == ("original",)
+    assert list(report.notes) == ["uce: No such sites.", f"rece: {NO_MEMORY}"]
+    monkeypatch.undo()
+    assert small(toy, ("original", "uce", "rece"), journal, videos=1).names == ("original", "rece")
+    monkeypatch.setattr("refusal_core.evaluate.methods.rece_weights", fail(Cancelled("Stopped.")))
+    with pytest.raises(Cancelled):
+        small(toy, ("rece",), videos=1)
+
+
+def said_by(monkeypatch, *words: str) -> int:
+    """Run a command in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["refusal_core", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_where_nothing_could_be_measured_one_sentence_says_why(monkeypatch, capsys) -> None:
+    words = ["evaluate", "--methods", "esd", "--together", "--preset", "fire,zorbo", "--videos", "1"]
+    assert said_by(monkeypatch, *words) == 2
+    said = capsys.readouterr()
+    assert "Nothing could be measured: fire+zorbo, esd: ESD is fine-tuned for one concept" in said.err
+    assert "Traceback" not in said.err and not said.out
+
+
+def test_a_page_without_the_original_has_tables(tmp_path: Path, monkeypatch) -> None:
+    page, file = tmp_path / "page.html", tmp_path / "report.json"
+    words = ["evaluate", "--methods", "negative-prompt", "--videos", "1", "--workers", "1"]
+    assert said_by(monkeypatch, *words, "--html", str(page), "--json", str(file)) == 0
+    assert "negative-prompt" in page.read_text() and file.exists()
+    assert said_by(monkeypatch, "report", str(file), "--plots", str(tmp_path / "plots")) == 0
+    assert [p.name for p in (tmp_path / "plots").iterdir()] == ["shown-fire.png"]
+
+
+def test_readings_are_kept_by_all_that_decides_them(toy: Model) -> None:
+    """With the original, without it, and with another measure they hold different figures."""
+    journal, suite = Journal(), toyworld_suite("fire", 1)
+    preset = (rc.load_preset("fire"),)
+    plain = Reading(toyworld_judge(), "toyworld")
+    first = evaluate(toy, preset, suite, plain, ("negative-prompt",), journal=journal)
+    assert not first.cell("negative-prompt", "neutral").quality
+    second = evaluate(toy, preset, suite, plain, ("original", "negative-prompt"), journal=journal)
+    assert "ssim" in second.cell("negative-prompt", "neutral").quality
+    for value in (1.0, 2.0):
+        more = {"clip": lambda videos, _, value=value: [value] * len(videos)}
+        reading = replace(plain, more=more, marks=(f"clip {value}",))
+        third = evaluate(toy, preset, suite, reading, ("original",), journal=journal)
+        assert third.cell("original", "concept").quality["clip"] == value
+
+
+def test_a_batch_judged_the_second_time_stands_in_whichever_file(tmp_path: Path) -> None:
+    judged, not_yet = (Measured((Verdict(outcome, None),)) for outcome in ("safe", "not judged"))
+    Journal(tmp_path, 5).add("batch", not_yet)
+    Journal(tmp_path, 1, again=True).add("batch", judged)
+    assert Journal(tmp_path).find("batch") == judged
+
+
 # --- baselines ---------------------------------------------------------------------------------------
+
+
+def test_baselines_know_every_phrase_of_the_pairs() -> None:
+    concepts = [rc.load_concept(name) for name in ("fire", "zorbo")]
+    said = negative_prompt(concepts).negative_prompt
+    assert said == "on fire, in flames, covered in fire, called zorbo, who is zorbo, named zorbo"
+
+
+def test_methods_for_one_denoiser_or_one_text_refuse_others() -> None:
+    with pytest.raises(ModelError, match="ESD trains one denoiser"):
+        esd_weights(tiny_model("wan-2.2"), CONCEPT)
+    with pytest.raises(ModelError, match="RECE needs one text for all layers"):
+        rece_weights(tiny_model("mochi"), CONCEPT)
+    with pytest.raises(ModelError, match="has one for every frame"):
+        prepare_safree(tiny_model("animatediff"), CONCEPT)
 
 
 def test_uce_maps_the_concept_and_keeps_the_rest(tiny: Model, fire: rc.Concept) -> None:

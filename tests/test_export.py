@@ -17,6 +17,7 @@ from refusal_core.edit import Edit, save_edit
 from refusal_core.errors import FileError, InputError, ModelError
 from refusal_core.models.model import Model
 from refusal_core.publishing import publish
+from refusal_core.selftest import CONCEPT, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,50 @@ def test_exported_weights_are_a_whole_pipeline(tiny: Model, edit: Edit, tmp_path
     with pytest.raises(FileError, match="nothing is overwritten"):
         rc.export_weights(edit, tiny, tmp_path / "unlearned")
     shutil.rmtree(tmp_path / "unlearned")
+
+
+def test_an_export_is_refused_for_another_model(edit: Edit, tmp_path: Path) -> None:
+    """Without this a LoRA of nothing was written, or half of one."""
+    other = tiny_model("ltx")
+    for write in (rc.export_lora, rc.export_weights):
+        with pytest.raises(ModelError, match="made for WanPipeline with another configuration"):
+            write(edit, other, tmp_path / "out.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_denoisers_folder_gets_its_own_part_of_an_edit(tmp_path: Path) -> None:
+    """The two experts of Wan 2.2 have layers of the same names."""
+    model = tiny_model("wan-2.2")
+    seen = rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("text-entry", "text")))
+    edit = rc.make_edit(rc.estimate(seen, rc.SubspaceSettings(method="rv")))
+    assert {site.name.partition(".")[0] for site in edit.sites} == {"transformer", "transformer_2"}
+    folder = tmp_path / "pipeline"
+    for name in ("transformer", "transformer_2"):
+        getattr(model.pipeline, name).save_pretrained(folder / name)
+    baking.bake(folder, edit, tmp_path / "both")
+    baking.bake(folder / "transformer_2", edit, tmp_path / "second")
+    whole, alone = weights_of(tmp_path / "both" / "transformer_2"), weights_of(tmp_path / "second")
+    assert all(torch.equal(whole[name], alone[name]) for name in whole)
+    assert any(not torch.equal(whole[name], t) for name, t in weights_of(folder / "transformer_2").items())
+    (folder / "transformer").rename(tmp_path / "renamed")
+    with pytest.raises(FileError, match="give the folder with both, not renamed"):
+        baking.bake(tmp_path / "renamed", edit, tmp_path / "third")
+
+
+def test_an_edit_too_large_to_be_read_again_is_not_written(edit: Edit, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("refusal_core.edit.MAX_BYTES", 1000)
+    with pytest.raises(FileError, match="is the limit: take fewer layers or ranks"):
+        save_edit(edit, tmp_path / "edit.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_of_a_model_of_two_experts_loads_both_loras(tmp_path: Path, edit: Edit) -> None:
+    file = save_edit(edit, tmp_path / "edit.safetensors")
+    for name in ("lora.safetensors", "lora-2.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    done = publish(file, "me/unlearned", lora=tmp_path / "lora.safetensors")
+    assert done.files == ("README.md", "edit.safetensors", "lora.safetensors", "lora-2.safetensors")
+    assert 'load_lora_weights("lora-2.safetensors", adapter_name="unlearned1", load_into_tr' in done.card
 
 
 def test_push_shows_first_and_names_its_limits(edit: Edit, tmp_path: Path) -> None:

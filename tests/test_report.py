@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,13 @@ def test_shares_are_parts_of_what_the_original_gets() -> None:
     assert erased_share(found, "ours") == 1.0
     assert erased_share(found, "original") == 0.0
     assert trade([found])["ours"] == (pytest.approx(0.9), 1.0)
+
+
+def test_a_share_of_what_was_not_judged_is_no_figure() -> None:
+    unread = replace(cell("original", "other-concepts", 0), shown=wilson(0, 0))
+    mine = replace(unread, method="rv")
+    found = Report("model", "fire", (cell("original", "neutral", 0), unread, mine))
+    assert others_share(found, "rv") is None
 
 
 def test_a_report_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
