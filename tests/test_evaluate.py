@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from refusal_core.baselines.safree import prepare_safree, safree
 from refusal_core.baselines.uce import rece_weights, uce_weights
 from refusal_core.cli import main
 from refusal_core.errors import Cancelled, InputError, ModelError, SiteError
-from refusal_core.evaluate import run
+from refusal_core.evaluate import run, sharing
 from refusal_core.evaluate.journal import Journal, Measured
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.verdict import Verdict
@@ -33,6 +34,7 @@ from refusal_core.evaluate.sharing import run_shared
 from refusal_core.evaluate.shelf import NO_MEMORY
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.model import Model
+from refusal_core.progress import silent
 from refusal_core.selftest import CONCEPT, tiny_model
 
 
@@ -100,6 +102,26 @@ def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
     assert one["cells"] == two["cells"]
     shares = [p.read_text().count('"verdicts"') for p in sorted((tmp_path / "work").glob("*.jsonl"))]
     assert shares == [4, 4]
+
+
+def test_a_process_that_lives_is_waited_for_and_one_that_is_gone_is_not(tmp_path: Path, monkeypatch) -> None:
+    """One step of a large model may take longer than the patience."""
+    monkeypatch.setattr(sharing, "STALE", 0.3)
+    monkeypatch.setattr(sharing, "BEAT", 0.05)
+    stopped = threading.Event()
+
+    def work() -> None:
+        with sharing._heartbeat(tmp_path / "1.alive"):
+            stopped.wait(1.0)
+        (tmp_path / "1.done").touch()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    sharing._wait(tmp_path, 2, silent)
+    assert (tmp_path / "1.done").exists(), "it was not given up while it lived"
+    thread.join()
+    (tmp_path / "1.done").unlink()
+    sharing._wait(tmp_path, 2, silent)  # ends although nobody is done
 
 
 def test_sharing_needs_a_folder(monkeypatch) -> None:
