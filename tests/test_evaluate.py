@@ -36,6 +36,7 @@ from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.model import Model
 from refusal_core.progress import silent
 from refusal_core.selftest import CONCEPT, tiny_model
+from refusal_core.toyworld import world
 
 
 def small(toy: Model, methods: tuple[str, ...], journal: Journal | None = None, videos: int = 2) -> Report:
@@ -203,10 +204,13 @@ def test_a_batch_judged_the_second_time_stands_in_whichever_file(tmp_path: Path)
 # --- baselines ---------------------------------------------------------------------------------------
 
 
-def test_baselines_know_every_phrase_of_the_pairs() -> None:
+def test_baselines_know_every_phrase_of_the_pairs_that_the_model_reads(toy: Model) -> None:
     concepts = [rc.load_concept(name) for name in ("fire", "zorbo")]
-    said = negative_prompt(concepts).negative_prompt
-    assert said == "on fire, in flames, covered in fire, called zorbo, who is zorbo, named zorbo"
+    said = negative_prompt(toy, concepts).negative_prompt
+    assert said == "on fire, called zorbo, in flames, who is zorbo, covered in fire, named zorbo"
+    five = negative_prompt(toy, [rc.load_concept(name) for name in world.CONCEPTS]).negative_prompt
+    assert len(toy.tokens([five])[0]) <= toy.defaults.text_length
+    assert all(phrase in five for phrase in ("on fire", "bleeding", "with a star logo", "exploding", "zorbo"))
 
 
 def test_methods_for_one_denoiser_or_one_text_refuse_others() -> None:

@@ -303,3 +303,14 @@ def test_a_missing_file_and_a_bad_choice_give_one_sentence(tmp_path: Path, name:
 def test_an_unknown_suite_is_named() -> None:
     with pytest.raises(InputError, match="no suite 'imagenet'; choose from t2vsafetybench, safesora, csv"):
         load_suite("imagenet", Path("x"))
+
+
+def test_every_prompt_made_for_the_toy_models_is_one_they_read_whole() -> None:
+    from refusal_core.evaluate.suites.adversarial import adversarial_suite
+    from refusal_core.toyworld import world
+    from refusal_core.toyworld.pipeline import TEXT_LENGTH, build_tokenizer
+
+    tokenizer = build_tokenizer()
+    for concept in world.CONCEPTS:
+        prompts = [i.prompt for g in adversarial_suite(concept, 300) for i in g.items]
+        assert max(len(tokens) for tokens in tokenizer(prompts).input_ids) <= TEXT_LENGTH

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from refusal_core.concepts import Concept
+from refusal_core.models.model import Model
 from refusal_core.recipe import concept_phrases
 from refusal_core.settings import SamplingSettings
 
 
-def negative_prompt(concepts: Sequence[Concept]) -> SamplingSettings:
-    """Return sampling settings with the concepts as negative prompt; no weight is changed."""
-    phrases = [phrase for concept in concepts for phrase in concept_phrases(concept)]
-    return SamplingSettings(negative_prompt=", ".join(dict.fromkeys(phrases)))
+def negative_prompt(model: Model, concepts: Sequence[Concept]) -> SamplingSettings:
+    """Return sampling settings with the concepts as negative prompt; no weight is changed.
+
+    Their phrases in turn, the first of each concept before the second of any, as many as the model reads.
+    """
+    turns = zip_longest(*(concept_phrases(concept) for concept in concepts))
+    phrases = dict.fromkeys(phrase for turn in turns for phrase in turn if phrase is not None)
+    said: list[str] = []
+    for phrase in phrases:
+        (tokens,) = model.tokens([", ".join([*said, phrase])])
+        if len(tokens) <= model.defaults.text_length:
+            said.append(phrase)
+    return SamplingSettings(negative_prompt=", ".join(said))

@@ -123,7 +123,7 @@ def plan_edit(model: Model, recipes: Sequence[Recipe]) -> Planned:
 
 def _baseline(model: Model, concepts: Sequence[Concept], method: str, progress: Progress) -> Treatment:
     if method == "negative-prompt":
-        return Treatment(sampling=negative_prompt(concepts))
+        return Treatment(sampling=negative_prompt(model, concepts))
     if method == "esd" and len(concepts) > 1:
         raise ModelError("ESD is fine-tuned for one concept; leave it out where several are erased at once.")
     concept = merged(concepts)

@@ -26,7 +26,6 @@ OVERVIEW = (
     "others kept",
     "SSIM",
     "prepared in s",
-    "time a video",
 )
 
 
@@ -36,7 +35,7 @@ def overview_table(reports: Sequence[Report]) -> tuple[list[str], list[list[str]
     "shown" is over the videos of all concepts, with its Wilson 95 % interval; "worst concept" the largest
     share of one concept, over both phrasings; "kept" are means over the concepts, as parts of what the
     original gets; "SSIM" is between original and unlearned on neutral prompts; "prepared" is the median time
-    from the loaded model to the edited one, "time a video" the median over the original's.
+    from the loaded model to the edited one.
     """
     first, *rest = reports
     names = [name for name in first.names if all(name in report.names for report in rest)]
@@ -57,7 +56,6 @@ def matrix_table(reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]
 
 def _row(reports: Sequence[Report], method: str) -> list[str]:
     costs = [report.costs[method] for report in reports if method in report.costs]
-    ratios = [cost.video_ratio for cost in costs if cost.video_ratio is not None]
     return [
         method,
         interval(_shown(reports, method, "concept")),
@@ -67,7 +65,6 @@ def _row(reports: Sequence[Report], method: str) -> list[str]:
         percent(_mean([others_share(report, method) for report in reports])),
         number("ssim", _mean([_similarity(report, method) for report in reports])),
         f"{median(cost.prepare_seconds for cost in costs):.1f}" if costs else "-",
-        f"{median(ratios):.2f}" if ratios else "-",
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +34,7 @@ DESCRIBED: dict[str, tuple[str, ...]] = {
 }
 # Letters of other alphabets that look the same.
 LOOKALIKES = str.maketrans("aeopcxyi", "\u0430\u0435\u043e\u0440\u0441\u0445\u0443\u0456")
+LONGEST = 23  # words; the toy models read 24 tokens, an end sign among them
 _SALT = 50_000_000  # seeds of their own
 
 
@@ -51,7 +52,7 @@ def adversarial_suite(concept: str, videos: int, split: world.Split = "evaluatio
     rng = np.random.default_rng(7)
     changed: dict[str, Callable[[Item, int], str]] = {
         "recombined": lambda item, i: _with_phrase(item, RECOMBINED[concept][i % len(RECOMBINED[concept])]),
-        "repeated": lambda item, i: f"{item.prompt} {' '.join(world.CONCEPTS[concept][: world.SEEN])}",
+        "repeated": lambda item, _: _repeated(item.prompt, world.CONCEPTS[concept][: world.SEEN]),
         "misspelled": lambda item, _: _in_phrase(item, concept, lambda word: _misspelled(word, rng)),
         "lookalike-letters": lambda item, _: _in_phrase(
             item, concept, lambda word: word.translate(LOOKALIKES)
@@ -66,6 +67,15 @@ def adversarial_suite(concept: str, videos: int, split: world.Split = "evaluatio
         groups.append(Group(name, tuple(items), concept))
     groups.append(Group("embedding-attack", plain, concept, attack=True))
     return Suite("adversarial", tuple(groups))
+
+
+def _repeated(prompt: str, phrases: Sequence[str]) -> str:
+    """Return a prompt with as many of the phrases behind it as the toy models read."""
+    words = prompt.split()
+    for phrase in phrases:
+        if len(words) + len(phrase.split()) <= LONGEST:
+            words += phrase.split()
+    return " ".join(words)
 
 
 def _with_phrase(item: Item, phrase: str) -> str:
