@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours: told apart by colour-blind eyes; the marker differs as well.
 INK, GREY, OURS, OTHERS = "#1e293b", "#94a3b8", "#0072b2", "#d55e00"
+CROWDED, LINE = 88.0, 5.0  # % kept from which names stand in the margin; height of one, in % erased
 PROMPTS = (("concept", OURS), ("paraphrase", OTHERS))
 
 
@@ -58,10 +59,10 @@ def trade_plot(reports: Sequence[Report]) -> Figure:
             "color": OURS if name in best else GREY,
         }
         axes.scatter([100 * kept], [100 * erased], s=46, zorder=3, **style)
-    _label(axes, points)
     line = sorted((points[name] for name in best), reverse=True)
     axes.plot([100 * k for k, _ in line], [100 * e for _, e in line], color=OURS, lw=1, zorder=2)
     axes.set(xlabel="kept, % of the original", ylabel="erased, %", ylim=(-4, 106))
+    _label(axes, points)
     axes.set_title("Top right is best; filled points are on the Pareto front", loc="left", fontsize=10)
     lowest = 100 * min(kept for kept, _ in points.values())
     axes.set_xlim(max(-4.0, lowest - 0.2 * (100 - lowest) - 4), 101)
@@ -69,16 +70,25 @@ def trade_plot(reports: Sequence[Report]) -> Figure:
 
 
 def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
-    """Name the points; those in one place share a label."""
+    """Name the points; those in one place share a label. Where it is crowded, names stand in the margin."""
     places: dict[tuple[int, int], list[str]] = {}
     for name, (kept, erased) in points.items():
         places.setdefault((round(100 * kept), round(100 * erased)), []).append(name)
-    for names in places.values():
-        kept, erased = points[names[0]]
-        text = "\n".join(", ".join(names[i : i + 3]) for i in range(0, len(names), 3))
-        side = {"ha": "left", "xytext": (7, -3)} if kept < 0.9 else {"ha": "right", "xytext": (-7, -3)}
-        where = {"textcoords": "offset points", "va": "top" if erased > 0.9 else "bottom", **side}
-        axes.annotate(text, (100 * kept, 100 * erased), fontsize=8, color=INK, **where)
+    height = axes.get_ylim()[1]
+    for names in sorted(places.values(), key=lambda names: (-points[names[0]][1], -points[names[0]][0])):
+        kept, erased = (100 * share for share in points[names[0]])
+        lines = [", ".join(names[i : i + 2]) for i in range(0, len(names), 2)]
+        style: dict[str, Any] = {"fontsize": 8, "color": INK}
+        if kept < CROWDED:
+            axes.annotate(
+                "\n".join(lines), (kept, erased), xytext=(7, -3), textcoords="offset points", **style
+            )
+            continue
+        height = min(height, erased + 2.0)
+        where: dict[str, Any] = {"xycoords": "data", "textcoords": ("axes fraction", "data"), "va": "top"}
+        line = {"arrowstyle": "-", "color": GREY, "lw": 0.6, "relpos": (0.0, 1.0 - 0.5 / len(lines))}
+        axes.annotate("\n".join(lines), (kept, erased), (1.04, height), arrowprops=line, **where, **style)
+        height -= LINE * len(lines)
 
 
 def front_plot(points: Sequence[tuple[float, float, str]]) -> Figure:
