@@ -17,6 +17,7 @@ from refusal_core.video import Video
 
 VIDEOS, FRAMES, HEIGHT = 3, 5, 96
 PAPER = 255
+SHEET_COLOURS = 128  # of a contact sheet's palette
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from refusal_core.evaluate.report import (
     percent,
 )
 from refusal_core.evaluate.run import Reading, Share, check_disjoint, measure, report_of
-from refusal_core.evaluate.samples import sample_path, save_picture
+from refusal_core.evaluate.samples import SHEET_COLOURS, sample_path, save_picture
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
@@ -105,7 +105,9 @@ class Swept:
         """Write the rows as CSV and, where there are pictures, a contact sheet."""
         paths = [save_csv(self.rows(), folder / "sweep.csv")]
         sheet = self.contact_sheet()
-        return [*paths, save_picture(sheet, folder / "sweep.png")] if sheet is not None else paths
+        if sheet is not None:
+            paths.append(save_picture(sheet, folder / "sweep.png", SHEET_COLOURS))
+        return paths
 
     def contact_sheet(self) -> NDArray[np.uint8] | None:
         """Return the first videos of the first group under each point, below one another with its name."""

@@ -13,7 +13,7 @@ from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.methods import ORIGINAL, plan_method
 from refusal_core.evaluate.run import Reading, cells_of, measure
-from refusal_core.evaluate.samples import save_picture
+from refusal_core.evaluate.samples import SHEET_COLOURS, save_picture
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Item
 from refusal_core.evaluate.suites.toyworld import asked_suite
@@ -25,7 +25,6 @@ from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import ATTRIBUTES, NO_CONCEPT, Judge
 
 HELD_OUT_SEED = 900
-SHEET_COLOURS = 128
 JUDGE_GOALS = {name: 0.99 if name == "concept" else 0.97 for name in ATTRIBUTES}
 SHOWN_GOAL, ABSENT_GOAL, KEPT_GOAL = 0.95, 0.99, 0.95
 
