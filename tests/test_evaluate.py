@@ -26,7 +26,7 @@ from refusal_core.evaluate import run, sharing
 from refusal_core.evaluate.journal import Journal, Measured
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.verdict import Verdict
-from refusal_core.evaluate.methods import METHOD_NAMES
+from refusal_core.evaluate.methods import METHOD_NAMES, merged
 from refusal_core.evaluate.plans import Evaluation
 from refusal_core.evaluate.report import Report
 from refusal_core.evaluate.run import Reading, evaluate
@@ -211,6 +211,14 @@ def test_baselines_know_every_phrase_of_the_pairs_that_the_model_reads(toy: Mode
     five = negative_prompt(toy, [rc.load_concept(name) for name in world.CONCEPTS]).negative_prompt
     assert len(toy.tokens([five])[0]) <= toy.defaults.text_length
     assert all(phrase in five for phrase in ("on fire", "bleeding", "with a star logo", "exploding", "zorbo"))
+
+
+def test_of_several_concepts_nothing_neutral_asks_for_any() -> None:
+    """UCE and RECE would be told to keep what they are to erase."""
+    whole = merged([rc.load_concept(name) for name in world.CONCEPTS])
+    phrases = [phrase for said in world.CONCEPTS.values() for phrase in said]
+    assert len(whole.pairs) == 25 and len(whole.neutral) >= 50
+    assert not [p for p in whole.neutral if any(phrase in p for phrase in phrases)]
 
 
 def test_methods_for_one_denoiser_or_one_text_refuse_others() -> None:

@@ -97,7 +97,7 @@ def plan_method(model: Model, presets: Sequence[Preset], method: str) -> Planned
         return plan_edit(model, [_recipe(model, preset, method) for preset in presets])
     concepts = [p.concept for p in presets]
     return Planned(
-        treatment_key(model, method, [*map(asdict, concepts), *_revision(method)]),
+        treatment_key(model, method, [asdict(merged(concepts)), *_revision(method)]),
         {"method": method, "concepts": [c.name for c in concepts]},
         lambda progress: _baseline(model, concepts, method, progress),
     )
@@ -135,14 +135,18 @@ def _baseline(model: Model, concepts: Sequence[Concept], method: str, progress: 
 
 
 def merged(concepts: Sequence[Concept]) -> Concept:
-    """Return one concept with the pairs of all; of the neutral prompts, those that ask for none of them."""
+    """Return one concept with the pairs of all; of the neutral prompts, those that are neutral for each.
+
+    Among the neutral prompts of one there are such that ask for another, in words that no pair has: they
+    are missing from that one's own. Where the lists share nothing, all prompts without a pair's words stay.
+    """
     if len(concepts) == 1:
         return concepts[0]
     pairs = tuple(pair for concept in concepts for pair in concept.pairs)
+    everything = dict.fromkeys(prompt for c in concepts for prompt in c.neutral)
+    shared = [prompt for prompt in everything if all(prompt in c.neutral for c in concepts)]
     words = {added_words(pair) for pair in pairs}
-    neutral = dict.fromkeys(
-        prompt for c in concepts for prompt in c.neutral if not any(w in prompt for w in words)
-    )
+    neutral = shared or [p for p in everything if not any(w in p for w in words)]
     return Concept("+".join(c.name for c in concepts), pairs, tuple(neutral))
 
 
