@@ -68,7 +68,7 @@ def test_links_to_files_of_the_repository_are_not_broken() -> None:
 
 def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     """From the reports in assets/reports, which `evaluate --json` wrote."""
-    from refusal_core.evaluate.overview import overview_table
+    from refusal_core.evaluate.overview import matrix_table, overview_table
     from refusal_core.evaluate.report import as_markdown, load_report, summary
     from refusal_core.toyworld import world
 
@@ -77,6 +77,10 @@ def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     whole = summary(reports)
     assert whole in (folder / "README.md").read_text(encoding="utf-8")
     assert as_markdown(*overview_table(reports)) in README
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    attacked = [load_report(folder / "adversarial" / f"{name}.json") for name in world.CONCEPTS]
+    for more in ([load_report(folder / "together.json")], attacked):
+        assert as_markdown(*matrix_table(more)) in page
     ours = [row for row in whole.splitlines() if "| whitened |" in row]
     assert len(ours) == len(world.CONCEPTS) and "\n".join(ours) in README
     assert {c.n for report in reports for c in report.cells} == {200}
