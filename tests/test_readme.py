@@ -77,6 +77,8 @@ def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     whole = summary(reports)
     assert whole in (folder / "README.md").read_text(encoding="utf-8")
     assert as_markdown(*overview_table(reports)) in README
+    card = (ROOT / "assets" / "models" / "toyworld-wan" / "README.md").read_text(encoding="utf-8")
+    assert as_markdown(*overview_table(reports)) in card
     page = (folder / "README.md").read_text(encoding="utf-8")
     attacked = [load_report(folder / "adversarial" / f"{name}.json") for name in world.CONCEPTS]
     for more in ([load_report(folder / "together.json")], attacked):

@@ -148,7 +148,8 @@ Each concept removed alone, {videos} videos a cell, shares in percent with 95 % 
 `python -m refusal_core evaluate --model {name}` and `report --overview` from the reports in `assets/reports`.
 
 {table}
-"""
+{plot}"""
+PLOT = "\n![Erased against kept, a point a method](../../reports/trade.png)\n"  # of the first bundled model
 
 
 def write_card(
@@ -183,4 +184,5 @@ def _unlearned(evaluated: Sequence[Report], name: str) -> str:
     if not evaluated:
         return ""
     table = as_markdown(*overview_table(evaluated))
-    return UNLEARNED.format(videos=evaluated[0].cells[0].n, name=name, table=table)
+    plot = PLOT if name == "toyworld" else ""
+    return UNLEARNED.format(videos=evaluated[0].cells[0].n, name=name, table=table, plot=plot)
