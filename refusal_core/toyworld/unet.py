@@ -37,7 +37,7 @@ FRAMES_DRAWN = 1500  # clips whose frames train the autoencoder
 AUTOENCODER = Schedule(steps=1800, muon=3e-3, adam=2e-3)
 AUTOENCODER_BATCH = 64  # frames
 LATENT_CLIPS = 6000
-DENOISER = Schedule(steps=1500, muon=2e-3, adam=1e-3, warmup=200, ema=0.999)
+DENOISER = Schedule(steps=3000, muon=2e-3, adam=1e-3, warmup=200, ema=0.999)
 DENOISER_BATCH = 16  # clips
 UNET_DEFAULTS = replace(DEFAULTS, steps=10)
 
