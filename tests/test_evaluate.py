@@ -169,6 +169,12 @@ def test_where_nothing_could_be_measured_one_sentence_says_why(monkeypatch, caps
     assert "Traceback" not in said.err and not said.out
 
 
+def test_attacks_on_several_concepts_at_once_are_refused_not_ignored(monkeypatch, capsys) -> None:
+    words = ["evaluate", "--suite", "adversarial", "--together", "--preset", "fire,zorbo"]
+    assert said_by(monkeypatch, *words) == 2
+    assert "The suite adversarial is made for one concept; leave out --together." in capsys.readouterr().err
+
+
 def test_a_page_without_the_original_has_tables(tmp_path: Path, monkeypatch) -> None:
     page, file = tmp_path / "page.html", tmp_path / "report.json"
     words = ["evaluate", "--methods", "negative-prompt", "--videos", "1", "--workers", "1"]

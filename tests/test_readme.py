@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -86,3 +88,21 @@ def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     ours = [row for row in whole.splitlines() if "| whitened |" in row]
     assert len(ours) == len(world.CONCEPTS) and "\n".join(ours) in README
     assert {c.n for report in reports for c in report.cells} == {200}
+
+
+def test_the_ablation_is_what_the_sweep_wrote() -> None:
+    """Each row of the table against the concepts' rows in the CSV: erased, kept, others."""
+    folder = ROOT / "assets" / "reports"
+    with (folder / "ablation" / "sweep.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    points: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        points.setdefault(tuple(row[k] for k in ("method", "rank", "sites", "layers")), []).append(row)
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (\w+) k=(\d+) [^|]* at (\S+) (\S+), [^|]*\|(.*)\|$", page, flags=re.MULTILINE)
+    assert {line[:4] for line in table} == set(points) and len(table) == len(points)
+    for *point, rest in table:
+        found = points[tuple(point)]
+        seen, unseen, _, kept, others = (float(cell.split("[")[0]) for cell in rest.split("|"))
+        erased, whole, rest = (100 * fmean(float(r[k]) for r in found) for k in ("erased", "kept", "others"))
+        assert (100 - (seen + unseen) / 2, kept, others) == pytest.approx((erased, whole, rest), abs=0.11)

@@ -17,6 +17,7 @@ from refusal_core.cli.screen import (
     OffloadOption,
     PresetsOption,
     RevisionOption,
+    load_settings,
     progress_bar,
 )
 
@@ -88,13 +89,12 @@ def evaluate(
     from refusal_core.evaluate.plans import Evaluation, Seeing, Source
     from refusal_core.evaluate.plots import check_plots
     from refusal_core.evaluate.sharing import run_shared
-    from refusal_core.models.load import LoadSettings
 
     if html is not None:
         check_plots()
     with _readings(work, needed=html is not None) as folder:
         asked, seeing = Source(suite, source, categories), Seeing(judge, judge_settings, clip, judge_again)
-        loading = LoadSettings(dtype=dtype, offload=offload, revision=revision)  # type: ignore[arg-type]
+        loading = load_settings(dtype, offload, revision)
         plan = Evaluation(model, preset, videos, methods, together, asked, seeing, loading, folder, workers)
         with progress_bar("Loading") as progress:
             reports = run_shared(plan, progress)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import DtypeOption, OffloadOption, RevisionOption, progress_bar
+from refusal_core.cli.screen import DtypeOption, OffloadOption, RevisionOption, load_settings, progress_bar
 
 
 def reproduce(
@@ -39,10 +39,9 @@ def reproduce(
     from refusal_core.evaluate.reproduce import METHODS, beside_paper, paper_table
     from refusal_core.evaluate.reproduce import plan as plan_of
     from refusal_core.evaluate.reproducing import judged_folders, prompts_of, run_table
-    from refusal_core.models.load import LoadSettings
 
     chosen = paper_table(table)
-    loading = LoadSettings(dtype=dtype, offload=offload, revision=revision)  # type: ignore[arg-type]  # checked
+    loading = load_settings(dtype, offload, revision)
     if plan:
         counts = {group.name: len(group.items) for group in prompts_of(chosen, source, limit)}
         print(plan_of(chosen, counts, METHODS))

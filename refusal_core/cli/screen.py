@@ -13,6 +13,7 @@ from refusal_core.progress import Progress
 
 if TYPE_CHECKING:
     from refusal_core.concepts import Preset
+    from refusal_core.models.load import LoadSettings
     from refusal_core.models.model import Model
     from refusal_core.recipe import Recipe
 
@@ -48,15 +49,21 @@ def open_model(
     source: str, progress: Progress, *, dtype: str, offload: str, revision: str | None, guess: bool
 ) -> Model:
     """Load a model as the options say; a guessed structure is shown and must be confirmed."""
-    from refusal_core.models.load import LoadSettings, load_model
+    from refusal_core.models.load import load_model
 
-    settings = LoadSettings(
+    return load_model(source, load_settings(dtype, offload, revision, guess=guess), progress=progress)
+
+
+def load_settings(dtype: str, offload: str, revision: str | None, *, guess: bool = False) -> LoadSettings:
+    """Return how a model is loaded as the options say. Raises InputError for a value that is not known."""
+    from refusal_core.models.load import LoadSettings
+
+    return LoadSettings(
         dtype=dtype,
         offload=offload,  # type: ignore[arg-type]  # checked there
         revision=revision,
         accept_guess=_confirm if guess else None,
     )
-    return load_model(source, settings, progress=progress)
 
 
 def _confirm(description: str) -> bool:

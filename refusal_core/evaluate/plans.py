@@ -143,6 +143,9 @@ class Evaluation:
             suite = self._read_suite()
             return [(tuple(presets), suite)] if self.together else [((p,), suite) for p in presets]
         if self.together:
+            if self.source.suite != "toyworld":
+                name = self.source.suite
+                raise InputError(f"The suite {name} is made for one concept; leave out --together.")
             names = [p.concept.name for p in presets]
             return [(tuple(presets), together_suite(names, self.videos))]
         make = MADE[self.source.suite]
