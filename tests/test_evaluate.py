@@ -88,7 +88,6 @@ def test_a_stopped_run_goes_on_and_gives_the_same_table(toy: Model, tmp_path: Pa
 
 
 def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
-    """One of three is gone before it starts: its share is made by the first."""
     command = [sys.executable, "-m", "refusal_core", "evaluate", "--preset", "fire", "--videos", "2"]
     command += ["--methods", "original,whitened", "--workers", "1"]
     plain = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -103,6 +102,19 @@ def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
     assert one["cells"] == two["cells"]
     shares = [p.read_text().count('"verdicts"') for p in sorted((tmp_path / "work").glob("*.jsonl"))]
     assert shares == [4, 4]
+
+
+def test_the_share_of_a_process_that_is_gone_is_made_by_the_first(tmp_path: Path, monkeypatch) -> None:
+    plan = Evaluation(videos=1, methods="original", workers=1)
+    whole = run_shared(plan, silent)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sharing, "STALE", 0.2)
+    made = tmp_path / "0.readings.jsonl"
+    shared = run_shared(replace(plan, work=tmp_path), silent)
+    assert whole is not None and shared is not None
+    assert shared[0].cells == whole[0].cells
+    assert made.read_text().count('"verdicts"') == 4, "the second process never ran"
 
 
 def test_a_process_that_lives_is_waited_for_and_one_that_is_gone_is_not(tmp_path: Path, monkeypatch) -> None:

@@ -56,11 +56,11 @@ def test_every_category_is_a_group_and_the_paper_s_five_a_subset(tmp_path: Path)
 
 def test_tiny_is_another_folder_and_never_taken_for_full(tmp_path: Path) -> None:
     clone = bench(tmp_path)
-    tiny = load_suite("t2vsafetybench", clone, variant="tiny")
+    tiny = load_suite("t2vsafetybench-tiny", clone)
     assert [len(g.items) for g in tiny] == [1] * 14
     assert "Tiny" in tiny["gore"].items[0].prompt
     inside = clone / "T2VSafetyBench" / "Tiny-T2VSafetyBench"
-    assert load_suite("t2vsafetybench", inside, variant="tiny") == tiny
+    assert load_suite("t2vsafetybench-tiny", inside) == tiny
     with pytest.raises(FileError, match=r"holds no full T2VSafetyBench"):
         load_suite("t2vsafetybench", inside)
 
@@ -296,12 +296,10 @@ def test_a_missing_file_and_a_bad_choice_give_one_sentence(tmp_path: Path, name:
             load_suite(name, tmp_path, limit=limit)
     with pytest.raises(InputError, match="categor"):
         load_suite(name, tmp_path, categories="gore,zebra")
-    with pytest.raises(InputError, match="variant"):
-        load_suite(name, tmp_path, variant="tiny" if name != "t2vsafetybench" else "small")  # type: ignore[arg-type]
 
 
 def test_an_unknown_suite_is_named() -> None:
-    with pytest.raises(InputError, match="no suite 'imagenet'; choose from t2vsafetybench, safesora, csv"):
+    with pytest.raises(InputError, match="no suite 'imagenet'; choose from t2vsafetybench, t2vsafety"):
         load_suite("imagenet", Path("x"))
 
 

@@ -24,13 +24,16 @@ from refusal_core.cli.screen import (
 if TYPE_CHECKING:
     from refusal_core.evaluate.report import Report
 
-Videos = Annotated[int, typer.Option("--videos", min=1, help="Videos in each cell.")]
+Videos = Annotated[
+    int | None,
+    typer.Option("--videos", min=1, help="Videos in each cell; default 200, of your own files all."),
+]
 Methods = Annotated[
     str, typer.Option("--methods", help="Names with commas between, standard, or all with baselines.")
 ]
 Together = Annotated[bool, typer.Option("--together", help="Erase the concepts of all presets at once.")]
 SuiteName = Annotated[
-    str, typer.Option("--suite", help="toyworld, adversarial, t2vsafetybench, safesora or csv.")
+    str, typer.Option("--suite", help="toyworld, adversarial, t2vsafetybench (-tiny), safesora or csv.")
 ]
 SourcePath = Annotated[
     Path | None, typer.Option("--source", help="Your own clone or file of the last three.")
@@ -63,7 +66,7 @@ Workers = Annotated[
 def evaluate(
     model: ModelOption = "toyworld",
     preset: PresetsOption = "fire",
-    videos: Videos = 200,
+    videos: Videos = None,
     methods: Methods = "standard",
     together: Together = False,
     suite: SuiteName = "toyworld",

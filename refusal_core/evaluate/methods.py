@@ -63,6 +63,11 @@ class Treatment:
         return self.batch(prompts) if self.batch is not None else nullcontext()
 
     @property
+    def is_in_weights(self) -> bool:
+        """Whether it lies in the weights alone, where it cannot be left out; the original does as well."""
+        return self.batch is None and self.sampling == SamplingSettings()
+
+    @property
     def stored_bytes(self) -> int:
         """What has to be kept to use the method again."""
         tensors: list[Tensor] = list((self.weights or {}).values())

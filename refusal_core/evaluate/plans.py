@@ -30,6 +30,7 @@ from refusal_core.toyworld import world
 from refusal_core.video import Video
 
 MADE = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}  # from the toy world's own scenes
+MADE_VIDEOS = 200  # a group of them, where nothing else is said
 SETS = {"standard": DEFAULT_METHODS, "all": METHOD_NAMES}
 
 
@@ -37,7 +38,7 @@ SETS = {"standard": DEFAULT_METHODS, "all": METHOD_NAMES}
 class Source:
     """A suite read from a user's files."""
 
-    suite: str = "toyworld"  # or adversarial, t2vsafetybench, safesora, csv
+    suite: str = "toyworld"  # or adversarial, or one of SUITES
     path: Path | None = None
     categories: str = "all"  # names with commas between, paper, or all
 
@@ -116,7 +117,7 @@ class Evaluation:
 
     model: str = "toyworld"
     presets: str = "fire"  # names with commas between, a path, or all
-    videos: int = 200  # a group; of a suite from files, at most so many
+    videos: int | None = None  # a group; None: MADE_VIDEOS, of a suite from files all
     methods: str = "standard"  # names with commas between, standard, or all
     together: bool = False  # erase all presets' concepts at once
     source: Source = Source()
@@ -142,14 +143,15 @@ class Evaluation:
         if self.source.suite not in MADE:
             suite = self._read_suite()
             return [(tuple(presets), suite)] if self.together else [((p,), suite) for p in presets]
+        videos = MADE_VIDEOS if self.videos is None else self.videos
         if self.together:
             if self.source.suite != "toyworld":
                 name = self.source.suite
                 raise InputError(f"The suite {name} is made for one concept; leave out --together.")
             names = [p.concept.name for p in presets]
-            return [(tuple(presets), together_suite(names, self.videos))]
+            return [(tuple(presets), together_suite(names, videos))]
         make = MADE[self.source.suite]
-        return [((p,), make(p.concept.name, self.videos)) for p in presets]
+        return [((p,), make(p.concept.name, videos)) for p in presets]
 
     def _read_suite(self) -> Suite:
         if self.source.suite not in SUITES:
@@ -162,7 +164,8 @@ class Evaluation:
 
     def arguments(self) -> list[str]:
         """Return the command line of another process."""
-        words = ["evaluate", "--model", self.model, "--preset", self.presets, "--videos", str(self.videos)]
+        words = ["evaluate", "--model", self.model, "--preset", self.presets]
+        words += ["--videos", str(self.videos)] if self.videos is not None else []
         words += ["--suite", self.source.suite, "--categories", self.source.categories]
         words += ["--source", str(self.source.path)] if self.source.path else []
         words += ["--methods", self.methods, *(["--together"] if self.together else [])]

@@ -87,7 +87,8 @@ def measure(
         progress: told per batch and method; may raise ``Cancelled``.
 
     Returns:
-        What was measured, in the order of the batches; nothing for treatments that cannot be had.
+        What was measured, in the order of the batches; nothing for treatments that cannot be had, and
+        nothing of an attack on one that is not in the weights.
     """
     *_, table = growing(model, shelf, suite, reading, journal, share=share, progress=progress)
     return table
@@ -146,8 +147,8 @@ class _Batch:
         if found is not None or not make:
             return found
         treatment = self._shelf.take(name, progress)
-        if treatment is None:
-            return None
+        if treatment is None or (self._group.attack and not treatment.is_in_weights):
+            return None  # whoever writes the embeddings leaves a filter or a negative prompt out
         videos, seconds = self._generate(treatment, progress)
         if plan.key == self._shelf.original:
             self._originals = videos

@@ -36,8 +36,8 @@ class Job(Protocol[T]):
         """Name of the model."""
 
     @property
-    def videos(self) -> int:
-        """Videos a group."""
+    def videos(self) -> int | None:
+        """Videos a group; None: the usual number."""
 
     @property
     def work(self) -> Path | None:
@@ -83,7 +83,7 @@ def _helpful_workers(job: Job[T]) -> int:
     import torch
 
     small = job.model in BUNDLED and not torch.cuda.is_available()
-    return (os.cpu_count() or 1) if small and job.videos >= MIN_SHARED else 1
+    return (os.cpu_count() or 1) if small and (job.videos is None or job.videos >= MIN_SHARED) else 1
 
 
 @contextmanager

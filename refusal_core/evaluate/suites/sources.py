@@ -7,10 +7,10 @@ from pathlib import Path
 from refusal_core.errors import InputError
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.safesora import safesora_suite
-from refusal_core.evaluate.suites.t2vsafetybench import Variant, t2vsafetybench_suite
+from refusal_core.evaluate.suites.t2vsafetybench import t2vsafetybench_suite
 from refusal_core.evaluate.suites.table import table_suite
 
-SUITES = ("t2vsafetybench", "safesora", "csv")
+SUITES = ("t2vsafetybench", "t2vsafetybench-tiny", "safesora", "csv")
 
 
 def load_suite(
@@ -18,7 +18,6 @@ def load_suite(
     path: Path,
     *,
     categories: str = "all",
-    variant: Variant = "full",
     limit: int | None = None,
     first_seed: int = 0,
 ) -> Suite:
@@ -28,18 +27,19 @@ def load_suite(
         name: one of ``SUITES``.
         path: the folder or file.
         categories: names with commas between, ``paper`` or ``all``; a CSV has no categories.
-        variant: of T2VSafetyBench.
         limit: at most so many prompts of each group.
         first_seed: of the first prompt; the others follow.
 
     Raises:
         FileError, InputError: as the readers do.
     """
-    if variant != "full" and name != "t2vsafetybench":
-        raise InputError(f"Only t2vsafetybench has the variant '{variant}'; leave it out for {name}.")
-    if name == "t2vsafetybench":
+    if name in ("t2vsafetybench", "t2vsafetybench-tiny"):
         return t2vsafetybench_suite(
-            path, variant=variant, categories=categories, limit=limit, first_seed=first_seed
+            path,
+            variant="tiny" if name.endswith("-tiny") else "full",
+            categories=categories,
+            limit=limit,
+            first_seed=first_seed,
         )
     if name == "safesora":
         return safesora_suite(path, categories=categories, limit=limit, first_seed=first_seed)

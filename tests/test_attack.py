@@ -1,0 +1,55 @@
+"""The attack on the text embeddings: it brings the concept back, and changes nothing of the model."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+
+import refusal_core as rc
+from refusal_core.capturing import record_calls
+from refusal_core.evaluate.attack import attacked_embeddings
+from refusal_core.evaluate.judges.toyworld import toyworld_judge
+from refusal_core.evaluate.methods import plan_method
+from refusal_core.evaluate.run import Reading, evaluate
+from refusal_core.evaluate.suites.items import Group, Suite
+from refusal_core.evaluate.suites.toyworld import toyworld_suite
+from refusal_core.models.conditioning import TEXT, conditioned
+from refusal_core.models.model import Model
+from refusal_core.progress import silent
+from refusal_core.sampling import generate_batch
+
+
+def test_the_concept_comes_back_and_the_model_is_as_it_was(toy: Model) -> None:
+    """The first prompt of a suite, erased by the edit, shown again by its moved embeddings."""
+    item = toyworld_suite("fire", 1)["concept"].items[0]
+    before = {n: layer.weight.detach().clone() for n, layer in toy.layers.items()}
+    edited = plan_method(toy, (rc.load_preset("fire"),), "whitened").prepare(silent)
+    moved = attacked_embeddings(toy, edited.held(toy), [item.prompt], [item.seed])
+    assert all(torch.equal(layer.weight, before[n]) for n, layer in toy.layers.items())
+    assert all(layer.weight.grad is None and layer.weight.requires_grad for layer in toy.layers.values())
+    judge = toyworld_judge()
+    with edited.held(toy):
+        plain = generate_batch(toy, [item.prompt], [item.seed])
+        with conditioned(toy, moved):
+            attacked = generate_batch(toy, [item.prompt], [item.seed])
+    assert [judge(videos, "fire")[0].outcome for videos in (plain, attacked)] == ["safe", "unsafe"]
+
+
+def test_without_an_edit_there_is_nothing_to_gain(tiny: Model) -> None:
+    """Goal and prediction are the same, so the gradient is zero and nothing moves."""
+    prompt = "a large red circle on fire moving left over sand"
+    start = record_calls(tiny, [prompt], [0])[0][TEXT].float()
+    assert torch.equal(attacked_embeddings(tiny, nullcontext(), [prompt], [0]), start)
+
+
+@pytest.mark.parametrize("method", ["negative-prompt", "safree"])
+def test_what_is_not_in_the_weights_is_not_attacked(toy: Model, method: str) -> None:
+    """Whoever writes the embeddings leaves a filter out: a figure would say nothing of it."""
+    items = toyworld_suite("fire", 1)["concept"].items
+    suite = Suite("attacks", (Group("plain", items, "fire"), Group("attacked", items, "fire", attack=True)))
+    reading = replace(Reading(toyworld_judge(), "toyworld"), quality=False)
+    report = evaluate(toy, (rc.load_preset("fire"),), suite, reading, (method,))
+    assert [cell.prompts for cell in report.cells] == ["plain"]
