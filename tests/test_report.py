@@ -159,7 +159,7 @@ def test_the_overview_pools_the_videos_of_all_concepts_and_names_the_worst() -> 
     assert rows["ours"][1] == f"15.0 [{100 * pooled.low:.1f}, {100 * pooled.high:.1f}]"
     assert rows["ours"][2].startswith("0.0 [")  # of the one report with paraphrases
     assert rows["ours"][3:6] == ["30.0", "90.0", "100.0"]
-    assert rows["ours"][7:] == ["1.0"]
+    assert rows["ours"][7:] == ["1.0", "3"]
 
 
 def test_the_matrix_has_a_column_a_group_and_pools_all_reports() -> None:

@@ -14,7 +14,7 @@ class Cost:
     """The cost of one method. Times are of one machine: read them as ratios."""
 
     prepare_seconds: float
-    peak_megabytes: float  # over what the process held before, while preparing
+    peak_megabytes: float  # over what the process held before; on a CPU memory used again does not count
     stored_kilobytes: float
     video_ratio: float | None = None  # seconds a video over the original's, median over batches
 

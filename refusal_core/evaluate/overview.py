@@ -26,6 +26,7 @@ OVERVIEW = (
     "others kept",
     "SSIM",
     "prepared in s",
+    "stored in kB",
 )
 
 
@@ -35,7 +36,7 @@ def overview_table(reports: Sequence[Report]) -> tuple[list[str], list[list[str]
     "shown" is over the videos of all concepts, with its Wilson 95 % interval; "worst concept" the largest
     share of one concept, over both phrasings; "kept" are means over the concepts, as parts of what the
     original gets; "SSIM" is between original and unlearned on neutral prompts; "prepared" is the median time
-    from the loaded model to the edited one.
+    from the loaded model to the edited one, "stored" the median size of what has to be kept for it.
     """
     first, *rest = reports
     names = [name for name in first.names if all(name in report.names for report in rest)]
@@ -65,6 +66,7 @@ def _row(reports: Sequence[Report], method: str) -> list[str]:
         percent(_mean([others_share(report, method) for report in reports])),
         number("ssim", _mean([_similarity(report, method) for report in reports])),
         f"{median(cost.prepare_seconds for cost in costs):.1f}" if costs else "-",
+        f"{median(cost.stored_kilobytes for cost in costs):.0f}" if costs else "-",
     ]
 
 
