@@ -216,8 +216,8 @@ def training_facts() -> dict[str, str]:
             f"- image autoencoder: {AUTOENCODER.steps} steps, the frames of {FRAMES_DRAWN} clips, batch"
             f" {AUTOENCODER_BATCH}, Muon and AdamW, L1 + 2 MSE + edges\n"
             f"- denoiser and text encoder: {DENOISER.steps} steps, {LATENT_CLIPS} clips, batch"
-            f" {DENOISER_BATCH}, velocity targets, EMA, 10 % empty captions; the weights here were trained in two"
-            " goes: the rate had fallen to its end at step 1500 and was raised again for the rest\n"
+            f" {DENOISER_BATCH}, velocity targets, EMA, 10 % empty captions; the weights here were trained in"
+            " two goes: the rate had fallen to its end at step 1500 and was raised again for the rest\n"
             "- judge: the same as of toyworld-wan, which never saw this model's autoencoder"
         ),
     }
