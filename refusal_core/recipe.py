@@ -16,6 +16,7 @@ from refusal_core.settings import (
     EditSettings,
     Method,
     SamplingSettings,
+    SiteKind,
     SubspaceSettings,
     parse_layers,
 )
@@ -33,13 +34,22 @@ class Recipe:
     edit: EditSettings
 
 
+def preset_kinds(preset: Preset, model: Model) -> tuple[SiteKind, ...]:
+    """Return the kinds of sites a preset edits in a model: its own, or its family's default where the model
+    has none of them and the preset says nothing of this model.
+    """
+    kinds = preset.recommended_for(model.name).sites
+    missing = not any(site.kind in kinds for site in model.sites)
+    return model.family.default_kinds if missing and model.name not in preset.by_model else kinds
+
+
 def preset_recipe(preset: Preset, model: Model) -> Recipe:
     """Return a preset's recommended recipe for a model; raises InputError on layers it does not have."""
     chosen = preset.recommended_for(model.name)
     layers = parse_layers(chosen.layers, model.block_count)
     return Recipe(
         preset.concept,
-        CaptureSettings(kinds=chosen.sites, layers=layers),
+        CaptureSettings(kinds=preset_kinds(preset, model), layers=layers),
         SubspaceSettings(method=chosen.method, rank=chosen.rank),
         EditSettings(strength=chosen.strength, anchor=chosen.anchor),
     )

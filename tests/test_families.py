@@ -8,12 +8,15 @@ import pytest
 import torch
 
 import refusal_core as rc
-from refusal_core.errors import ModelError
+from refusal_core.concepts import load_preset
+from refusal_core.errors import ModelError, SiteError
 from refusal_core.hooks import watch_calls
 from refusal_core.models.families import FAMILIES, LEFT_OUT
 from refusal_core.models.inventory import inventory
 from refusal_core.models.model import family_of
+from refusal_core.models.sites import select
 from refusal_core.models.tiny import BUILDERS
+from refusal_core.recipe import preset_kinds, preset_recipe
 from refusal_core.selftest import CONCEPT, Row, selftest, tiny_model
 
 # (blocks, parameters in billions, cross-attention sites and their width): diffusers' own published models
@@ -117,6 +120,23 @@ def test_text_and_video_rows_are_never_mixed() -> None:
         seen = rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("feed-forward",), timesteps=1))
         frames = {len(s.unsafe) / len(CONCEPT.pairs) for s in seen.sites.values()}
         assert frames == {3.0}, "9 frames are 3 latent frames, one row each"
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_presets_for_any_model_have_sites_in_every_family(name: str) -> None:
+    model, preset = tiny_model(name), load_preset("real-violence")
+    found = preset_recipe(preset, model).capture
+    assert select(model.sites, found.kinds, found.layers)
+    has_text = any(site.kind == "text" for site in model.sites)
+    assert found.kinds == (("text",) if has_text else ("text-entry",))
+
+
+def test_a_kind_that_is_asked_for_is_never_replaced() -> None:
+    model, preset = tiny_model("cogvideox"), load_preset("real-violence")
+    with pytest.raises(SiteError, match="No site is left for text at layers any; this model has text-entry"):
+        rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("text",)))
+    wanted = replace(preset.recommended, sites=("text",))
+    assert preset_kinds(replace(preset, by_model={model.name: wanted}), model) == ("text",)
 
 
 def test_what_is_left_out_says_why() -> None:

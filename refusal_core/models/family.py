@@ -88,6 +88,7 @@ class Family:
     defaults: Defaults
     denoisers: tuple[str, ...] = ("transformer",)  # attributes of the pipeline, in execution order
     entry: tuple[str, ...] = ()  # the linear through which the text encoder's output enters
+    default_kinds: tuple[SiteKind, ...] = ("text",)  # edited where a preset names none that it has
     latents: Latents = "BCFHW"
     latents_argument: str = "hidden_states"
     templated: bool = False  # the text encoder reads more than the prompt: rows are pooled per prompt

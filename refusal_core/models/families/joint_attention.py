@@ -81,6 +81,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
             ),
         ),
         entry=("patch_embed.text_proj",),
+        default_kinds=("text-entry",),
         latents="BFCHW",
         text_arguments=("encoder_hidden_states",),
         defaults=Defaults(49, 480, 720, 8.0, 50, 6.0, 226),
