@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, is_dataclass, replace
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,8 @@ MMDIT = Family(
 )
 # Under guidance Open-Sora puts the prompt's rows first; diffusers puts them last.
 _BRANCHES = {"open-sora-stdit3": 2, "open-sora-mmdit": 3}
+# Of MMDiT's configuration: where its files lay and how it was trained, not what it is.
+_NOT_ARCHITECTURE = ("from_pretrained", "cache_dir", "grad_ckpt_settings")
 
 
 def adopt(module: nn.Module, name: str = "open-sora") -> Model:
@@ -81,8 +83,31 @@ def adopt(module: nn.Module, name: str = "open-sora") -> Model:
     )
     if family is None:
         raise ModelError(f"{type(module).__name__} has neither spatial_blocks nor double_blocks.")
-    holder = SimpleNamespace(model=module, set_progress_bar_config=lambda **_: None)
-    return wrap_pipeline(holder, name, family)
+    model = wrap_pipeline(_holder(_described(module)), name, family)
+    return replace(model, pipeline=_holder(module))
+
+
+def _holder(module: nn.Module) -> SimpleNamespace:
+    return SimpleNamespace(model=module, set_progress_bar_config=lambda **_: None)
+
+
+class _Described(nn.Module):
+    """The same layers beside a configuration that can be read as a dictionary."""
+
+    def __init__(self, module: nn.Module, config: dict[str, Any]) -> None:
+        super().__init__()
+        for name, child in module.named_children():
+            self.add_module(name, child)
+        self.__dict__["config"] = config
+
+
+def _described(module: nn.Module) -> nn.Module:
+    """Return what tells a model's architecture: MMDiT's configuration is a dataclass, STDiT3's is none."""
+    plain = getattr(module, "_orig_mod", module)  # torch.compile
+    config = getattr(plain, "config", None)
+    if not is_dataclass(config) or isinstance(config, type):
+        return module
+    return _Described(plain, {k: v for k, v in asdict(config).items() if k not in _NOT_ARCHITECTURE})
 
 
 def _first_list(family: Family) -> str:
@@ -155,7 +180,11 @@ class Listener:
     def _pool(self, x: Tensor) -> Tensor:
         """Return [frames, H]: the means over a frame's tokens, of the prompt's rows only."""
         branches = _BRANCHES[self._model.family.name] if self._guided else 1
-        if len(x) % branches or x.shape[1] % self._frames:
+        if len(x) % branches:
+            raise InputError(
+                f"{len(x)} rows are not {branches} guidance branches; without guidance say guided=False."
+            )
+        if x.shape[1] % self._frames:
             raise InputError(f"{list(x.shape)} rows do not divide into {self._frames} frames; correct it.")
         prompt = x[: len(x) // branches].float().mean(0)
         return prompt.unflatten(0, (self._frames, -1)).mean(1).cpu()
