@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import accelerate
+import httpx
 import peft
 import pytest
 import torch
+from huggingface_hub import errors as hub
 
 import refusal_core as rc
 from refusal_core.edit import Edit
@@ -206,26 +208,35 @@ def test_the_structure_that_is_guessed_is_that_of_the_table() -> None:
         guess_family(tiny_model("mochi").pipeline)
 
 
+def answered(kind: type[hub.HfHubHTTPError], status: int) -> hub.HfHubHTTPError:
+    """What huggingface_hub raises for an answer of the hub."""
+    return kind("no", response=httpx.Response(status, request=httpx.Request("GET", "http://x")))
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        ("GatedRepoError", "is gated; accept its licence"),
-        ("RepositoryNotFoundError", "not on the hub, or private"),
+        (answered(hub.GatedRepoError, 403), "is gated; accept its licence on the hub, then set HF_TOKEN."),
+        (answered(hub.RepositoryNotFoundError, 404), "is not on the hub, or private; check the name"),
+        (answered(hub.RevisionNotFoundError, 404), "has no such revision; give a branch, tag or commit"),
+        (answered(hub.RemoteEntryNotFoundError, 404), "is no video pipeline: it lacks model_index.json"),
+        (answered(hub.HfHubHTTPError, 500), "the hub cannot be reached; check the connection"),
+        (hub.LocalEntryNotFoundError("not in the cache"), "the hub cannot be reached; check the connection"),
+        (hub.OfflineModeIsEnabled("offline"), "the hub cannot be reached; check the connection"),
+        (hub.HTTPError("proxy"), "the hub cannot be reached; check the connection"),
+        (ValueError("no name of a model"), "cannot be loaded as a diffusers video pipeline"),
     ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_what_the_hub_refuses_is_said_in_one_sentence(monkeypatch, error: str, sentence: str) -> None:
-    import diffusers
-    import httpx
-    from huggingface_hub import errors
+def test_what_the_hub_refuses_is_said_in_one_sentence(monkeypatch, error: Exception, sentence: str) -> None:
+    """diffusers puts an OSError of its own around what the hub said."""
 
     def refuse(*_: object, **__: object) -> None:
-        raise getattr(errors, error)(
-            "no", response=httpx.Response(403, request=httpx.Request("GET", "http://x"))
-        )
+        raise error
 
-    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", refuse)
-    with pytest.raises(ModelError, match=sentence):
-        rc.load_model("someone/something")
+    monkeypatch.setattr("diffusers.configuration_utils.hf_hub_download", refuse)
+    with pytest.raises(ModelError, match=f"^'someone/something' .*{sentence}"):
+        rc.load_model("someone/something", rc.LoadSettings(revision="v9"))
 
 
 def test_each_process_of_a_launcher_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

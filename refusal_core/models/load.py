@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import errors as hub
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
@@ -30,7 +31,33 @@ CANNOT = (
     "cannot be loaded as a diffusers video pipeline; give toyworld, a folder with model_index.json and"
     " .safetensors files, or a hub id that this machine can reach."
 )
-_BROKEN = (OSError, ValueError, AttributeError, KeyError, TypeError, ImportError, SafetensorError)
+NOT_HERE = (
+    "cannot be loaded: it is not on this machine and the hub cannot be reached; check the connection,"
+    " HF_HUB_OFFLINE and HF_TOKEN, or give a folder."
+)
+NO_PIPELINE = (
+    "is no video pipeline: it lacks model_index.json, or a file named there; give a hub id with both."
+)
+_BROKEN = (
+    OSError,
+    ValueError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ImportError,
+    SafetensorError,
+    hub.HTTPError,
+)
+# What the hub said, told in this order: some of these are kinds of later ones.
+_HUB: tuple[tuple[type[Exception], str], ...] = (
+    (hub.GatedRepoError, "is gated; accept its licence on the hub, then set HF_TOKEN."),
+    (hub.RepositoryNotFoundError, "is not on the hub, or private; check the name, or set HF_TOKEN."),
+    (hub.RevisionNotFoundError, "has no such revision; give a branch, tag or commit listed on its hub page."),
+    (hub.RemoteEntryNotFoundError, NO_PIPELINE),
+    (hub.LocalEntryNotFoundError, NOT_HERE),
+    (ConnectionError, NOT_HERE),
+    (hub.HTTPError, NOT_HERE),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +171,6 @@ def pipeline_class(path: str, revision: str | None = None) -> str:
         ModelError: missing, gated, out of reach, or no diffusers pipeline at all.
     """
     from diffusers import DiffusionPipeline
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     if Path(path).is_file():
         raise ModelError(f"'{Path(path).name}' is a single file; give its pipeline's folder instead.")
@@ -154,13 +180,19 @@ def pipeline_class(path: str, revision: str | None = None) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             config: Any = DiffusionPipeline.load_config(path, revision=revision)
-    except GatedRepoError as e:
-        raise ModelError(f"'{path}' is gated; accept its licence on the hub, then set HF_TOKEN.") from e
-    except RepositoryNotFoundError as e:
-        raise ModelError(f"'{path}' is not on the hub, or private; check the name, or set HF_TOKEN.") from e
-    except (OSError, ValueError, HfHubHTTPError) as e:
-        raise ModelError(f"'{path}' {CANNOT}") from e
+    except (OSError, ValueError, hub.HTTPError) as e:
+        raise ModelError(f"'{path}' {_why(e, path)}") from e
     return str(config.get("_class_name", "an unknown class"))
+
+
+def _why(error: BaseException, path: str) -> str:
+    """Say why a model does not load: the loaders hide what the hub said behind an error of their own."""
+    if Path(path).is_dir():
+        return CANNOT
+    chain: list[BaseException] = [error]
+    while found := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(found)
+    return next((why for kind, why in _HUB if any(isinstance(e, kind) for e in chain)), CANNOT)
 
 
 def _has_index(path: str) -> bool:
@@ -183,7 +215,7 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, kind: str) 
     except torch.OutOfMemoryError as e:
         raise MemoryLimitError(f"'{source}' {NO_ROOM}") from e
     except _BROKEN as e:
-        raise ModelError(f"'{source}' {CANNOT}") from e
+        raise ModelError(f"'{source}' {_why(e, path)}") from e
 
 
 def _single_file(file: Path, path: str, kind: str, settings: LoadSettings) -> dict[str, Any]:
