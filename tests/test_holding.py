@@ -167,6 +167,16 @@ def test_the_wrong_kind_of_model_is_told_before_its_weights_are_read(folder: Pat
         rc.load_model(str(folder))
 
 
+def test_a_language_model_is_told_that_it_is_no_video_pipeline(tmp_path: Path) -> None:
+    """There is no pipeline's folder above it to be sent to."""
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ModelError, match=f"^'{tmp_path.name}' is no video pipeline: it lacks model_index.json"
+    ):
+        rc.load_model(str(tmp_path))
+
+
 def test_memory_is_reckoned_before_loading(folder: Path, monkeypatch) -> None:
     whole = load.needed_bytes(str(folder), rc.LoadSettings())
     half = load.needed_bytes(str(folder), rc.LoadSettings(dtype="bfloat16"))

@@ -32,11 +32,11 @@ CANNOT = (
     " .safetensors files, or a hub id that this machine can reach."
 )
 NOT_HERE = (
-    "cannot be loaded: it is not on this machine and the hub cannot be reached; check the connection,"
+    "cannot be loaded: not all of it is on this machine, and the hub cannot be reached; check the connection,"
     " HF_HUB_OFFLINE and HF_TOKEN, or give a folder."
 )
 NO_PIPELINE = (
-    "is no video pipeline: it lacks model_index.json, or a file named there; give a hub id with both."
+    "is no video pipeline: it lacks model_index.json, or a file named there; give one that has both."
 )
 _BROKEN = (
     OSError,
@@ -174,8 +174,11 @@ def pipeline_class(path: str, revision: str | None = None) -> str:
 
     if Path(path).is_file():
         raise ModelError(f"'{Path(path).name}' is a single file; give its pipeline's folder instead.")
-    if Path(path).is_dir() and (Path(path) / "config.json").exists() and not _has_index(path):
-        raise ModelError(f"'{Path(path).name}' holds one model, no pipeline; give the folder above it.")
+    folder = Path(path).resolve()
+    if (folder / "config.json").exists() and not _has_index(folder):
+        if _has_index(folder.parent):
+            raise ModelError(f"'{folder.name}' holds one model, no pipeline; give the folder above it.")
+        raise ModelError(f"'{folder.name}' {NO_PIPELINE}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -195,8 +198,8 @@ def _why(error: BaseException, path: str) -> str:
     return next((why for kind, why in _HUB if any(isinstance(e, kind) for e in chain)), CANNOT)
 
 
-def _has_index(path: str) -> bool:
-    return (Path(path) / "model_index.json").exists()
+def _has_index(folder: Path) -> bool:
+    return (folder / "model_index.json").exists()
 
 
 def _from_pretrained(path: str, source: str, settings: LoadSettings, kind: str) -> Any:
