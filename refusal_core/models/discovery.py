@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from refusal_core.errors import ModelError
 from refusal_core.models.family import Blocks, Defaults, Family, Sites
+from refusal_core.models.sites import block_paths, list_sites
 from refusal_core.settings import SiteKind
 
 _DENOISERS = ("transformer", "unet", "transformer_2")
@@ -28,15 +30,20 @@ def guess_family(pipeline: Any) -> Family:
     layer.
 
     Raises:
-        ModelError: nothing that looks like blocks with cross-attention is found.
+        ModelError: nothing that looks like blocks with cross-attention is found, or it is a UNet.
     """
     attributes = [name for name in _DENOISERS if isinstance(getattr(pipeline, name, None), nn.Module)]
     if not attributes:
         raise ModelError(f"{type(pipeline).__name__} has no transformer and no unet: nothing to edit.")
     denoiser = getattr(pipeline, attributes[0])
-    path, sites = _blocks(denoiser)
+    if hasattr(denoiser, "down_blocks"):
+        raise ModelError(
+            f"{type(denoiser).__name__} is a UNet: its blocks differ in size and in what enters them, which"
+            " names do not tell; describe it as a family instead."
+        )
+    path, sites, others = _blocks(denoiser)
     known = inspect.signature(type(pipeline).__call__).parameters
-    return Family(
+    family = Family(
         name="guessed",
         title=f"{type(pipeline).__name__} (structure guessed)",
         pipelines=(type(pipeline).__name__,),
@@ -45,24 +52,42 @@ def guess_family(pipeline: Any) -> Family:
         text_arguments=("encoder_hidden_states", "encoder_attention_mask"),
         defaults=_defaults(known),
         lora=None,
-        note="Guessed from names: look at a few videos before you trust an edit.",
+    )
+    return replace(family, note=_note(pipeline, family, others))
+
+
+def _note(pipeline: Any, family: Family, others: list[str]) -> str:
+    """Return how much was found and what is taken for granted."""
+    found = []
+    for name in family.denoisers:
+        denoiser = getattr(pipeline, name)
+        blocks = len(block_paths(denoiser, family.blocks[0]))
+        sites = sum(1 for _ in list_sites([(name, denoiser)], family))
+        found.append(f"{name}: {blocks} blocks, {sites} sites")
+    left = f" Left out, though they have cross-attention: {', '.join(others)}." if others else ""
+    return (
+        f"{'; '.join(found)}.{left} Guessed from names: taken for granted is that [batch, tokens, width]"
+        " enters each layer, the video's tokens alone, and the text's where the kind is text; look at a few"
+        " videos before you trust an edit."
     )
 
 
-def _blocks(denoiser: nn.Module) -> tuple[str, Sites]:
-    """Return the longest list whose first block has cross-attention under a known name."""
-    best: tuple[int, str, Sites] | None = None
+def _blocks(denoiser: nn.Module) -> tuple[str, Sites, list[str]]:
+    """Return the longest list whose first block has cross-attention under a known name, and the others."""
+    found: dict[str, tuple[int, Sites]] = {}
     for path, module in denoiser.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) and "temporal" not in path:
+        if isinstance(module, nn.ModuleList) and len(module):
             sites = _sites(module[0])
-            if "cross-attention" in sites and (best is None or len(module) > best[0]):
-                best = (len(module), path, sites)
-    if best is None:
+            if "cross-attention" in sites:
+                found[path] = (len(module), sites)
+    usable = [path for path in found if "temporal" not in path]
+    if not usable:
         raise ModelError(
             f"No list of blocks with cross-attention was found in {type(denoiser).__name__}; describe it as"
             " a family instead."
         )
-    return best[1], best[2]
+    best = max(usable, key=lambda path: found[path][0])
+    return best, found[best][1], [f"{path} ({found[path][0]})" for path in found if path != best]
 
 
 def _sites(block: nn.Module) -> Sites:
@@ -97,4 +122,4 @@ def describe_guess(family: Family) -> str:
     blocks = family.blocks[0]
     lines = [f"{family.title}: {', '.join(family.denoisers)}, blocks {blocks.paths[0]}"]
     lines += [f"  {kind}: {', '.join(paths)}" for kind, paths in blocks.sites.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"  {family.note}"])
