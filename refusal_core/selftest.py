@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from refusal_core.progress import Progress, part, silent
 from refusal_core.settings import CaptureSettings, SamplingSettings, SubspaceSettings
 
 STEPS = ("capture", "edit", "undo", "save", "lora", "comfyui", "bake")
+MEASURES = ("capture time", "edit time", "bake time", "GPU memory")  # of a real model
 TOLERANCE = 1e-5  # float32, largest difference of the latents
 PROMPT = "a robot on fire"
 CONCEPT = Concept(
@@ -60,6 +63,7 @@ class Row:
     passed: dict[str, str] = field(default_factory=dict)
     trouble: str = ""
     steps: tuple[str, ...] = STEPS  # those that are tried
+    measured: dict[str, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -189,45 +193,77 @@ def _check(holds: bool, sentence: str) -> None:
 
 
 def try_real(source: str, offload: str, progress: Progress = silent) -> list[Row]:
-    """Capture, edit, undo, save and export a LoRA on a real model with two short prompts.
+    """Capture, edit, undo, save, export a LoRA and bake a real model, with two short prompts.
 
-    The row holds times, and in place of the bake the peak memory of the GPU.
+    Only a model in a local folder is baked. What was exported is written, not loaded again.
 
     Raises:
         RefusalError: the model cannot be loaded.
     """
-    from refusal_core.models.load import LoadSettings, load_model
+    from refusal_core.models.load import LoadSettings, bundled_folder, load_model
 
     settings = LoadSettings(offload=offload)  # type: ignore[arg-type]  # checked there
     model = load_model(source, settings, progress=part(progress, 0.0, 0.2))
-    steps = ("capture", "edit", "undo", "save", *(["lora"] if model.family.lora else []))
-    row, before = Row(source, len(model.sites), steps=steps), fingerprint(model)
-    pairs = Concept("fire", CONCEPT.pairs[:2], CONCEPT.neutral[:2])
-    started = time.perf_counter()
-    seen = capture(model, pairs, CaptureSettings(kinds=("cross-attention",), timesteps=2))
-    row.passed["capture"] = f"{time.perf_counter() - started:.0f} s"
-    edit = make_edit(estimate(seen, SubspaceSettings(method="rv")))
-    progress(0.5, "Comparing")
-    started = time.perf_counter()
-    original = latents(model)
-    with applied(model, edit):
-        changed = not torch.equal(original, latents(model))
-    if not changed:
-        row.trouble = "the edit changes nothing"
-    row.passed["edit"] = f"{time.perf_counter() - started:.0f} s"
-    if fingerprint(model) != before:
-        row.trouble = "the weights are not as before"
-        return [row]
-    row.passed["undo"] = "yes"
-    with tempfile.TemporaryDirectory() as folder:
-        load_edit(save_edit(edit, Path(folder) / "edit.safetensors"))
-        row.passed["save"] = "yes"
-        if model.family.lora is not None:
-            export_lora(edit, model, Path(folder) / "lora.safetensors")
-            row.passed["lora"] = "written"
-    if torch.cuda.is_available():
-        row.passed["bake"] = f"peak {torch.cuda.max_memory_allocated() / 1e9:.1f} GB"
+    folder = Path(bundled_folder(source) or source)
+    steps = ["capture", "edit", "undo", "save"]
+    steps += ["lora"] if model.family.lora else []
+    steps += ["bake"] if folder.is_dir() else []
+    row = Row(source, len(model.sites), steps=tuple(steps))
+    _attempt(row, lambda: _try_real(row, model, folder, part(progress, 0.2, 1.0)))
+    row.measured |= peak_memory()
     return [row]
+
+
+def _try_real(row: Row, model: Model, folder: Path, progress: Progress) -> None:
+    before = fingerprint(model)
+    pairs = Concept("fire", CONCEPT.pairs[:2], CONCEPT.neutral[:2])
+    with _timed(row, "capture"):
+        settings = CaptureSettings(kinds=("cross-attention",), timesteps=2)
+        seen = capture(model, pairs, settings, progress=part(progress, 0.0, 0.4))
+    row.passed["capture"] = "yes"
+    edit = make_edit(estimate(seen, SubspaceSettings(method="rv")))
+    progress(0.4, "Comparing")
+    with _timed(row, "edit"):
+        original = latents(model)
+        with applied(model, edit):
+            edited = latents(model)
+    _check(fingerprint(model) == before, "the weights are not as before")
+    row.passed["undo"] = "yes"
+    _check(not torch.equal(original, edited), "the edit changes nothing")
+    row.passed["edit"] = "yes"
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary)
+        load_edit(save_edit(edit, out / "edit.safetensors"))
+        row.passed["save"] = "yes"
+        if "lora" in row.steps:
+            export_lora(edit, model, out / "lora.safetensors")
+            row.passed["lora"] = "written"
+        if "bake" in row.steps:
+            _bake_real(row, edit, folder, out / "baked", part(progress, 0.8, 1.0))
+
+
+def _bake_real(row: Row, edit: Edit, folder: Path, out: Path, progress: Progress) -> None:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size > shutil.disk_usage(out.parent).free:
+        row.passed["bake"] = "no room on disk"
+        return
+    with _timed(row, "bake"):
+        bake(folder, edit, out, progress)
+    row.passed["bake"] = "written"
+
+
+@contextmanager
+def _timed(row: Row, step: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    row.measured[f"{step} time"] = f"{time.perf_counter() - started:.1f} s"
+
+
+def peak_memory() -> dict[str, str]:
+    """Return the most memory of the GPU that was ever taken; nothing where there is none."""
+    if not torch.cuda.is_available():
+        return {}
+    return {"GPU memory": f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB"}
 
 
 # --- the other process -------------------------------------------------------------------------------

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
+import sys
+from collections import namedtuple
+from pathlib import Path
 
 import pytest
+import torch
 
 from refusal_core.errors import ModelError
 from refusal_core.models.discovery import describe_guess, guess_family
+from refusal_core.models.load import bundled_folder
 from refusal_core.models.model import wrap_pipeline
-from refusal_core.selftest import tiny_model
+from refusal_core.selftest import MEASURES, STEPS, peak_memory, tiny_model
 
 
 @pytest.mark.parametrize("name", ["unet3d", "animatediff"])
@@ -39,3 +46,77 @@ def test_a_guess_names_the_blocks_it_leaves_out() -> None:
     family = guess_family(pipeline)
     assert family.blocks[0].paths == ("blocks.*",)
     assert "Left out, though they have cross-attention: refiner_blocks (1)." in describe_guess(family)
+
+
+# --- every step on a real model ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def toy_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundled model as a folder of the user's, with two steps by default; it is the current one."""
+    folder = tmp_path / "toy"
+    shutil.copytree(str(bundled_folder("toyworld")), folder, ignore=shutil.ignore_patterns("*.png"))
+    path = folder / "studio.json"
+    settings = json.loads(path.read_text())
+    settings["defaults"]["steps"] = 2
+    path.write_text(json.dumps(settings))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def tried(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, str], int]:
+    """Run the command on the folder; return its one row by column, and its exit code."""
+    from refusal_core.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["refusal_core", "models", "selftest", "--real", "toy"])
+    code = 0
+    try:
+        main()
+    except SystemExit as e:
+        code = int(e.code or 0)
+    head, line = capsys.readouterr().out.splitlines()[:2]
+    places = {title: head.index(title) for title in ("model", "sites", *MEASURES, "trouble")}
+    places |= {step: head.index(f" {step} ") + 1 for step in STEPS}
+    return {title: line[place:].split("  ")[0].strip() for title, place in places.items()}, code
+
+
+def test_each_column_holds_what_ran_and_nothing_else(toy_folder: Path, monkeypatch, capsys) -> None:
+    before = {p: p.read_bytes() for p in toy_folder.rglob("*") if p.is_file()}
+    row, code = tried(monkeypatch, capsys)
+    assert (row["model"], code, row["trouble"]) == ("toy", 0, "")
+    assert [row[step] for step in STEPS] == ["yes", "yes", "yes", "yes", "written", "-", "written"]
+    assert all(row[f"{step} time"].endswith(" s") for step in ("capture", "edit", "bake"))
+    assert (row["GPU memory"] == "-") is not torch.cuda.is_available()
+    assert {p: p.read_bytes() for p in toy_folder.rglob("*") if p.is_file()} == before
+
+
+def test_what_fails_is_named_and_what_came_after_it_is_not_filled_in(toy_folder, monkeypatch, capsys) -> None:
+    from refusal_core import selftest
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(selftest, "export_lora", full)
+    row, code = tried(monkeypatch, capsys)
+    assert (code, row["trouble"]) == (1, "OSError: No space left on device")
+    assert [row[step] for step in STEPS] == ["yes", "yes", "yes", "yes", "-", "-", "-"]
+    assert row["bake time"] == "-"
+
+
+def test_without_room_for_a_copy_nothing_is_baked(toy_folder: Path, monkeypatch) -> None:
+    from refusal_core import selftest
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(selftest.shutil, "disk_usage", lambda _path: usage(10, 9, 1))
+    row = selftest.Row("toy")
+    selftest._bake_real(row, None, toy_folder, toy_folder.parent / "baked", selftest.silent)
+    assert (row.passed, row.measured) == ({"bake": "no room on disk"}, {})
+    assert not (toy_folder.parent / "baked").exists()
+
+
+def test_memory_is_that_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert peak_memory() == {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2_540_000_000)
+    assert peak_memory() == {"GPU memory": "2.5 GB"}

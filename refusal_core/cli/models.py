@@ -66,18 +66,23 @@ def selftest(
     ] = None,
     offload: OffloadOption = "none",
 ) -> None:
-    """Run capture, edit, undo, save, LoRA and bake on each family, and print what held."""
+    """Run capture, edit, undo, save, LoRA and bake on each family, and print what held; - did not run."""
     from rich.console import Console
     from rich.table import Table
 
-    from refusal_core.selftest import STEPS, Row, try_real
+    from refusal_core.selftest import MEASURES, STEPS, Row, try_real
     from refusal_core.selftest import selftest as run
 
     with progress_bar("Building") as progress:
         rows: list[Row] = try_real(real, offload, progress) if real else run(names or (), progress)
-    table = Table("family", "sites", *STEPS, "trouble", box=None)
+    measures = MEASURES if real else ()
+    table = Table("model" if real else "family", "sites", *STEPS, *measures, "trouble", box=None)
     for row in rows:
-        table.add_row(row.name, str(row.sites), *(row.passed.get(s, "-") for s in STEPS), row.trouble)
+        passed, measured = (
+            (row.passed.get(s, "-") for s in STEPS),
+            (row.measured.get(m, "-") for m in measures),
+        )
+        table.add_row(row.name, str(row.sites), *passed, *measured, row.trouble)
     Console(width=160, highlight=False, markup=False).print(table)
     if not all(row.whole for row in rows):
         raise typer.Exit(1)
