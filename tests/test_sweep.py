@@ -1,4 +1,4 @@
-"""Sweeps and searches: every point once, the original made once, resumable, never on evaluation prompts."""
+"""Sweeps: every point once, the original made once, resumable, never on evaluation prompts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from refusal_core.evaluate.plots import front
 from refusal_core.evaluate.sharing import run_shared
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.evaluate.sweep import Sweep, Swept
-from refusal_core.evaluate.tune import SITES, Tuning
 from refusal_core.progress import silent
 
 LISTS = {
@@ -122,20 +121,6 @@ def test_tuning_and_evaluation_prompts_share_nothing() -> None:
         seeds = [{i.seed for g in suite for i in g.items} for suite in (tuning, judged)]
         assert not prompts[0] & prompts[1]
         assert not seeds[0] & seeds[1]
-
-
-def test_a_search_goes_on_where_it_was_and_prints_a_front(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("refusal_core.evaluate.tune.SITES", SITES[:1])
-    first = Tuning("toyworld", "fire", 2, 1, tmp_path).run()
-    journal = (tmp_path / "optuna.journal").read_text()
-    second = Tuning("toyworld", "fire", 3, 1, tmp_path).run()
-    assert (tmp_path / "optuna.journal").read_text().startswith(journal)
-    assert first and second
-    assert all(0 <= t.erased <= 1 and 0 <= t.kept <= 1 for t in second)
-    points = [(t.kept, t.erased) for t in second]
-    assert front(points) == list(range(len(points)))
 
 
 def test_the_front_holds_what_nothing_else_beats() -> None:

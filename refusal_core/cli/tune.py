@@ -23,6 +23,7 @@ def tune(
     """Search rank, strength, sites, anchor and shrinkage for what erases most and keeps most.
 
     Only prompts of the tuning split are used; judge the result with `evaluate`, on other prompts.
+    The same command goes on where it was stopped; run several times at once, it shares out the trials.
     """
     from refusal_core.evaluate.report import as_markdown
     from refusal_core.evaluate.tune import Tuning, table_of

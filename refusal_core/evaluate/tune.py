@@ -1,16 +1,21 @@
 """Auto-tune: a search over settings for what erases most and keeps most, on the tuning split alone.
 
-The search is optuna's (the extra ``evidence``); its journal file may be shared by several processes.
+The search is optuna's (the extra ``evidence``). Several processes may share its folder, each started by
+hand and knowing of no other; what keeps them apart are locks of the system on files (Linux, macOS).
 """
 
 from __future__ import annotations
 
+import fcntl
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refusal_core.concepts import Preset, load_preset
-from refusal_core.errors import MissingExtraError
+from refusal_core.errors import FileError, MissingExtraError
 from refusal_core.evaluate.grid import Point, Points
 from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
@@ -26,7 +31,7 @@ from refusal_core.settings import SiteKind
 
 if TYPE_CHECKING:
     from optuna.study import Study
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
 SITES: tuple[tuple[SiteKind, ...], ...] = (
     ("text",),
@@ -34,7 +39,8 @@ SITES: tuple[tuple[SiteKind, ...], ...] = (
     ("cross-attention",),
     ("text", "cross-attention"),
 )
-SEED = 0
+WORKER = "worker"  # the attribute of a trial that says who tries it
+Objective = Callable[[Point, Progress], tuple[float, float] | None]  # erased, kept; None: nothing to measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,58 +69,146 @@ class Tuning:
             MissingExtraError: optuna is not installed.
         """
         model, preset = load_model(self.model, progress=part(progress, 0.0, 0.02)), load_preset(self.preset)
-        study = self._study(treatment_key(model, "tune", asdict(preset.concept)))
-        trier = _Trier(model, preset, self.videos, Journal(self.work))
-        while (done := len(study.get_trials(deepcopy=False))) < self.trials:
-            low, high = done / self.trials, (done + 1) / self.trials
-            trier.progress = part(progress, 0.02 + 0.98 * low, 0.02 + 0.98 * high)
-            study.optimize(trier.objective, n_trials=1)
-        return front_of(study)
+        key = treatment_key(model, "tune", asdict(preset.concept))
+        with worker_number(self.work) as worker:
+            # Of other pairs, or another model, it is another search.
+            search = Search(self.work, f"{key} {self.videos}", self.trials, worker)
+            trier = _Trier(model, preset, self.videos, Journal(self.work, worker))
+            search.run(trier.figures, part(progress, 0.02, 1.0))
+        return front_of(search.study)
 
-    def _study(self, key: str) -> Study:
+
+class Search:
+    """The trials of a folder, each handed to one of the processes that share it."""
+
+    def __init__(self, work: Path, name: str, trials: int, worker: int) -> None:
+        self.study = _open_study(work, name)
+        self._work, self._trials, self._worker = work, trials, worker
+
+    def run(self, objective: Objective, progress: Progress = silent) -> None:
+        """Try settings until the folder has all its trials, done or in the hands of a living process."""
+        from optuna.trial import TrialState
+
+        while (turn := self._next()) is not None:
+            done, trial = turn
+            low, high = done / self._trials, (done + 1) / self._trials
+            figures = objective(_drawn(trial), part(progress, low, high))
+            self.study.tell(trial, figures, state=TrialState.COMPLETE if figures else TrialState.PRUNED)
+
+    def _next(self) -> tuple[int, Trial] | None:
+        """Return how many trials there are and one more, or None where there are enough."""
+        import optuna
+
+        # Counting and asking are one step: else two processes would both begin the last trial.
+        with _locked(self._work / "next.lock", wait=True):
+            self._give_up_abandoned()
+            trials = self.study.get_trials(deepcopy=False)
+            done = sum(t.state != optuna.trial.TrialState.FAIL for t in trials)
+            if done >= self._trials:
+                return None
+            # By the trial's number, which no two share: with one seed every process would draw the same
+            # settings. A single process draws the same ones whether or not it was started anew between.
+            self.study.sampler = optuna.samplers.TPESampler(seed=len(trials))
+            trial = self.study.ask()
+            trial.set_user_attr(WORKER, self._worker)
+            return done, trial
+
+    def _give_up_abandoned(self) -> None:
+        """Mark the trials of processes that are gone as failed; another one then takes their place."""
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self._is_abandoned(trial):  # since the list was read, its process may have ended well
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+
+    def _is_abandoned(self, trial: FrozenTrial) -> bool:
+        worker = trial.user_attrs.get(WORKER)
+        if not isinstance(worker, int) or worker == self._worker:
+            return True  # killed while it was asked for, or under this number before
+        with _locked(_lock_of(self._work, worker)) as is_free:
+            return is_free
+
+
+def _open_study(work: Path, name: str) -> Study:
+    try:
+        import optuna
+    except ImportError as e:
+        raise MissingExtraError("The search needs optuna: pip install 'optuna>=4.5'.") from e
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        study_name=name,
+        storage=JournalStorage(JournalFileBackend(str(work / "optuna.journal"))),
+        directions=["maximize", "maximize"],
+        load_if_exists=True,
+    )
+
+
+@contextmanager
+def worker_number(work: Path) -> Iterator[int]:
+    """Hold the lowest number that no living process holds, for the duration of a block.
+
+    A lock on a file, as nobody hands out numbers, and process ids are used again, and by other machines:
+    the system drops the lock when the process ends, however it ends. So a number is soon used again, and
+    whether it is held says whether its worker lives.
+
+    Raises:
+        FileError: the folder cannot be written.
+    """
+    for number in itertools.count():
+        with _locked(_lock_of(work, number)) as is_mine:
+            if is_mine:
+                yield number
+                return
+
+
+def _lock_of(work: Path, worker: int) -> Path:
+    return work / f"{worker}.lock"
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Lock a file for the duration of a block, which is given False where another process has it.
+
+    The file stays: one removed and made again would be another, locked apart from it.
+    """
+    is_mine = True
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
         try:
-            import optuna
-        except ImportError as e:
-            raise MissingExtraError("The search needs optuna: pip install 'optuna>=4.5'.") from e
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.work.mkdir(parents=True, exist_ok=True)
-        return optuna.create_study(
-            study_name=f"{key} {self.videos}",  # of other pairs, or another model, it is another search
-            storage=JournalStorage(JournalFileBackend(str(self.work / "optuna.journal"))),
-            directions=["maximize", "maximize"],
-            sampler=optuna.samplers.TPESampler(seed=SEED),
-            load_if_exists=True,
-        )
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            is_mine = False
+    except OSError as e:
+        raise FileError(f"{path.parent.name} cannot be used ({e.strerror or e}); choose another.") from e
+    with file:
+        yield is_mine
 
 
 class _Trier:
     """Tries one setting at a time; the original's videos and the captures are made once."""
 
     def __init__(self, model: Model, preset: Preset, videos: int, journal: Journal) -> None:
-        self.progress: Progress = silent
         self._model, self._preset, self._journal = model, preset, journal
         self._suite = toyworld_suite(preset.concept.name, videos, "tuning")
         check_disjoint((preset,), self._suite)
         self._reading = Reading(toyworld_judge(), "toyworld", quality=False)
         self._points = {sites: Points(model, preset.concept, sites) for sites in SITES}
 
-    def objective(self, trial: Trial) -> tuple[float, float]:
-        """Return (erased, kept) of a setting that optuna draws."""
-        from optuna import TrialPruned
-
-        point = _drawn(trial)
+    def figures(self, point: Point, progress: Progress) -> tuple[float, float] | None:
+        """Return (erased, kept) of a setting; None: no such sites, or nothing of the concept there."""
         planned = {
             ORIGINAL: plan_method(self._model, (self._preset,), ORIGINAL),
             point.name: self._points[point.sites].plan(point),
         }
         shelf = Shelf(planned, self._journal)
-        table = measure(self._model, shelf, self._suite, self._reading, self._journal, progress=self.progress)
+        table = measure(self._model, shelf, self._suite, self._reading, self._journal, progress=progress)
         report = Report(self._model.name, self._preset.concept.name, tuple(cells_of(table, self._suite)))
         if not report.cell(point.name, "concept"):
-            raise TrialPruned(f"{point.name}: the model has no such sites, or nothing of the concept there.")
+            return None
         return figures_of(report, point.name)
 
 
