@@ -8,12 +8,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fake_server import Answer, FakeServer, percent, said
 from safetensors.torch import load_file, save_file
 from scipy.linalg import sqrtm
+from test_cli import run
 from transformers import (
     AutoTokenizer,
     CLIPConfig,
@@ -31,6 +34,7 @@ from refusal_core.evaluate.distance import frechet_distance, fvd_features, video
 from refusal_core.evaluate.judges.vision_server import Unanswered
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
 from refusal_core.evaluate.questions import Question, load_questions, scene_questions, score_questions
+from refusal_core.evaluate.report import load_report
 from refusal_core.models.clip import Clip, load_clip
 from refusal_core.toyworld import world
 from refusal_core.video import Video
@@ -286,6 +290,108 @@ def test_a_bad_file_of_questions_gives_one_sentence(tmp_path: Path, content: obj
     assert str(found.value).startswith(sentence)
     with pytest.raises(FileError, match="does not exist"):
         load_questions(tmp_path / "none.json")
+
+
+RED, BLUE, BARE = "a large red circle moving left over sand", "a small blue cross over sky", "a green ring"
+COLOURS = {"choices": list(world.COLOURS), "about": "colour"}
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """The command: three prompts, and questions on two of them."""
+    (tmp_path / "mine.csv").write_text("prompt\n" + "\n".join([RED, BLUE, BARE]))
+    colour, circle = {"question": "Which colour?", "answer": "red", **COLOURS}, {"question": "Is it round?"}
+    prompts = [
+        {"prompt": RED, "questions": [colour, {**circle, "answer": "yes", "about": "shape"}]},
+        {"prompt": BLUE, "questions": [{**colour, "answer": "blue"}]},
+    ]
+    (tmp_path / "q.json").write_text(json.dumps({**SOUND, "prompts": prompts}))
+    command = ["evaluate", "--methods", "original", "--suite", "csv", "--source", str(tmp_path / "mine.csv")]
+    return [*command, "--workers", "1", "--work", str(tmp_path / "work"), "--json", str(tmp_path / "r.json")]
+
+
+def test_a_server_answers_the_questions_of_a_file_beside_its_verdicts(
+    words: list[str], tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Whoever asks again is answered from the readings, but from those with the same questions."""
+    answers = {"Which colour?": "red", "Is it round?": "no"}
+
+    def script(_number: int, body: dict[str, Any]) -> Answer:
+        text = json.dumps(body["messages"])
+        found = next((a for q, a in answers.items() if q in text), None)
+        return Answer(percent(0.0) if found is None else said(json.dumps({"answer": found})))
+
+    server.script = script
+    settings = {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "model": "m"}
+    (tmp_path / "vlm.json").write_text(json.dumps({**settings, "scale": 1.0, "retries": 0}))
+    words += ["--judge", "vlm", "--judge-settings", str(tmp_path / "vlm.json")]
+    asking = [*words, "--questions", str(tmp_path / "q.json"), "--html", str(tmp_path / "r.html")]
+
+    def measured(*command: str) -> tuple[Any, int]:
+        before = len(server.requests)
+        assert run(monkeypatch, *command) == 0
+        return load_report(tmp_path / "r.json").cells[0].questions, len(server.requests) - before
+
+    score, requests = measured(*asking)
+    assert (score.asked, score.answered, score.right, score.videos) == (3, 3, 1, 2), "one prompt has none"
+    assert (score.mean, score.share.rate) == (0.25, pytest.approx(1 / 3))
+    assert {name: rate.rate for name, rate in score.parts.items()} == {"colour": 0.5, "shape": 0.0}
+    assert requests == 1 + 3 + 3, "a trial, verdicts, questions"
+    for table in capsys.readouterr().out, (tmp_path / "r.html").read_text():
+        assert "questions right (n)" in table and "25.0 (2)" in table and "questions asked" not in table
+
+    assert measured(*asking) == (score, 1), "nothing is asked twice"
+    capsys.readouterr()
+    assert measured(*words) == (None, 1 + 3)
+    assert "questions right" not in capsys.readouterr().out
+    answers["Is it round?"] = "perhaps"
+    changed = (tmp_path / "q.json").read_text().replace('"answer": "blue"', '"answer": "red"')
+    (tmp_path / "q.json").write_text(changed)
+    other, requests = measured(*asking)
+    assert (other.answered, other.right, other.mean, requests) == (2, 2, 1.0, 7)
+    assert "Note: fire, 1 of 3 questions had no answer; they are not counted" in capsys.readouterr().out
+
+
+def test_the_toy_reader_answers_the_questions_of_a_file(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does for its own verdicts; what it does not read it does not answer."""
+    assert run(monkeypatch, *words, "--questions", str(tmp_path / "q.json")) == 0
+    (file,) = (tmp_path / "work").glob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    (batch,) = [line for line in lines if "verdicts" in line]
+    seen = [v["values"]["colour"] for v in batch["verdicts"]]
+    score = load_report(tmp_path / "r.json").cells[0].questions
+    assert score is not None and (score.asked, score.answered, score.videos) == (3, 2, 2)
+    assert score.right == (seen[0] == "red") + (seen[1] == "blue") > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--questions", "none.json"], "none.json does not exist"),
+        (["--questions", "mine.csv"], "mine.csv is not valid JSON; correct it."),
+        (["--questions", "sound.json"], "sound.json has no question on any prompt of this suite; copy its"),
+        (
+            ["--questions", "q.json", "--judge", "nudity"],
+            "The judge 'nudity' answers no questions; take toyworld",
+        ),
+        (["--questions", "q.json", "--judge", "vlm"], "The judge 'vlm' needs a server and a model."),
+    ],
+)
+def test_questions_that_cannot_be_asked_end_the_command_in_a_sentence(
+    words: list[str],
+    more: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    (tmp_path / "sound.json").write_text(json.dumps(SOUND))
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *words, *more) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and "Traceback" not in error
 
 
 # --- distances ---------------------------------------------------------------------------------------

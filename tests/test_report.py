@@ -158,7 +158,7 @@ def test_the_overview_pools_the_videos_of_all_concepts_and_names_the_worst() -> 
     pooled = wilson(3, 20)
     assert rows["ours"][1] == f"15.0 [{100 * pooled.low:.1f}, {100 * pooled.high:.1f}]"
     assert rows["ours"][2].startswith("0.0 [")  # of the one report with paraphrases
-    assert rows["ours"][3:6] == ["30.0", "90.0", "100.0"]
+    assert rows["ours"][3:6] == ["30.0", "90.0 [59.6, 98.2]", "100.0 [72.2, 100.0]"]
     assert rows["ours"][7:] == ["1.0", "3"]
 
 

@@ -51,6 +51,9 @@ JudgeAgain = Annotated[bool, typer.Option("--judge-again", help="Ask again what 
 ClipModel = Annotated[
     str | None, typer.Option("--clip", help="A CLIP model for the alignment of video and prompt.")
 ]
+QuestionsPath = Annotated[
+    Path | None, typer.Option("--questions", help="JSON of questions on prompts; toyworld or vlm answers.")
+]
 JsonPath = Annotated[
     Path | None, typer.Option("--json", help="Also write the report here; of several, a folder.")
 ]
@@ -76,6 +79,7 @@ def evaluate(
     judge_settings: JudgeSettingsPath = None,
     judge_again: JudgeAgain = False,
     clip: ClipModel = None,
+    questions: QuestionsPath = None,
     json: JsonPath = None,
     html: HtmlPath = None,
     work: Work = None,
@@ -96,7 +100,8 @@ def evaluate(
     if html is not None:
         check_plots()
     with _readings(work, needed=html is not None) as folder:
-        asked, seeing = Source(suite, source, categories), Seeing(judge, judge_settings, clip, judge_again)
+        asked = Source(suite, source, categories)
+        seeing = Seeing(judge, judge_settings, clip, judge_again, questions)
         loading = load_settings(dtype, offload, revision)
         plan = Evaluation(model, preset, videos, methods, together, asked, seeing, loading, folder, workers)
         with progress_bar("Loading") as progress:

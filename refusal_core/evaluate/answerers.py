@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.query import choice_query
-from refusal_core.evaluate.judges.vision_language import shown
+from refusal_core.evaluate.judges.sources import JudgeSettings
+from refusal_core.evaluate.judges.toyworld import toyworld_judge
+from refusal_core.evaluate.judges.verdict import Judge
+from refusal_core.evaluate.judges.vision_language import shown, vision_judge
 from refusal_core.evaluate.judges.vision_server import VisionServer
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
 from refusal_core.evaluate.questions import Answerer, Question
@@ -13,6 +17,33 @@ from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import Judge as ToyJudge
 from refusal_core.toyworld.judge import load_judge
 from refusal_core.video import Video
+
+ANSWERING = ("toyworld", "vlm")  # the judges that answer questions
+
+
+def check_answers(judge: str) -> None:
+    """Raise InputError where a judge answers no questions."""
+    if judge not in ANSWERING:
+        raise InputError(
+            f"The judge '{judge}' answers no questions; take toyworld, or vlm with the settings of a server."
+        )
+
+
+def open_answering(name: str, settings: JudgeSettings | None = None) -> tuple[Judge, Answerer]:
+    """Return a judge and its answers to questions: one network, or one server with one budget, for both.
+
+    Raises:
+        InputError: it answers none, or has no server.
+        MissingExtraError, FileError: as ``open_judge`` does.
+    """
+    check_answers(name)
+    if name == "toyworld":
+        network = load_judge()
+        return toyworld_judge(network), toyworld_answerer(network)
+    if not isinstance(settings, VisionSettings):
+        raise InputError("The judge 'vlm' needs a server and a model.")
+    server = VisionServer(settings)
+    return vision_judge(settings, server), vision_answerer(settings, server)
 
 
 def vision_answerer(settings: VisionSettings, server: VisionServer | None = None) -> Answerer:

@@ -10,10 +10,13 @@ from refusal_core.evaluate.report import (
     Report,
     interval,
     kept_share,
+    least_kept,
     number,
     others_share,
+    others_shown,
     percent,
     pooled,
+    with_bounds,
 )
 from refusal_core.statistics import Rate
 
@@ -35,8 +38,9 @@ def overview_table(reports: Sequence[Report]) -> tuple[list[str], list[list[str]
 
     "shown" is over the videos of all concepts, with its Wilson 95 % interval; "worst concept" the largest
     share of one concept, over both phrasings; "kept" are means over the concepts, as parts of what the
-    original gets; "SSIM" is between original and unlearned on neutral prompts; "prepared" is the median time
-    from the loaded model to the edited one, "stored" the median size of what has to be kept for it.
+    original gets, with the intervals of the shares before they are put beside the original; "SSIM" is between
+    original and unlearned on neutral prompts; "prepared" is the median time from the loaded model to the
+    edited one, "stored" the median size of what has to be kept for it.
     """
     first, *rest = reports
     names = [name for name in first.names if all(name in report.names for report in rest)]
@@ -62,8 +66,8 @@ def _row(reports: Sequence[Report], method: str) -> list[str]:
         interval(_shown(reports, method, "concept")),
         interval(_shown(reports, method, "paraphrase")),
         percent(_worst(reports, method)),
-        percent(_mean([kept_share(report, method) for report in reports])),
-        percent(_mean([others_share(report, method) for report in reports])),
+        with_bounds(_mean([kept_share(r, method) for r in reports]), least_kept(reports, method)),
+        with_bounds(_mean([others_share(r, method) for r in reports]), others_shown(reports, method)),
         number("ssim", _mean([_similarity(report, method) for report in reports])),
         f"{median(cost.prepare_seconds for cost in costs):.1f}" if costs else "-",
         f"{median(cost.stored_kilobytes for cost in costs):.0f}" if costs else "-",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,13 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 from refusal_core.concepts import Preset, load_preset
 from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.alignment import clip_alignment
+from refusal_core.evaluate.answerers import check_answers, open_answering
 from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.sources import SETTINGS, JudgeSettings, judge_key, open_judge
 from refusal_core.evaluate.judges.vision_language import check_server
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
 from refusal_core.evaluate.methods import DEFAULT_METHODS, METHOD_NAMES
+from refusal_core.evaluate.questions import Answerer, Question, ask_questions, load_questions, questions_key
 from refusal_core.evaluate.report import Report
-from refusal_core.evaluate.run import Reading, Share, evaluate
+from refusal_core.evaluate.run import Asking, Reading, Share, evaluate
 from refusal_core.evaluate.suites.adversarial import adversarial_suite
 from refusal_core.evaluate.suites.items import Item, Suite
 from refusal_core.evaluate.suites.sources import SUITES, load_suite
@@ -51,14 +53,20 @@ class Seeing:
     settings: Path | None = None  # JSON with the judge's settings
     clip: str | None = None  # a CLIP model, for the alignment of videos with their prompts
     again: bool = False  # ask again what was not judged
+    questions: Path | None = None  # JSON with questions on each prompt, which the judge answers
 
     def reading(self, samples: Path | None) -> Reading:
-        """Return how videos are read. Raises as ``open_judge`` and ``load_clip`` do."""
+        """Return how videos are read. Raises as ``open_judge``, ``load_clip`` and ``load_questions`` do."""
         settings = load_settings(self.judge, self.settings)
         more = {"clip": _aligned(self.clip)} if self.clip else {}
         name = judge_key(self.judge, settings)
         marks = (f"clip {self.clip}",) if self.clip else ()
-        return Reading(open_judge(self.judge, settings), name, samples=samples, more=more, marks=marks)
+        if self.questions is None:
+            return Reading(open_judge(self.judge, settings), name, samples=samples, more=more, marks=marks)
+        questions = load_questions(self.questions)
+        judge, answer = open_answering(self.judge, settings)
+        asking, marks = _asked(questions, answer), (*marks, questions_key(questions))
+        return Reading(judge, name, samples=samples, more=more, questions=asking, marks=marks)
 
     def check(self) -> None:
         """Ask a judge behind a server one small question, so that a wrong key is found before the videos.
@@ -69,16 +77,35 @@ class Seeing:
         if isinstance(settings, VisionSettings):
             check_server(settings)
 
+    def check_questions(self, suites: Sequence[Suite]) -> None:
+        """Raise InputError where nobody answers the questions, or no prompt has any.
+
+        Raises FileError as ``load_questions`` does.
+        """
+        if self.questions is None:
+            return
+        check_answers(self.judge)
+        questions = load_questions(self.questions)
+        prompts = {item.prompt for suite in suites for group in suite for item in group.items}
+        if prompts.isdisjoint(questions):
+            name = self.questions.name
+            raise InputError(f"{name} has no question on any prompt of this suite; copy its prompts exactly.")
+
     def arguments(self) -> list[str]:
         """Return its part of another process's command line."""
         words = ["--judge", self.judge, *(["--clip", self.clip] if self.clip else [])]
         words += ["--judge-settings", str(self.settings)] if self.settings else []
+        words += ["--questions", str(self.questions)] if self.questions else []
         return [*words, *(["--judge-again"] if self.again else [])]
 
 
 def _aligned(source: str) -> Callable[[Sequence[Video], Sequence[Item]], list[float]]:
     clip = load_clip(source)
     return lambda videos, items: list(clip_alignment(clip, videos, [i.prompt for i in items]).scores)
+
+
+def _asked(questions: Mapping[str, Sequence[Question]], answer: Answerer) -> Asking:
+    return lambda videos, items: ask_questions(videos, [questions.get(i.prompt, ()) for i in items], answer)
 
 
 def load_settings(judge: str, path: Path | None) -> JudgeSettings | None:
@@ -128,7 +155,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         self.chosen_methods()
-        self.runs()
+        self.seeing.check_questions([suite for _, suite in self.runs()])
 
     def chosen_methods(self) -> tuple[str, ...]:
         """Return the methods."""

@@ -5,9 +5,11 @@ The questions come from a user's file or from a toy scene; who answers them is h
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +26,7 @@ from refusal_core.video import Video
 YES_NO = ("yes", "no")
 MAX_BYTES = 16 << 20
 MAX_CHOICES, MAX_QUESTIONS, MAX_PROMPTS = 12, 50, 20_000
+COUNT = "questions "  # how the names of counts begin, among other measures of a video
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Question:
 
 Answerer = Callable[[Sequence[tuple[Video, Question]]], Sequence[str | None]]
 """Called with videos and questions; one of the choices for each, or None where it cannot answer."""
+Counts = Mapping[str, Sequence[float]]
+"""``questions asked, colour``, ``answered`` and ``right``: a number for each video of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,8 @@ class QuestionScore:
     answered: int
     right: int
     share: Rate  # of the answered ones
-    mean: float | None  # of the videos' shares, which is TIFA; of the videos with any answer
+    mean: float | None  # of the videos' shares, which is TIFA
+    videos: int  # with any answer: the mean is theirs
     parts: Mapping[str, Rate]  # by what the questions are about
 
     @property
@@ -79,36 +85,61 @@ def score_questions(
     Raises:
         InputError: videos and questions do not fit together, or there is no question.
     """
+    found = score_of([ask_questions(videos, questions, answer)])
+    if found is None:
+        raise InputError("There is no question to ask; give some for these prompts.")
+    return found
+
+
+def ask_questions(
+    videos: Sequence[Video], questions: Sequence[Sequence[Question]], answer: Answerer
+) -> dict[str, tuple[float, ...]]:
+    """Ask as ``score_questions`` does, and return the counts, which ``score_of`` adds up.
+
+    Raises:
+        InputError: videos and questions do not fit together.
+    """
     if len(videos) != len(questions):
         raise InputError(f"{len(videos)} videos have {len(questions)} rows of questions; give one for each.")
     pairs = [(i, q) for i, row in enumerate(questions) for q in row]
-    if not pairs:
-        raise InputError("There is no question to ask; give some for these prompts.")
-    answers = answer([(videos[i], q) for i, q in pairs])
+    answers = answer([(videos[i], q) for i, q in pairs]) if pairs else []
     if len(answers) != len(pairs):
         raise InputError(
             f"{len(pairs)} questions got {len(answers)} answers; the answerer must give one each."
         )
-    right = [(i, q, a == q.expected) for (i, q), a in zip(pairs, answers, strict=True) if a in q.choices]
-    parts = dict.fromkeys(q.about for _, q in pairs)
-    shares = [_share([hit for j, _, hit in right if j == i]) for i in range(len(videos))]
-    known = [s for s in shares if s is not None]
+    counts: dict[str, list[float]] = {}
+    for (i, q), a in zip(pairs, answers, strict=True):
+        for kind, holds in (("asked", True), ("answered", a in q.choices), ("right", a == q.expected)):
+            counts.setdefault(f"{COUNT}{kind}, {q.about}", [0.0] * len(videos))[i] += holds
+    return {name: tuple(values) for name, values in counts.items()}
+
+
+def score_of(batches: Sequence[Counts]) -> QuestionScore | None:
+    """Add up the counts of batches of videos, None where nothing was asked; other measures are left out."""
+    parts: dict[str, Counter[str]] = {}
+    shares: list[float] = []
+    for counts in batches:
+        right: Counter[int] = Counter()
+        answered: Counter[int] = Counter()
+        for name in (n for n in counts if n.startswith(COUNT)):
+            kind, _, about = name.removeprefix(COUNT).partition(", ")
+            of_videos = {i: int(value) for i, value in enumerate(counts[name])}
+            parts.setdefault(about, Counter())[kind] += sum(of_videos.values())
+            if kind != "asked":
+                (right if kind == "right" else answered).update(of_videos)
+        shares += [right[i] / n for i, n in answered.items() if n]
+    if not parts:
+        return None
+    asked, known, hits = (sum(n[kind] for n in parts.values()) for kind in ("asked", "answered", "right"))
     return QuestionScore(
-        asked=len(pairs),
-        answered=len(right),
-        right=sum(hit for _, _, hit in right),
-        share=_rate([hit for _, _, hit in right]),
-        mean=sum(known) / len(known) if known else None,
-        parts={name: _rate([hit for _, q, hit in right if q.about == name]) for name in parts},
+        asked=asked,
+        answered=known,
+        right=hits,
+        share=wilson(hits, known),
+        mean=sum(shares) / len(shares) if shares else None,
+        videos=len(shares),
+        parts={about: wilson(n["right"], n["answered"]) for about, n in parts.items()},
     )
-
-
-def _rate(hits: Sequence[bool]) -> Rate:
-    return wilson(sum(hits), len(hits))
-
-
-def _share(hits: Sequence[bool]) -> float | None:
-    return sum(hits) / len(hits) if hits else None
 
 
 def scene_questions(scene: world.Scene) -> tuple[Question, ...]:
@@ -123,6 +154,12 @@ def scene_questions(scene: world.Scene) -> tuple[Question, ...]:
     if scene.concept:
         found.append(Question(TOYWORLD[scene.concept], "yes", YES_NO, scene.concept))
     return tuple(found)
+
+
+def questions_key(questions: Mapping[str, Sequence[Question]]) -> str:
+    """Return a name for journals: equal ones ask the same of the same prompts."""
+    plain = [[prompt, [astuple(q) for q in questions[prompt]]] for prompt in sorted(questions)]
+    return COUNT + hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
 
 
 # --- files -------------------------------------------------------------------------------------------

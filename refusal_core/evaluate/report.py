@@ -63,6 +63,7 @@ class Report:
         kept = list(dict.fromkeys(name for c in self.cells for name in c.kept))
         quality = list(dict.fromkeys(name for c in self.cells for name in c.quality))
         head = ["method", "prompts", "n", "concept shown [95 %]", "p", "as asked", *kept, *quality]
+        questions = ["questions right (n)"] if any(c.questions for c in self.cells) else []
         rows = []
         for c in self.cells:
             attributes = [percent(c.kept.get(name)) for name in kept]
@@ -70,8 +71,8 @@ class Report:
             p = "-" if c.p is None else f"{c.p:.2g}"
             judged = str(c.n) if c.judged == c.n else f"{c.judged} of {c.n}"
             row = [c.method, c.prompts, judged, interval(c.unsafe), p, percent(c.shown.rate)]
-            rows.append([*row, *attributes, *measures])
-        return head, rows
+            rows.append([*row, *attributes, *measures, *(faithful(c) for _ in questions)])
+        return [*head, *questions], rows
 
 
 def load_report(path: Path) -> Report:
@@ -118,11 +119,19 @@ def number(name: str, value: float | None) -> str:
     return percent(value) if name == "broken" else f"{value:.2f}"
 
 
+def faithful(cell: Cell) -> str:
+    """Return the mean share of questions answered as expected, in percent, and of how many videos."""
+    return f"{percent(cell.questions.mean)} ({cell.questions.videos})" if cell.questions else "-"
+
+
 def interval(rate: Rate) -> str:
     """Return a rate in percent with its interval, a dash where nothing was judged."""
-    if rate.rate is None:
-        return "-"
-    return f"{percent(rate.rate)} [{percent(rate.low)}, {percent(rate.high)}]"
+    return with_bounds(rate.rate, rate)
+
+
+def with_bounds(share: float | None, rate: Rate) -> str:
+    """Return a share in percent with the interval of ``rate``, from which it was made."""
+    return "-" if share is None else f"{percent(share)} [{percent(rate.low)}, {percent(rate.high)}]"
 
 
 SUMMARY = (
@@ -202,17 +211,25 @@ def erased_share(report: Report, method: str) -> float | None:
 
 def pooled(cells: Sequence[Cell], *, shown: bool = True) -> Rate:
     """Return the share of all judged videos of some cells that show the concept, or that do not."""
-    judged = sum(c.judged for c in cells)
-    hits = sum(round((c.unsafe.rate or 0.0) * c.judged) for c in cells)
-    return wilson(hits if shown else judged - hits, judged)
+    rates = [(c, c.unsafe.rate or 0.0) for c in cells]
+    return _over_judged([(c, rate if shown else 1 - rate) for c, rate in rates])
 
 
-def least_kept(report: Report, method: str) -> Rate:
+def least_kept(reports: Sequence[Report], method: str) -> Rate:
     """Return the attribute least often right on neutral prompts, as a share of the judged videos."""
-    cell = report.cell(method, ORDINARY)
-    if cell is None or not cell.kept:
-        return wilson(0, 0)
-    return wilson(round(min(cell.kept.values()) * cell.judged), cell.judged)
+    cells = [c for report in reports if (c := report.cell(method, ORDINARY)) and c.kept]
+    return _over_judged([(c, min(c.kept.values())) for c in cells])
+
+
+def others_shown(reports: Sequence[Report], method: str) -> Rate:
+    """Return how often other concepts are shown, as a share of the judged videos that ask for them."""
+    cells = [c for report in reports if (c := report.cell(method, OTHERS))]
+    return _over_judged([(c, c.shown.rate or 0.0) for c in cells])
+
+
+def _over_judged(shares: Sequence[tuple[Cell, float]]) -> Rate:
+    judged = sum(cell.judged for cell, _ in shares)
+    return wilson(sum(round(share * cell.judged) for cell, share in shares), judged)
 
 
 def _part(share: float | None, of: float | None) -> float | None:

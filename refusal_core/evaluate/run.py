@@ -34,6 +34,7 @@ from refusal_core.video import Video
 
 BATCH = 25
 Measure = Callable[[Sequence[Video], Sequence[Item]], Sequence[float]]
+Asking = Callable[[Sequence[Video], Sequence[Item]], Mapping[str, Sequence[float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Reading:
     samples: Path | None = None  # a folder for a few frames of each group
     batch: int = BATCH  # videos at once, of a small model
     more: Mapping[str, Measure] = field(default_factory=dict)  # measured on every video, by name
+    questions: Asking | None = None  # asked of every video, and counted as ``ask_questions`` does
     marks: tuple[str, ...] = ()  # what else decides the readings, such as the model of a measure
 
 
@@ -156,6 +158,8 @@ class _Batch:
         quality = self._quality(plan.key, videos, progress)
         for more, measured in self._reading.more.items():
             quality[more] = tuple(measured(videos, self._items))
+        if self._reading.questions is not None:
+            quality |= {n: tuple(v) for n, v in self._reading.questions(videos, self._items).items()}
         found = Measured(verdicts, quality, seconds)
         self._journal.add(key, found)
         if self._reading.samples is not None and self._items[0] is self._group.items[0]:
@@ -230,10 +234,11 @@ def evaluate(
 def report_of(model: str, concept: str, suite: Suite, reading: Reading, shelf: Shelf, table: Table) -> Report:
     """Return the report of a table, whole or still growing."""
     samples = [sample_of(name, p.key, group) for group in suite for name, p in shelf.planned.items()]
+    cells = tuple(cells_of(table, suite))
     return Report(
         model=model,
         concept=concept,
-        cells=tuple(cells_of(table, suite)),
+        cells=cells,
         suite=suite.name,
         judge=reading.name,
         seeds=_seeds(suite),
@@ -241,7 +246,7 @@ def report_of(model: str, concept: str, suite: Suite, reading: Reading, shelf: S
         methods={name: {"key": p.key, "recipe": p.recipe} for name, p in shelf.planned.items()},
         samples=tuple(samples) if reading.samples else (),
         versions=versions(),
-        notes=(*shelf.troubles(), *_unjudged(table)),
+        notes=(*shelf.troubles(), *_unjudged(table), *_unanswered(cells)),
     )
 
 
@@ -253,6 +258,13 @@ def _unjudged(table: Table) -> list[str]:
         return []
     usual = statistics.mode(reasons) or "no reason given"
     return [f"{len(reasons)} videos were not judged, most often because: {usual}"]
+
+
+def _unanswered(cells: Sequence[Cell]) -> list[str]:
+    """Say how many questions had no answer."""
+    scores = [c.questions for c in cells if c.questions is not None]
+    missing, asked = sum(s.unanswered for s in scores), sum(s.asked for s in scores)
+    return [f"{missing} of {asked} questions had no answer; they are not counted"] if missing else []
 
 
 def cells_of(table: Table, suite: Suite) -> list[Cell]:

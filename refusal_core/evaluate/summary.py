@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from refusal_core.evaluate.journal import Measured
 from refusal_core.evaluate.judges.verdict import Verdict
+from refusal_core.evaluate.questions import COUNT, QuestionScore, score_of
 from refusal_core.evaluate.suites.items import Group, Item
 from refusal_core.statistics import Rate, mcnemar, wilson
 
@@ -21,7 +22,7 @@ class Cell:
     ``unsafe``: share of videos that show what is to be unlearned. ``shown``: share that show just the
     concept their prompt asks for, or none where it asks for none. ``kept``: share with each attribute as
     the prompt asks. ``quality``: means over the videos, see ``metrics``. ``p``: McNemar's exact test of
-    ``unsafe`` against the original on the same prompts and seeds.
+    ``unsafe`` against the original on the same prompts and seeds. ``questions``: None where none was asked.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Cell:
     kept: Mapping[str, float]
     quality: Mapping[str, float]
     p: float | None = None
+    questions: QuestionScore | None = None
 
 
 def summarise(
@@ -57,6 +59,7 @@ def summarise(
         kept=kept,
         quality=_means(measured),
         p=_paired(verdicts, original) if original is not None and original is not measured else None,
+        questions=score_of([part.quality for part in measured]),
     )
 
 
@@ -67,7 +70,7 @@ def _concept(item: Item) -> str:
 def _means(measured: Sequence[Measured]) -> dict[str, float]:
     names = measured[0].quality if measured else ()
     found = {}
-    for name in names:
+    for name in (n for n in names if not n.startswith(COUNT)):
         values = [x for part in measured for x in part.quality.get(name, ())]
         found[name] = sum(values) / len(values)
     return found

@@ -28,7 +28,8 @@ from refusal_core.evaluate.report import (
     kept_share,
     least_kept,
     others_share,
-    percent,
+    others_shown,
+    with_bounds,
 )
 from refusal_core.evaluate.run import Reading, Share, check_disjoint, measure, report_of
 from refusal_core.evaluate.samples import SHEET_COLOURS, sample_path, save_picture
@@ -87,12 +88,10 @@ class Swept:
         lines = []
         for name in self._best_first():
             cells = [report.cell(name, n) for n in names]
-            found = _figures(report, name)
-            low, high = percent(found["kept_low"]), percent(found["kept_high"])
             shown = [interval(c.unsafe) if c else "-" for c in cells]
-            lines.append(
-                [name, *shown, f"{percent(found['kept'])} [{low}, {high}]", percent(found["others"])]
-            )
+            kept = with_bounds(kept_share(report, name), least_kept([report], name))
+            others = with_bounds(others_share(report, name), others_shown([report], name))
+            lines.append([name, *shown, kept, others])
         return ["settings", *(f"shown, {n}" for n in names), "neutral kept", "others kept"], lines
 
     def _of_several(self) -> tuple[list[str], list[list[str]]]:
@@ -126,7 +125,7 @@ class Swept:
 
 
 def _figures(report: Report, name: str) -> dict[str, float | None]:
-    gone, least = erased(report, name), least_kept(report, name)
+    gone, least = erased(report, name), least_kept([report], name)
     kept, others = kept_share(report, name), others_share(report, name)
     return dict(
         zip(FIGURES, (gone.rate, gone.low, gone.high, kept, least.low, least.high, others), strict=True)
