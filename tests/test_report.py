@@ -87,6 +87,15 @@ def test_the_paired_test_sees_what_changed_on_the_same_seed() -> None:
     assert summarise("m", group, shown, [Measured((verdict("unsafe"),) * 6)]).p == 1.0
 
 
+def test_a_measure_that_some_videos_lack_is_no_figure() -> None:
+    """As where a run went on with a package less: its mean would be over other videos than the rest."""
+    items = tuple(Item("p", i, SCENE) for i in range(2))
+    whole = Measured((verdict("safe"),), {"ssim": (0.9,), "warp": (1.0,)})
+    part = Measured((verdict("safe"),), {"ssim": (0.7,)})
+    found = summarise("m", Group("neutral", items, "fire"), [whole, part])
+    assert found.quality == pytest.approx({"ssim": 0.8})
+
+
 def test_shares_are_parts_of_what_the_original_gets() -> None:
     found = report()
     assert kept_share(found, "ours") == pytest.approx(0.9)

@@ -68,11 +68,13 @@ def _concept(item: Item) -> str:
 
 
 def _means(measured: Sequence[Measured]) -> dict[str, float]:
+    # Readings of a run that went on elsewhere may lack a measure: a mean over a part would be another figure.
     names = measured[0].quality if measured else ()
     found = {}
     for name in (n for n in names if not n.startswith(COUNT)):
-        values = [x for part in measured for x in part.quality.get(name, ())]
-        found[name] = sum(values) / len(values)
+        if all(name in part.quality for part in measured):
+            values = [x for part in measured for x in part.quality[name]]
+            found[name] = sum(values) / len(values)
     return found
 
 
