@@ -1,17 +1,16 @@
 """Baking an edit into a checkpoint on disk, tensor by tensor: the model itself is never loaded.
 
 Edited weights keep their shapes and dtypes, so a shard is copied as it is and the edited tensors are
-written over their own bytes. Memory holds one tensor at a time.
+written over their own bytes. Memory holds some rows of one tensor; all else that was copied is compared.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from refusal_core.models.sites import Site
 from refusal_core.progress import Progress, silent
 from refusal_core.shards import FLOATS, Entry, read_index
 
-CHUNK = 16 << 20
+CHUNK = 4 << 20  # of a comparison: its memory stays this small whatever a file's size
+BLOCK = 8 << 20  # of a weight, edited at a time: in float32 bfloat16 takes five times its bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,15 @@ def _plan(checkpoint: Path, edit: Edit) -> dict[Path, list[_Task]]:
                 f"{inner}.weight is {weight.dtype} {list(weight.shape)}, the edit needs"
                 f" {[site.outputs, site.inputs]} in a float type; it is for another model."
             )
-        if change.level is not None and (bias is None or bias.path != weight.path):
+        if change.level is not None and not (bias and _fits(bias, weight)):
             raise FileError(f"{inner} has no bias beside its weight; make the edit with anchor zero.")
         clean = resolved(change, edit.origins, site.name)
         work.setdefault(weight.path, []).append(_Task(site, clean, weight, bias))
     return work
+
+
+def _fits(bias: Entry, weight: Entry) -> bool:
+    return bias.path == weight.path and bias.shape == weight.shape[:1] and bias.dtype in FLOATS
 
 
 def _folders(checkpoint: Path, edit: Edit) -> dict[str, Path]:
@@ -129,9 +133,8 @@ def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], prog
         copy = target / path.relative_to(checkpoint)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-        if path in work:
-            changed = _rewrite(copy, work[path])
-            untouched += _check_untouched(path, copy, changed)
+        changed = _rewrite(copy, work[path]) if path in work else []
+        untouched += _check_untouched(path, copy, changed)
         done += path.stat().st_size
     progress(1.0, "Baked")
     return untouched
@@ -152,14 +155,27 @@ def _rewrite(copy: Path, tasks: list[_Task]) -> list[tuple[int, int]]:
 
 
 def _edited(file: Any, task: _Task) -> Iterator[tuple[Entry, Tensor]]:
+    """Yield stretches of a site's tensors and what belongs there: an edit works on each row alone."""
     change = task.change
-    weight = _read(file, task.weight)
-    if not torch.isfinite(weight).all():
-        raise FileError(f"{task.site.name} holds NaN or infinity; get the checkpoint again.")
-    if change.level is not None and task.bias is not None:
-        bias = _read(file, task.bias)
-        yield task.bias, shift_bias(weight, bias, change.remove, change.strength, change.level)
-    yield task.weight, project_out(weight, change.remove, change.detect, change.strength)
+    rows = max(1, BLOCK * task.site.outputs // (task.weight.stop - task.weight.start))
+    for first in range(0, task.site.outputs, rows):
+        where = _rows(task.weight, first, rows)
+        weight = _read(file, where)
+        if not torch.isfinite(weight).all():
+            raise FileError(f"{task.site.name} holds NaN or infinity; get the checkpoint again.")
+        if change.level is not None and task.bias is not None:
+            beside = _rows(task.bias, first, rows)
+            bias = _read(file, beside)
+            yield beside, shift_bias(weight, bias, change.remove, change.strength, change.level)
+        yield where, project_out(weight, change.remove, change.detect, change.strength)
+
+
+def _rows(entry: Entry, first: int, count: int) -> Entry:
+    """Return where some rows of a tensor lie."""
+    width = (entry.stop - entry.start) // entry.shape[0]
+    last = min(first + count, entry.shape[0])
+    start, stop = (entry.start + row * width for row in (first, last))
+    return replace(entry, start=start, stop=stop, shape=(last - first, *entry.shape[1:]))
 
 
 def _read(file: Any, entry: Entry) -> Tensor:
@@ -172,18 +188,19 @@ def _read(file: Any, entry: Entry) -> Tensor:
 
 def _check_untouched(original: Path, copy: Path, changed: list[tuple[int, int]]) -> int:
     """Compare everything but the changed stretches byte by byte; return how many bytes that was."""
-    size = original.stat().st_size
-    edges = [0, *(edge for stretch in changed for edge in stretch), size]
     checked = 0
     with original.open("rb") as a, copy.open("rb") as b:
-        with (
-            mmap.mmap(a.fileno(), 0, access=mmap.ACCESS_READ) as left,
-            mmap.mmap(b.fileno(), 0, access=mmap.ACCESS_READ) as right,
-        ):
-            for low, high in zip(edges[::2], edges[1::2], strict=True):
-                for start in range(low, high, CHUNK):
-                    stop = min(start + CHUNK, high)
-                    if left[start:stop] != right[start:stop]:
-                        raise FileError(f"{original.name} was not copied soundly; check the disk.")
-                    checked += stop - start
+        size = os.fstat(a.fileno()).st_size
+        same = os.fstat(b.fileno()).st_size == size
+        edges = [0, *(edge for stretch in changed for edge in stretch), size]
+        for low, high in zip(edges[::2], edges[1::2], strict=True):
+            a.seek(low)
+            b.seek(low)
+            for start in range(low, high, CHUNK):
+                count = min(CHUNK, high - start)
+                left = a.read(count)
+                same = same and len(left) == count and left == b.read(count)
+                checked += count
+    if not same:
+        raise FileError(f"{original.name} was not copied soundly; check the disk.")
     return checked

@@ -1,0 +1,123 @@
+"""Baking at the size of real shards: little memory, and no file that was not compared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from refusal_core import baking
+from refusal_core.edit import Edit, Origin, SiteEdit, save_edit
+from refusal_core.errors import FileError
+from refusal_core.fold import project_out
+from refusal_core.models.model import Fingerprint
+from refusal_core.models.sites import Site
+from refusal_core.settings import SubspaceSettings
+
+LAYER = "blocks.0.ffn.net.0.proj"
+WEIGHT = f"{LAYER}.weight"
+BAKE = """
+import sys
+from pathlib import Path
+from refusal_core.baking import bake
+from refusal_core.edit import load_edit
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+root = Path(sys.argv[1])
+edit, before = load_edit(root / "edit.safetensors"), peak()
+done = bake(root / "model", edit, root / "out")
+print(1024 * (peak() - before), done.untouched_bytes)
+"""
+
+
+def edit_of(inputs: int, outputs: int) -> Edit:
+    p = torch.nn.functional.normalize(torch.ones(1, inputs))
+    site = Site(f"transformer.{LAYER}", 0, "feed-forward", inputs, outputs, False)
+    origin = Origin("synthetic", (("a", "b"), ("c", "d")), SubspaceSettings(), 1.0, "zero", {}, ())
+    made = Fingerprint("wan", "WanPipeline", "synthetic", "synthetic")
+    return Edit(made, {site: SiteEdit(p, p, torch.ones(1), None, (0,))}, (origin,))
+
+
+def rise_of_memory(root: Path) -> tuple[int, int]:
+    """Bake in a process of its own; return how far its peak memory rose, and the bytes compared."""
+    command = [sys.executable, "-c", BAKE, str(root)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    rise, compared = map(int, run.stdout.split())
+    return rise, compared
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the denoiser of a checkpoint lies."""
+    made = tmp_path / "model" / "transformer"
+    made.mkdir(parents=True)
+    return made
+
+
+def test_memory_grows_neither_with_the_shard_nor_with_the_tensor(folder: Path, tmp_path: Path) -> None:
+    weight, edit = torch.randn(24_000, 2048).bfloat16(), edit_of(2048, 24_000)
+    large, rest = weight.nbytes, 300_000_000
+    header = {
+        WEIGHT: {"dtype": "BF16", "shape": list(weight.shape), "data_offsets": [0, large]},
+        "rest": {"dtype": "U8", "shape": [rest], "data_offsets": [large, large + rest]},
+    }
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text + weight.view(torch.uint8).numpy().tobytes())
+        file.truncate(8 + len(text) + large + rest)  # a hole: nothing to write
+    save_edit(edit, tmp_path / "edit.safetensors")
+    rise, compared = rise_of_memory(tmp_path)
+    assert compared == 8 + len(text) + rest
+    assert rise < 200_000_000, "five tensors and two shards, were they held whole"
+    baked = load_file(tmp_path / "out" / "transformer" / "model.safetensors")
+    (change,) = edit.sites.values()
+    whole = project_out(weight, change.remove, change.detect, change.strength)
+    torch.testing.assert_close(baked[WEIGHT], whole)
+    assert not torch.equal(whole, weight)
+
+
+@pytest.mark.parametrize(
+    "name", ["transformer/untouched.safetensors", "transformer/model.safetensors", "notes.txt"]
+)
+def test_a_copy_that_differs_is_refused(folder: Path, tmp_path: Path, monkeypatch, name: str) -> None:
+    save_file({WEIGHT: torch.randn(64, 32), "tail": torch.zeros(8)}, folder / "model.safetensors")
+    save_file({"other": torch.randn(9)}, folder / "untouched.safetensors")
+    (folder.parent / "notes.txt").write_text("kept")
+    (folder.parent / "empty.txt").touch()
+    done = baking.bake(folder.parent, edit_of(32, 64), tmp_path / "sound")
+    sizes = sum(path.stat().st_size for path in folder.parent.rglob("*") if path.is_file())
+    assert done.untouched_bytes == sizes - 64 * 32 * 4, "every byte but the edited tensor's"
+    copyfile = shutil.copyfile
+
+    def flip_the_last_byte(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        if source == folder.parent / name:
+            content = target.read_bytes()
+            target.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    monkeypatch.setattr(baking.shutil, "copyfile", flip_the_last_byte)
+    with pytest.raises(FileError, match=f"{Path(name).name} was not copied soundly"):
+        baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "sound"]
+
+
+def test_a_copy_that_is_longer_is_refused(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    save_file({WEIGHT: torch.randn(64, 32)}, folder / "model.safetensors")
+    copyfile = shutil.copyfile
+
+    def add_a_byte(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        target.write_bytes(target.read_bytes() + b"x")
+
+    monkeypatch.setattr(baking.shutil, "copyfile", add_a_byte)
+    with pytest.raises(FileError, match="not copied soundly"):
+        baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
