@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from refusal_core.apply import applied, check_fits
 from refusal_core.edit import Edit, resolved
@@ -167,9 +167,11 @@ def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
 
     Raises:
         FileError: the folder exists, or cannot be written.
-        ModelError: the edit was made for another model, or the weights are offloaded one by one.
+        ModelError: the edit was made for another model, an adapter is loaded, or the weights are offloaded
+            one by one.
     """
     folder = Path(folder)
+    _refuse_adapters(model)
     if any(p.is_meta for denoiser in model.denoisers for p in denoiser.parameters()):
         raise ModelError("Weights that are offloaded one by one cannot be written; use bake on the folder.")
     if folder.exists():
@@ -193,6 +195,16 @@ def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
     kind = model.fingerprint.pipeline
     snippet = f'import diffusers\n\npipe = diffusers.{kind}.from_pretrained("{folder.name}")'
     return Export((folder,), snippet)
+
+
+def _refuse_adapters(model: Model) -> None:
+    # PEFT renames the weights below an adapter (to_k.base_layer.weight): no loader finds them again.
+    for name, part in model.pipeline.components.items():
+        if isinstance(part, nn.Module) and any(hasattr(m, "base_layer") for m in part.modules()):
+            raise ModelError(
+                f"An adapter is loaded into {name}; unload it (after fuse_lora, to keep what it does), or export"
+                " the edit as a LoRA."
+            )
 
 
 def write_recipe(edit: Edit, folder: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,7 @@ import refusal_core as rc
 from refusal_core import baking, shards
 from refusal_core.edit import Edit, save_edit
 from refusal_core.errors import FileError, InputError, ModelError
-from refusal_core.models.model import Model
+from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.publishing import publish
 from refusal_core.selftest import CONCEPT, tiny_model
 
@@ -166,6 +167,20 @@ def test_exported_weights_are_a_whole_pipeline(tiny: Model, edit: Edit, tmp_path
     with pytest.raises(FileError, match="nothing is overwritten"):
         rc.export_weights(edit, tiny, tmp_path / "unlearned")
     shutil.rmtree(tmp_path / "unlearned")
+
+
+def test_weights_below_an_adapter_are_not_written(tmp_path: Path) -> None:
+    """PEFT renames them, so that nothing could read the folder again."""
+    model = tiny_model("wan")
+    seen = rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("text",)))
+    edit = rc.make_edit(rc.estimate(seen, rc.SubspaceSettings(method="rv")))
+    config = peft.LoraConfig(r=2, target_modules=["to_k"])
+    peft.inject_adapter_in_model(config, model.pipeline.transformer)
+    held = replace(wrap_pipeline(model.pipeline, "again"), defaults=model.defaults)
+    with pytest.raises(ModelError, match="into transformer; unload it .* or export the edit as a LoRA"):
+        rc.export_weights(edit, held, tmp_path / "unlearned")
+    assert not list(tmp_path.iterdir())
+    assert rc.export_lora(edit, held, tmp_path / "lora.safetensors").paths[0].exists()
 
 
 def test_an_export_is_refused_for_another_model(edit: Edit, tmp_path: Path) -> None:

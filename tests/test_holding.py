@@ -177,6 +177,13 @@ def test_a_language_model_is_told_that_it_is_no_video_pipeline(tmp_path: Path) -
         rc.load_model(str(tmp_path))
 
 
+def test_a_folder_written_below_an_adapter_is_refused_in_one_sentence(model: Model, tmp_path: Path) -> None:
+    peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["to_k"]), model.pipeline.transformer)
+    model.pipeline.save_pretrained(tmp_path / "wrapped")
+    with pytest.raises(ModelError, match="cannot be loaded as a diffusers video pipeline"):
+        rc.load_model(str(tmp_path / "wrapped"))
+
+
 def test_memory_is_reckoned_before_loading(folder: Path, monkeypatch) -> None:
     whole = load.needed_bytes(str(folder), rc.LoadSettings())
     half = load.needed_bytes(str(folder), rc.LoadSettings(dtype="bfloat16"))

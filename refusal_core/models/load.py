@@ -45,6 +45,7 @@ _BROKEN = (
     KeyError,
     TypeError,
     ImportError,
+    NotImplementedError,  # weights that were not found hold no numbers
     SafetensorError,
     hub.HTTPError,
 )
@@ -244,6 +245,8 @@ def _placed(pipeline: Any, source: str, settings: LoadSettings) -> Any:
         return _moved(pipeline, settings)
     except torch.OutOfMemoryError as e:
         raise MemoryLimitError(f"'{source}' {NO_ROOM}") from e
+    except NotImplementedError as e:  # of weights that were not found there is nothing to move
+        raise ModelError(f"'{source}' {CANNOT}") from e
 
 
 def _moved(pipeline: Any, settings: LoadSettings) -> Any:
