@@ -202,8 +202,8 @@ def _refuse_adapters(model: Model) -> None:
     for name, part in model.pipeline.components.items():
         if isinstance(part, nn.Module) and any(hasattr(m, "base_layer") for m in part.modules()):
             raise ModelError(
-                f"An adapter is loaded into {name}; unload it (after fuse_lora, to keep what it does), or export"
-                " the edit as a LoRA."
+                f"An adapter is loaded into {name}; unload it (after fuse_lora, to keep what it does), or"
+                " export the edit as a LoRA."
             )
 
 

@@ -177,7 +177,7 @@ def test_weights_below_an_adapter_are_not_written(tmp_path: Path) -> None:
     config = peft.LoraConfig(r=2, target_modules=["to_k"])
     peft.inject_adapter_in_model(config, model.pipeline.transformer)
     held = replace(wrap_pipeline(model.pipeline, "again"), defaults=model.defaults)
-    with pytest.raises(ModelError, match="into transformer; unload it .* or export the edit as a LoRA"):
+    with pytest.raises(ModelError, match=r"into transformer; unload it .* or export the edit as a LoRA"):
         rc.export_weights(edit, held, tmp_path / "unlearned")
     assert not list(tmp_path.iterdir())
     assert rc.export_lora(edit, held, tmp_path / "lora.safetensors").paths[0].exists()
