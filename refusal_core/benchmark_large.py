@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,8 @@ from refusal_core.settings import SubspaceSettings
 WAN_14B = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 WIDTH, WIDE = 5120, 13824  # of Wan 2.1 14B
 SHARDS, BLOCKS = 8, 3  # of the synthetic checkpoint: 8 shards of 3 feed-forward blocks
+ALLOWED_RATIO = 2.0  # of baking to copying the files
+ALLOWED_MEMORY = 500e6  # beside twice the largest edited tensor: torch alone takes 220 MB
 
 
 def _site(name: str, inputs: int, outputs: int) -> Site:
@@ -39,12 +40,12 @@ def _rank_one(sites: list[Site]) -> Edit:
         p = torch.nn.functional.normalize(torch.randn(1, site.inputs, generator=generator))
         made[site] = SiteEdit(p, p, torch.ones(1), None, (0,))
     origin = Origin("synthetic", (("a", "b"), ("c", "d")), SubspaceSettings(), 1.0, "zero", {}, ())
-    return Edit(Fingerprint("wan", "WanPipeline", "", ""), made, (origin,))
+    return Edit(Fingerprint("wan", "WanPipeline", "synthetic", "synthetic"), made, (origin,))
 
 
-def edit_of_true_size() -> list[Figure]:
+def edit_of_true_size(width: int = WIDTH, wide: int = WIDE) -> list[Figure]:
     """Time the edit of one true-size block of Wan 2.1 14B and carry it over to all 40."""
-    shapes = [(WIDTH, WIDTH)] * 3 + [(WIDE, WIDTH), (WIDTH, WIDE)]  # text k, v, output, feed-forward
+    shapes = [(width, width)] * 3 + [(wide, width), (width, wide)]  # text k, v, output, feed-forward
     weights = [torch.randn(shape, dtype=torch.bfloat16) for shape in shapes]
     directions = [torch.nn.functional.normalize(torch.randn(1, w.shape[1])) for w in weights]
 
@@ -54,15 +55,8 @@ def edit_of_true_size() -> list[Figure]:
             project_out(w, p, p, torch.ones(1))
         return time.perf_counter() - start
 
-    def copy() -> float:
-        start = time.perf_counter()
-        for w in weights:
-            w.clone()
-        return time.perf_counter() - start
-
-    fold(), copy()
-    rounds = [(fold(), copy()) for _ in range(5)]
-    block = min(f for f, _ in rounds)
+    fold()
+    block = min(fold() for _ in range(5))
     blocks = 1 + max(site.block for site in inventory(WAN_14B).sites)
     on = f"5 weights of a block, bfloat16, random; {torch.get_num_threads()} threads, best of 5"
     return [
@@ -84,11 +78,26 @@ def bake_ratios(gigabytes: float = 4.0) -> list[Figure]:
     largest = max(site.inputs * site.outputs * 2 for site in sites)
     seconds = f"{found['seconds']:.1f} s against {copy:.1f} s"
     on = f"{gigabytes:g} GB in {SHARDS} shards, bfloat16, {len(sites)} layers edited: {seconds}"
-    limit = f"allowed {2 * largest / 1e6 + 500:.0f} MB: twice the largest edited tensor and 500 MB"
+    ratio, allowed = found["seconds"] / copy, 2 * largest + ALLOWED_MEMORY
+    memory = f"allowed {allowed / 1e6:.0f}: twice the largest edited tensor and 500 MB"
     return [
-        Figure("bake / copying the files", found["seconds"] / copy, "ratio", on),
-        Figure("peak memory of the bake", found["peak"] / 1e6, "MB", f"a process of its own; {limit}"),
+        Figure(
+            "bake / copying the files",
+            ratio,
+            "ratio",
+            f"{_verdict(ratio, ALLOWED_RATIO)}; allowed {ALLOWED_RATIO:g}; {on}",
+        ),
+        Figure(
+            "peak memory of the bake",
+            found["peak"] / 1e6,
+            "MB",
+            f"{_verdict(found['peak'], allowed)}; {memory}; a process of its own, torch and all",
+        ),
     ]
+
+
+def _verdict(value: float, allowed: float) -> str:
+    return "reached" if value <= allowed else "MISSED"
 
 
 def _write_checkpoint(folder: Path, gigabytes: float) -> list[Site]:
@@ -119,12 +128,15 @@ _CHILD = "import sys; from refusal_core.benchmark_large import child; child(sys.
 
 
 def child(folder: str) -> None:
-    """Bake and print the seconds and the peak memory over that of the imports."""
+    """Bake and print the seconds and the peak memory of this process, in bytes."""
     root = Path(folder)
     edit = load_edit(root / "edit.safetensors")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     bake(root / "model", edit, root / "baked")
-    seconds = time.perf_counter() - start
-    peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+    print(json.dumps({"seconds": time.perf_counter() - start, "peak": _peak()}))
+
+
+def _peak() -> int:
+    """Return the peak memory of this program; getrusage would count its parent's too."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

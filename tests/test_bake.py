@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from refusal_core import baking
+from refusal_core import baking, benchmark_large
 from refusal_core.edit import Edit, Origin, SiteEdit, save_edit
 from refusal_core.errors import FileError
 from refusal_core.fold import project_out
@@ -121,3 +121,19 @@ def test_a_copy_that_is_longer_is_refused(folder: Path, tmp_path: Path, monkeypa
     with pytest.raises(FileError, match="not copied soundly"):
         baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_the_benchmark_of_large_models_says_what_is_allowed_and_whether_it_is_reached(monkeypatch) -> None:
+    time, memory = benchmark_large.bake_ratios(0.02)
+    assert time.value > 0 and "allowed 2; 0.02 GB in 8 shards" in time.on
+    assert time.on.startswith("reached" if time.value <= 2 else "MISSED")
+    assert 100 < memory.value < 502, "MB of the whole process"
+    assert memory.on.startswith("reached; allowed 502: twice the largest edited tensor")
+    monkeypatch.setattr(benchmark_large, "ALLOWED_RATIO", 0.0)
+    monkeypatch.setattr(benchmark_large, "ALLOWED_MEMORY", 0.0)
+    assert all(figure.on.startswith("MISSED") for figure in benchmark_large.bake_ratios(0.02))
+
+
+def test_the_edit_of_a_block_is_carried_over_to_all() -> None:
+    block, whole = benchmark_large.edit_of_true_size(width=64, wide=128)
+    assert whole.value == pytest.approx(40 * block.value) and "all 40 blocks" in whole.name
