@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import diffusers
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import refusal_core as rc
+from refusal_core.cli import app
 from refusal_core.concepts import load_preset
 from refusal_core.errors import ModelError, SiteError
 from refusal_core.hooks import watch_calls
@@ -27,6 +32,8 @@ PUBLISHED = {
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers": (40, 28.58, 80, 5120),
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": (30, 5.00, 30, 3072),
     "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers": (40, 16.39, 40, 5120),
+    "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers": (40, 16.39, 40, 5120),
+    "Wan-AI/Wan2.1-VACE-1.3B-diffusers": (30, 2.15, 30, 1536),
     "Wan-AI/Wan2.1-VACE-14B-diffusers": (40, 17.34, 40, 5120),
     "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers": (40, 14.29, 40, 5120),
     "Lightricks/LTX-Video": (28, 1.92, 28, 2048),
@@ -38,6 +45,7 @@ PUBLISHED = {
     "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v": (54, 8.33, 54, 2048),
     "THUDM/CogVideoX-2b": (30, 1.69, 30, 1920),
     "THUDM/CogVideoX-5b": (42, 5.57, 42, 3072),
+    "THUDM/CogVideoX1.5-5B": (42, 5.57, 42, 3072),
     "genmo/mochi-1-preview": (48, 10.03, 48, 3072),
     "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers": (48, 11.80, 48, 3072),
 }
@@ -137,6 +145,31 @@ def test_a_kind_that_is_asked_for_is_never_replaced() -> None:
         rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("text",)))
     wanted = replace(preset.recommended, sites=("text",))
     assert preset_kinds(replace(preset, by_model={model.name: wanted}), model) == ("text",)
+
+
+def test_a_model_that_is_only_a_base_is_marked_wherever_it_is_printed() -> None:
+    for arguments in (["models"], ["models", "show", "emilianJR/epiCRealism"]):
+        assert "a base without motion" in CliRunner().invoke(app, arguments).stdout
+
+
+def _video_pipelines() -> set[str]:
+    """What diffusers exports that returns frames or says video: read from its sources, importing none."""
+    found = set()
+    for path in (Path(diffusers.__file__).parent / "pipelines").rglob("pipeline_*.py"):
+        text = path.read_text(encoding="utf-8")
+        makes = re.search(r"Output\(\s*(frames|video)=", text) is not None
+        kinds = re.findall(r"^class (\w+Pipeline)\(", text, re.MULTILINE)
+        found |= {kind for kind in kinds if makes or "Video" in kind}
+    return found & set(dir(diffusers))
+
+
+def test_every_video_pipeline_of_diffusers_is_supported_or_left_out_with_a_reason() -> None:
+    supported = [kind for family in FAMILIES for kind in family.pipelines]
+    video = _video_pipelines()
+    assert {"WanPipeline", "LattePipeline"} <= video and "FluxPipeline" not in video
+    assert sorted(video - set(supported) - set(LEFT_OUT)) == []
+    assert not set(supported) & set(LEFT_OUT)
+    assert set(LEFT_OUT) <= set(dir(diffusers))
 
 
 def test_what_is_left_out_says_why() -> None:

@@ -120,7 +120,7 @@ CROSS_ATTENTION: tuple[Family, ...] = (
     Family(
         name="sana-video",
         title="Sana video",
-        pipelines=("SanaVideoPipeline",),
+        pipelines=("SanaVideoPipeline", "SanaImageToVideoPipeline"),
         blocks=(
             Blocks(
                 ("transformer_blocks.*",),

@@ -18,7 +18,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
     Family(
         name="hunyuan",
         title="HunyuanVideo",
-        pipelines=("HunyuanVideoPipeline",),
+        pipelines=("HunyuanVideoPipeline", "HunyuanSkyreelsImageToVideoPipeline"),
         blocks=(
             Blocks(("transformer_blocks.*",), joint_attention_sites("attn"), text="text-stream"),
             Blocks(
@@ -103,6 +103,16 @@ JOINT_ATTENTION: tuple[Family, ...] = (
                 use_rotary_positional_embeddings=True,
             ),
             published(
+                "THUDM/CogVideoX1.5-5B",
+                "CogVideoXTransformer3DModel",
+                CARD,
+                num_attention_heads=48,
+                num_layers=42,
+                patch_size_t=2,
+                patch_bias=False,
+                use_rotary_positional_embeddings=True,
+            ),
+            published(
                 "THUDM/CogVideoX-5b-I2V",
                 "CogVideoXTransformer3DModel",
                 CARD,
@@ -112,7 +122,10 @@ JOINT_ATTENTION: tuple[Family, ...] = (
                 use_rotary_positional_embeddings=True,
             ),
         ),
-        note="Text and video share every weight of a block: the text side has its entry only.",
+        note=(
+            "Text and video share every weight of a block: the text side has its entry only. CogVideoX 1.5 is"
+            " made for 81 frames of 1360x768 at 16 a second: ask for that size and number."
+        ),
     ),
     Family(
         name="mochi",

@@ -66,13 +66,14 @@ UNETS: tuple[Family, ...] = (
             published(
                 "emilianJR/epiCRealism",
                 "UNetMotionModel",
-                "CreativeML OpenRAIL-M",
+                "CreativeML OpenRAIL-M; a base without motion",
                 cross_attention_dim=768,
                 **_UNET,
             ),
         ),
         note=(
-            "Needs a motion adapter: put both together with diffusers, save_pretrained, and give that folder."
+            "The published model is only the base for images: put it together with a motion adapter"
+            " in diffusers, save_pretrained, and give that folder."
         ),
     ),
 )

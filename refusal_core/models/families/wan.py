@@ -80,6 +80,7 @@ WAN: tuple[Family, ...] = (
         comfyui=_WAN_COMFYUI,
         checkpoints=(
             published("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "WanTransformer3DModel", APACHE, **_WAN_IMAGE),
+            published("Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", "WanTransformer3DModel", APACHE, **_WAN_IMAGE),
             _two_experts("Wan-AI/Wan2.2-I2V-A14B-Diffusers", APACHE, in_channels=36),
         ),
         note="The image branch of Wan 2.1 is summed with the text before the output projection.",
@@ -95,14 +96,28 @@ WAN: tuple[Family, ...] = (
         guidance="passes",
         defaults=Defaults(81, 480, 832, 16.0, 50, 5.0, 512),
         comfyui=_WAN_COMFYUI,
-        checkpoints=(published("Wan-AI/Wan2.1-VACE-14B-diffusers", "WanVACETransformer3DModel", APACHE),),
+        checkpoints=(
+            published(
+                "Wan-AI/Wan2.1-VACE-1.3B-diffusers",
+                "WanVACETransformer3DModel",
+                APACHE,
+                vace_layers=list(range(0, 30, 2)),
+                **_WAN_SMALL,
+            ),
+            published("Wan-AI/Wan2.1-VACE-14B-diffusers", "WanVACETransformer3DModel", APACHE),
+        ),
         batches=False,
         note="Control blocks (vace_blocks) are left as they are.",
     ),
     Family(
         name="skyreels-v2",
         title="SkyReels V2",
-        pipelines=("SkyReelsV2Pipeline", "SkyReelsV2DiffusionForcingPipeline"),
+        pipelines=(
+            "SkyReelsV2Pipeline",
+            "SkyReelsV2ImageToVideoPipeline",
+            "SkyReelsV2DiffusionForcingPipeline",
+            "SkyReelsV2DiffusionForcingImageToVideoPipeline",
+        ),
         blocks=_WAN_BLOCKS,
         entry=_WAN_ENTRY,
         text_arguments=("encoder_hidden_states",),

@@ -10,6 +10,7 @@ import transformers as tf
 from refusal_core.models.tiny.parts import (
     Tiny,
     clip_encoder,
+    clip_eye,
     clip_tokenizer,
     hunyuan_vae,
     image_vae,
@@ -102,19 +103,47 @@ def wan_i2v() -> Tiny:
     return Tiny(pipeline, small(9, 16))
 
 
+def wan_i2v_clip() -> Tiny:
+    """Wan 2.1: the image also enters every block through keys and values of its own."""
+    transformer = _wan_transformer(in_channels=36, image_dim=8, added_kv_proj_dim=24)
+    pipeline = diffusers.WanImageToVideoPipeline(**_wan_parts(), **clip_eye(), transformer=transformer)
+    return Tiny(pipeline, small(9, 16, 512))  # its blocks take what is beyond 512 tokens for the image
+
+
+def wan22_i2v() -> Tiny:
+    experts = {name: _wan_transformer(in_channels=36) for name in ("transformer", "transformer_2")}
+    pipeline = diffusers.WanImageToVideoPipeline(**_wan_parts(), **experts, boundary_ratio=0.9)
+    return Tiny(pipeline, small(9, 16))
+
+
 def wan_vace() -> Tiny:
     kind = diffusers.WanVACETransformer3DModel
     transformer = _wan_transformer(kind, vace_layers=[0], vace_in_channels=96)
     return Tiny(diffusers.WanVACEPipeline(**_wan_parts(), transformer=transformer), small(9, 16))
 
 
-def skyreels() -> Tiny:
-    transformer = _wan_transformer(diffusers.SkyReelsV2Transformer3DModel)
+def skyreels(kind: Any = diffusers.SkyReelsV2Pipeline, image: bool = False) -> Tiny:
+    eye, more = (
+        (clip_eye(), {"in_channels": 36, "image_dim": 8, "added_kv_proj_dim": 24}) if image else ({}, {})
+    )
+    transformer = _wan_transformer(diffusers.SkyReelsV2Transformer3DModel, **more)
     scheduler = diffusers.UniPCMultistepScheduler(
         flow_shift=8.0, use_flow_sigmas=True, prediction_type="flow_prediction"
     )
-    parts = _wan_parts() | {"scheduler": scheduler}
-    return Tiny(diffusers.SkyReelsV2Pipeline(**parts, transformer=transformer), small(9, 16))
+    parts = _wan_parts() | eye | {"scheduler": scheduler}
+    return Tiny(kind(**parts, transformer=transformer), small(9, 16, 512 if image else 16))
+
+
+def skyreels_forcing() -> Tiny:
+    return skyreels(diffusers.SkyReelsV2DiffusionForcingPipeline)
+
+
+def skyreels_forcing_i2v() -> Tiny:
+    return skyreels(diffusers.SkyReelsV2DiffusionForcingImageToVideoPipeline)
+
+
+def skyreels_i2v() -> Tiny:
+    return skyreels(diffusers.SkyReelsV2ImageToVideoPipeline, image=True)
 
 
 def ltx(kind: Any = diffusers.LTXPipeline) -> Tiny:
@@ -236,7 +265,7 @@ def kandinsky() -> Tiny:
     return Tiny(pipeline, small(5, 16))
 
 
-def sana() -> Tiny:
+def sana(kind: Any = diffusers.SanaVideoPipeline) -> Tiny:
     words = word_tokenizer()
     transformer = diffusers.SanaVideoTransformer3DModel(
         num_attention_heads=2,
@@ -248,7 +277,7 @@ def sana() -> Tiny:
         caption_channels=16,
         sample_size=2,
     )
-    pipeline = diffusers.SanaVideoPipeline(
+    pipeline = kind(
         tokenizer=words,
         text_encoder=language_model(tf.Gemma2Model, tf.Gemma2Config, words, head_dim=4),
         vae=wan_vae(),
@@ -256,3 +285,7 @@ def sana() -> Tiny:
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
     )
     return Tiny(pipeline, small(9, 32), {"complex_human_instruction": None})
+
+
+def sana_i2v() -> Tiny:
+    return sana(diffusers.SanaImageToVideoPipeline)

@@ -21,11 +21,11 @@ from refusal_core.models.tiny.parts import (
 )
 
 
-def cogvideox(kind: Any = diffusers.CogVideoXPipeline, channels: int = 4) -> Tiny:
+def cogvideox(kind: Any = diffusers.CogVideoXPipeline, channels: int = 4, **more: Any) -> Tiny:
     tokenizer = t5_tokenizer()
     transformer = diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=4,
-        attention_head_dim=8,
+        attention_head_dim=16,
         in_channels=channels,
         out_channels=4,
         time_embed_dim=2,
@@ -35,6 +35,7 @@ def cogvideox(kind: Any = diffusers.CogVideoXPipeline, channels: int = 4) -> Tin
         sample_height=2,
         sample_frames=9,
         max_text_seq_length=16,
+        **more,
     )
     vae = diffusers.AutoencoderKLCogVideoX(
         down_block_types=("CogVideoXDownBlock3D",) * 4,
@@ -56,6 +57,11 @@ def cogvideox(kind: Any = diffusers.CogVideoXPipeline, channels: int = 4) -> Tin
 
 def cogvideox_i2v() -> Tiny:
     return cogvideox(diffusers.CogVideoXImageToVideoPipeline, channels=8)
+
+
+def cogvideox15() -> Tiny:
+    """Version 1.5: a token spans two latent frames."""
+    return cogvideox(patch_size_t=2, patch_bias=False, use_rotary_positional_embeddings=True)
 
 
 def mochi() -> Tiny:
@@ -85,10 +91,10 @@ def mochi() -> Tiny:
     return Tiny(pipeline, small(7, 16))
 
 
-def hunyuan() -> Tiny:
+def hunyuan(kind: Any = diffusers.HunyuanVideoPipeline, channels: int = 4) -> Tiny:
     words, letters = word_tokenizer(), clip_tokenizer()
     transformer = diffusers.HunyuanVideoTransformer3DModel(
-        in_channels=4,
+        in_channels=channels,
         out_channels=4,
         num_attention_heads=2,
         attention_head_dim=10,
@@ -100,7 +106,7 @@ def hunyuan() -> Tiny:
         pooled_projection_dim=8,
         rope_axes_dim=(2, 4, 4),
     )
-    pipeline = diffusers.HunyuanVideoPipeline(
+    pipeline = kind(
         text_encoder=language_model(tf.LlamaModel, tf.LlamaConfig, words),
         tokenizer=words,
         transformer=transformer,
@@ -110,6 +116,10 @@ def hunyuan() -> Tiny:
         tokenizer_2=letters,
     )
     return Tiny(pipeline, small(9, 16), {"prompt_template": {"template": "{}", "crop_start": 0}})
+
+
+def hunyuan_skyreels() -> Tiny:
+    return hunyuan(diffusers.HunyuanSkyreelsImageToVideoPipeline, channels=8)
 
 
 def hunyuan15() -> Tiny:

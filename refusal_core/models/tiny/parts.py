@@ -84,6 +84,24 @@ def clip_encoder(tokenizer: Any, width: int = 32) -> Any:
     return tf.CLIPTextModel(config).eval()
 
 
+def clip_eye() -> dict[str, Any]:
+    """Return what reads the first image in Wan 2.1 and SkyReels V2."""
+    config = tf.CLIPVisionConfig(
+        hidden_size=8,
+        projection_dim=8,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+    )
+    size = {"height": 32, "width": 32}
+    return {
+        "image_encoder": tf.CLIPVisionModelWithProjection(config).eval(),
+        "image_processor": tf.CLIPImageProcessor(size=32, crop_size=size),
+    }
+
+
 _LANGUAGE = {
     "hidden_size": 16,
     "intermediate_size": 37,
