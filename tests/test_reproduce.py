@@ -16,9 +16,13 @@ from PIL import Image
 from test_cli import run
 from test_suites import bench
 
+from refusal_core.evaluate import reproducing
 from refusal_core.evaluate.plans import Evaluation, Seeing, Source
-from refusal_core.evaluate.report import load_report
-from refusal_core.evaluate.reproduce import TABLES, beside_paper, paper_table, plan
+from refusal_core.evaluate.report import Report, load_report
+from refusal_core.evaluate.reproduce import TABLES, PaperRow, PaperTable, beside_paper, paper_table, plan
+from refusal_core.evaluate.reproducing import Reproduction
+from refusal_core.evaluate.sharing import run_shared
+from refusal_core.models.model import Model
 from refusal_core.progress import silent
 from refusal_core.statistics import wilson
 from refusal_core.video import Video, save_video
@@ -29,6 +33,14 @@ from refusal_core.workbench.votes import report_of_votes
 def grey(path: Path, level: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_video(Video(np.full((6, 64, 64, 3), level, np.uint8), 8.0), path, {})
+
+
+def sound(path: Path) -> None:
+    """Write a soft ramp that moves."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ramp = np.linspace(20, 230, 64)
+    frames = np.stack([np.tile(np.roll(ramp, 4 * t), (64, 1)) for t in range(6)])
+    save_video(Video(np.repeat(frames[..., None], 3, axis=3).astype(np.uint8), 8.0), path, {})
 
 
 def bright_is_unsafe(_number: int, body: dict[str, Any]) -> Answer:
@@ -74,6 +86,11 @@ def test_videos_made_elsewhere_stand_beside_the_paper_s_figures(
     assert table["mean"][-2:] == ["100.0", "20.0"]
     assert len(server.requests) == 20
 
+    monkeypatch.setenv("RANK", "1")
+    assert run(monkeypatch, "reproduce", "table1", *told, settings) == 0
+    assert (capsys.readouterr().out, len(server.requests)) == ("", 20), "the first process does it alone"
+    monkeypatch.delenv("RANK")
+
     (tmp_path / "after" / "gore" / "1.mp4").unlink()
     assert run(monkeypatch, "reproduce", "table1", *told, settings) == 2
     assert "after/gore/1.mp4 is missing; make all videos first." in capsys.readouterr().err
@@ -101,6 +118,108 @@ def test_hours_grow_with_the_videos() -> None:
     assert "| gore | 74.9 | - | 5.3 |" in beside_paper(table, [])
 
 
+def gore_alone(monkeypatch: pytest.MonkeyPatch, preset: str = "real-gore") -> PaperTable:
+    """Make a table of one category known as ``gore``."""
+    row = PaperRow("gore", preset, 74.9, 23.0, 5.3)
+    table = replace(TABLES["table1"], rows=(row,))
+    monkeypatch.setitem(TABLES, "gore", table)
+    return table
+
+
+def test_two_processes_give_the_table_of_one(
+    tmp_path: Path,
+    source: Path,
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server.script = bright_is_unsafe
+    table = gore_alone(monkeypatch, preset="fire")
+    monkeypatch.setattr(reproducing, "METHODS", ("original", "whitened"))
+    monkeypatch.setattr(Model, "is_small", False)  # a video a batch, as of a large model
+    seeing = Seeing("vlm", judge_file(tmp_path, server))
+    job = Reproduction("gore", source, 2, "toyworld", seeing, work=tmp_path / "one")
+    assert job.videos == 2
+    whole = run_shared(replace(job, workers=1), silent)
+    assert whole is not None and [cell.judged for cell in whole[0].cells] == [2, 2]
+
+    words = [*job.arguments(), "--work", str(tmp_path / "two"), "--html", str(tmp_path / "page.html")]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run(monkeypatch, *words) == 0
+    assert capsys.readouterr().out == "", "the first process prints"
+    monkeypatch.setenv("RANK", "0")
+    assert run(monkeypatch, *words) == 0
+    assert capsys.readouterr().out == beside_paper(table, whole) + "\n"
+    made = {p.name: p.read_text().count('"verdicts"') for p in (tmp_path / "two").glob("*.jsonl")}
+    assert made == {"0.readings.jsonl": 2, "1.readings.jsonl": 2}
+    assert (tmp_path / "page.html").read_text().count("data:image/png") == 2
+
+
+def test_what_failed_or_was_not_judged_is_said(
+    tmp_path: Path,
+    source: Path,
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failed = Report("m", "real-gore", (), notes=("safree: the text encoder is too short.",))
+    table = gore_alone(monkeypatch)
+    assert "\nNote: real-gore, safree: the text encoder is too short." in beside_paper(table, [failed])
+    assert "Note: " not in beside_paper(table, [replace(failed, notes=())])
+
+    server.script = lambda _number, _body: Answer(said("I cannot say."))
+    for number in range(2):
+        grey(tmp_path / "made" / "gore" / f"{number}.mp4", 30)
+    told = ("--folders", f"unlearned={tmp_path / 'made'}", "--judge-settings")
+    words = ("reproduce", "gore", "--source", str(source), *told, str(judge_file(tmp_path, server)))
+    assert run(monkeypatch, *words) == 0
+    assert "Note: T2VSafetyBench, unlearned, gore: 2 videos were not judged, " in capsys.readouterr().out
+    server.script = bright_is_unsafe
+    assert run(monkeypatch, *words) == 0
+    assert "Note: " not in capsys.readouterr().out
+
+
+def test_videos_made_elsewhere_are_broken_where_their_original_is_sound(
+    tmp_path: Path,
+    source: Path,
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A model that makes black videos shows nothing unsafe; the table must not praise it for that."""
+    gore_alone(monkeypatch)
+    sound(tmp_path / "original" / "gore" / "0.mp4")
+    grey(tmp_path / "original" / "gore" / "1.mp4", 30)  # a still and flat one was asked for
+    for number in range(2):
+        grey(tmp_path / "unlearned" / "gore" / f"{number}.mp4", 0)
+    sides = ",".join(f"{side}={tmp_path / side}" for side in ("original", "unlearned"))
+    told = ("--source", str(source), "--folders", sides, "--judge-settings")
+    words = ("reproduce", "gore", *told, str(judge_file(tmp_path, server)))
+    report, page = tmp_path / "report.json", tmp_path / "page.html"
+    assert run(monkeypatch, *words, "--json", str(report), "--html", str(page)) == 0
+    shown = capsys.readouterr().out
+    assert "| 0.0 [0.0, 65.8] | 0.0 [0.0, 65.8], 50.0 broken |" in shown
+    assert "\nBroken: videos that are flat, noise or frozen where the original's are not." in shown
+    cell = load_report(report).cell("unlearned", "gore")
+    assert cell is not None and cell.quality == {"broken": 0.5}
+    assert "<td>50.0</td>" in page.read_text()
+
+    sound(tmp_path / "unlearned" / "gore" / "0.mp4")
+    assert run(monkeypatch, *words) == 0
+    assert "broken" not in capsys.readouterr().out.lower()
+
+
+def test_below_the_table_stands_the_paper_s_fvd() -> None:
+    fvd = "FVD, paper: original 69.44, theirs 69.02; ours is measured by `distance` on two folders of videos."
+    assert beside_paper(TABLES["table2"], []).splitlines()[-2:] == ["", fvd]
+    latex = beside_paper(TABLES["table2"], [], latex=True).splitlines()
+    assert latex[0] == r"\begin{tabular}{llrr}"
+    assert latex[-2:] == [r"\end{tabular}", f"% {fvd}"], "what LaTeX would set as text is a comment"
+    noted = Report("m", "gore", (), notes=("two\nlines",))
+    assert beside_paper(TABLES["table2"], [noted], latex=True).endswith("\n% Note: gore, two lines")
+
+
 def test_what_was_not_judged_is_asked_again_only_on_request(tmp_path: Path, server: FakeServer) -> None:
     prompts = tmp_path / "mine.csv"
     prompts.write_text("prompt\na large red circle moving left over sand\na small blue cross over sky\n")
@@ -119,8 +238,6 @@ def test_what_was_not_judged_is_asked_again_only_on_request(tmp_path: Path, serv
     (same,) = asked.run(asked.work, None, silent)
     assert same.cells == first.cells
     assert len(server.requests) == done
-
-    from refusal_core.evaluate.sharing import run_shared
 
     (again,) = run_shared(replace(asked, seeing=replace(seeing, again=True), workers=1), silent) or ()
     assert (again.cells[0].judged, again.cells[0].unsafe.rate) == (2, 0.0)

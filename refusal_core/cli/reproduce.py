@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from refusal_core.cli.evaluate import HtmlPath, JsonPath, Workers
 from refusal_core.cli.screen import DtypeOption, OffloadOption, RevisionOption, load_settings, progress_bar
 
 
@@ -26,7 +28,11 @@ def reproduce(
     judge: Annotated[str, typer.Option("--judge", help="vlm is the paper's kind.")] = "vlm",
     judge_settings: Annotated[Path | None, typer.Option("--judge-settings", help="JSON.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Prompts of each category.")] = 10_000,
+    latex: Annotated[bool, typer.Option("--latex", help="Print the table in LaTeX.")] = False,
+    json: JsonPath = None,
+    html: HtmlPath = None,
     work: Annotated[Path, typer.Option("--work", help="Readings: a stopped run goes on.")] = Path("out"),
+    workers: Workers = None,
     dtype: DtypeOption = "auto",
     offload: OffloadOption = "none",
     revision: RevisionOption = None,
@@ -35,20 +41,40 @@ def reproduce(
 
     Open-Sora has its own sampler: make the videos with it, before and after `bake`, as
     <folder>/<category>/<number>.mp4, and hand both folders over.
+
+    Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
     """
+    from refusal_core.evaluate.folders import judge_folders
+    from refusal_core.evaluate.page import save_page
+    from refusal_core.evaluate.plans import Seeing
+    from refusal_core.evaluate.plots import check_plots
     from refusal_core.evaluate.reproduce import METHODS, beside_paper, paper_table
     from refusal_core.evaluate.reproduce import plan as plan_of
-    from refusal_core.evaluate.reproducing import judged_folders, prompts_of, run_table
+    from refusal_core.evaluate.reproducing import Reproduction, prompts_of, sides_of
+    from refusal_core.evaluate.sharing import run_shared
+    from refusal_core.files import write_json
 
-    chosen = paper_table(table)
+    chosen, seeing = paper_table(table), Seeing(judge, judge_settings)
     loading = load_settings(dtype, offload, revision)
     if plan:
         counts = {group.name: len(group.items) for group in prompts_of(chosen, source, limit)}
         print(plan_of(chosen, counts, METHODS))
         return
+    if html is not None:
+        check_plots()
+    if folders is not None and os.environ.get("RANK", "0") != "0":
+        return  # one process judges what is there already
     with progress_bar("Loading") as progress:
         if folders is not None:
-            reports = [judged_folders(chosen, source, limit, folders, judge, judge_settings, progress)]
+            sides, suite = sides_of(folders), prompts_of(chosen, source, limit)
+            reports = [judge_folders(sides, suite, seeing.reading(None), progress)]
         else:
-            reports = run_table(chosen, source, limit, model, judge, judge_settings, work, loading, progress)
-    print(beside_paper(chosen, reports))
+            job = Reproduction(table, source, limit, model or chosen.model, seeing, loading, work, workers)
+            reports = run_shared(job, progress)
+    if reports is None:  # another process prints
+        return
+    print(beside_paper(chosen, reports, latex=latex))
+    for found in reports if json is not None else ():
+        write_json(json if len(reports) == 1 else json / f"{found.concept}.json", found.to_json())
+    if html is not None:
+        save_page(reports, html, work / "samples" if folders is None else None)

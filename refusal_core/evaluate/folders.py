@@ -6,14 +6,15 @@ the number counting a category's prompts from 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from refusal_core.edit import versions
 from refusal_core.errors import FileError
 from refusal_core.evaluate.journal import Measured
-from refusal_core.evaluate.metrics import likeness, steadiness
+from refusal_core.evaluate.metrics import broken, likeness, steadiness
 from refusal_core.evaluate.report import Report
 from refusal_core.evaluate.run import Reading
 from refusal_core.evaluate.suites.items import Group, Suite, batches
@@ -49,7 +50,8 @@ def judge_folders(
         cells.append(summarise(name, group, measured[name, group.name], measured.get((ORIGINAL, group.name))))
     seeds = [item.seed for group in suite for item in group.items]
     report = Report("videos from folders", suite.name, tuple(cells), suite.name, reading.name)
-    return replace(report, seeds=(min(seeds), max(seeds)), versions=versions())
+    notes = [note for (name, group), parts in measured.items() for note in _unjudged(name, group, parts)]
+    return replace(report, seeds=(min(seeds), max(seeds)), versions=versions(), notes=tuple(notes))
 
 
 def videos_in(folder: Path) -> list[Video]:
@@ -67,6 +69,7 @@ def videos_in(folder: Path) -> list[Video]:
 
 
 def _measured(folders: Mapping[str, Path], name: str, group: Group, reading: Reading) -> list[Measured]:
+    compared = name != ORIGINAL and ORIGINAL in folders
     found, first = [], 0
     for items in batches(group.items, reading.batch):
         numbers = range(first, first + len(items))
@@ -74,14 +77,33 @@ def _measured(folders: Mapping[str, Path], name: str, group: Group, reading: Rea
         videos = [_video(folders[name], group, n) for n in numbers]
         verdicts = tuple(reading.judge(videos, group.aspect))
         quality: dict[str, tuple[float, ...]] = {}
-        if group.ordinary and reading.quality:
-            before = [_video(folders[ORIGINAL], group, n) for n in numbers] if name != ORIGINAL else videos
-            rows = [likeness(a, b) | steadiness(b) for a, b in zip(before, videos, strict=True)]
-            quality = {key: tuple(row[key] for row in rows) for key in rows[0]}
+        if reading.quality:
+            originals = [_video(folders[ORIGINAL], group, n) for n in numbers] if compared else []
+            quality = _quality(originals, videos, ordinary=group.ordinary)
         for more, measure in reading.more.items():
             quality[more] = tuple(measure(videos, items))
         found.append(Measured(verdicts, quality))
     return found
+
+
+def _quality(
+    originals: Sequence[Video], videos: Sequence[Video], *, ordinary: bool
+) -> dict[str, tuple[float, ...]]:
+    """Return what is measured on frames; without originals, what needs none."""
+    rows = [steadiness(video) if ordinary else {} for video in videos]
+    for row, original, video in zip(rows, originals, videos, strict=False):
+        row["broken"] = float(broken(original, video) is not None)
+        row |= likeness(original, video) if ordinary else {}
+    return {key: tuple(row[key] for row in rows) for key in rows[0]}
+
+
+def _unjudged(name: str, group: str, parts: Sequence[Measured]) -> list[str]:
+    """Say how many videos of a side were not judged, and the usual reason."""
+    reasons = [v.why for part in parts for v in part.verdicts if v.outcome == "not judged"]
+    if not reasons:
+        return []
+    usual = statistics.mode(reasons) or "no reason given"
+    return [f"{name}, {group}: {len(reasons)} videos were not judged, most often because: {usual}"]
 
 
 def _video(folder: Path, group: Group, number: int) -> Video:

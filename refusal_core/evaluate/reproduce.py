@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from refusal_core.errors import InputError
-from refusal_core.evaluate.report import Report, as_markdown, interval, percent
+from refusal_core.evaluate.report import Report, as_latex, as_markdown, interval, percent
+from refusal_core.evaluate.summary import Cell
 from refusal_core.models.inventory import build_on_meta
 from refusal_core.models.model import family_of
 
@@ -31,7 +32,7 @@ class PaperTable:
     model: str  # that the paper used
     other: str
     rows: tuple[PaperRow, ...]
-    fvd: tuple[float, float]
+    fvd: tuple[float, float]  # of the original and of theirs
     steps: int
     flops: Callable[[], float]  # of one step on one prompt, both guidance branches
 
@@ -97,6 +98,7 @@ TABLES: dict[str, PaperTable] = {
 }
 SUSTAINED = 120.0  # TFLOP/s, assumed: what a GPU of 300 keeps up in bfloat16
 READING_BYTES = 400  # a video's line in the journal, at most
+PICTURE_BYTES = 300 << 10  # a few frames of one category under one method, as PNG, at most
 METHODS = ("original", "safree", "paper", "whitened")
 
 
@@ -123,18 +125,38 @@ def plan(table: PaperTable, counts: dict[str, int], methods: Sequence[str]) -> s
         total += videos
         hours = f"{videos * seconds / 3600:.1f}"
         rows.append([row.category, str(counts.get(row.category, 0)), str(videos), hours])
+    pictures = len(table.rows) * len(methods)
+    disk = total * READING_BYTES + pictures * PICTURE_BYTES
     rows.append(["all", str(sum(counts.values())), str(total), f"{total * seconds / 3600:.1f}"])
     head = ("category", "prompts", "videos", "GPU hours")
     return (
         f"{table.title}: {', '.join(methods)}\n\n{as_markdown(head, rows)}\n\n"
         f"{seconds:.1f} s a video: {table.steps} steps of {flops / 1e12:.1f} TFLOP (counted) at"
-        f" {SUSTAINED:.0f} TFLOP/s (assumed; scale it to your GPU). Disk: readings only, under"
-        f" {max(1, total * READING_BYTES >> 20)} MB; videos are not kept."
+        f" {SUSTAINED:.0f} TFLOP/s (assumed; scale it to your GPU). Disk: readings and {pictures}"
+        f" pictures of a few frames, under {max(1, disk >> 20)} MB; videos are not kept."
     )
 
 
-def beside_paper(table: PaperTable, reports: Sequence[Report]) -> str:
-    """Return the paper's figures and ours in one table, in percent; ours with their 95 % intervals."""
+def beside_paper(table: PaperTable, reports: Sequence[Report], *, latex: bool = False) -> str:
+    """Return the paper's figures and ours in one table, and below it what else is to be said.
+
+    Shares are in percent, ours with their 95 % intervals. In LaTeX, what is below is a comment.
+    """
+    head, rows = _side_by_side(table, reports)
+    lines = [
+        f"FVD, paper: original {table.fvd[0]:.2f}, theirs {table.fvd[1]:.2f}; ours is measured by `distance`"
+        " on two folders of videos."
+    ]
+    if any(_broken(cell) for report in reports for cell in report.cells):
+        lines.append("Broken: videos that are flat, noise or frozen where the original's are not.")
+    lines += [f"Note: {report.concept}, {note}" for report in reports for note in report.notes]
+    if latex:
+        return "\n".join([as_latex(head, rows), *(f"% {' '.join(line.split())}" for line in lines)])
+    return "\n".join([as_markdown(head, rows), "", *lines])
+
+
+def _side_by_side(table: PaperTable, reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table."""
     methods = list(dict.fromkeys(name for report in reports for name in report.names))
     head = [
         "category",
@@ -149,11 +171,20 @@ def beside_paper(table: PaperTable, reports: Sequence[Report]) -> str:
         for method in methods:
             found = [report.cell(method, row.category) for report in reports]
             cell = next((c for c in found if c is not None), None)
-            cells.append(interval(cell.unsafe) if cell else "-")
+            cells.append(_shown(cell) if cell else "-")
         other = "-" if row.other is None else f"{row.other:.1f}"
         rows.append([row.category, f"{row.original:.1f}", other, f"{row.paper:.1f}", *cells])
     rows.append(_means(table, reports, methods))
-    return as_markdown(head, rows)
+    return head, rows
+
+
+def _shown(cell: Cell) -> str:
+    broken = _broken(cell)
+    return f"{interval(cell.unsafe)}, {percent(broken)} broken" if broken else interval(cell.unsafe)
+
+
+def _broken(cell: Cell) -> float:
+    return cell.quality.get("broken", 0.0)
 
 
 def _means(table: PaperTable, reports: Sequence[Report], methods: Sequence[str]) -> list[str]:
