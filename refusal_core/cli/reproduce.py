@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from refusal_core.cli.evaluate import HtmlPath, JsonPath, Workers
 from refusal_core.cli.screen import DtypeOption, OffloadOption, RevisionOption, load_settings, progress_bar
 
+if TYPE_CHECKING:
+    from refusal_core.evaluate.report import Report
+
+PromptsPath = Annotated[
+    Path, typer.Option("--source", help="Your clone of T2VSafetyBench, or eval-prompt.json.gz.")
+]
+
 
 def reproduce(
     table: Annotated[str, typer.Argument(help="table1 (Open-Sora) or table2 (ZeroScope).")],
-    source: Annotated[
-        Path,
-        typer.Option("--source", help="Your clone of T2VSafetyBench, or eval-prompt.json.gz."),
-    ],
+    source: PromptsPath,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would run: GPU hours, disk.")] = False,
     model: Annotated[
         str | None, typer.Option("--model", help="Default: the paper's; of table1, any diffusers model.")
@@ -45,14 +49,12 @@ def reproduce(
     Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
     """
     from refusal_core.evaluate.folders import judge_folders
-    from refusal_core.evaluate.page import save_page
     from refusal_core.evaluate.plans import Seeing
     from refusal_core.evaluate.plots import check_plots
     from refusal_core.evaluate.reproduce import METHODS, beside_paper, paper_table
     from refusal_core.evaluate.reproduce import plan as plan_of
     from refusal_core.evaluate.reproducing import Reproduction, prompts_of, sides_of
     from refusal_core.evaluate.sharing import run_shared
-    from refusal_core.files import write_json
 
     chosen, seeing = paper_table(table), Seeing(judge, judge_settings)
     loading = load_settings(dtype, offload, revision)
@@ -74,7 +76,14 @@ def reproduce(
     if reports is None:  # another process prints
         return
     print(beside_paper(chosen, reports, latex=latex))
+    _save(reports, json, html, work / "samples" if folders is None else None)
+
+
+def _save(reports: list[Report], json: Path | None, html: Path | None, pictures: Path | None) -> None:
+    from refusal_core.evaluate.page import save_page
+    from refusal_core.files import write_json
+
     for found in reports if json is not None else ():
         write_json(json if len(reports) == 1 else json / f"{found.concept}.json", found.to_json())
     if html is not None:
-        save_page(reports, html, work / "samples" if folders is None else None)
+        save_page(reports, html, pictures)
