@@ -85,6 +85,11 @@ def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     attacked = [load_report(folder / "adversarial" / f"{name}.json") for name in world.CONCEPTS]
     for more in ([load_report(folder / "together.json")], attacked):
         assert as_markdown(*matrix_table(more)) in page
+    unet = as_markdown(
+        *overview_table([load_report(folder / "unet3d" / f"{n}.json") for n in world.CONCEPTS])
+    )
+    assert unet in page
+    assert unet in (ROOT / "assets" / "models" / "toyworld-unet3d" / "README.md").read_text(encoding="utf-8")
     ours = [row for row in whole.splitlines() if "| whitened |" in row]
     assert len(ours) == len(world.CONCEPTS) and "\n".join(ours) in README
     assert {c.n for report in reports for c in report.cells} == {200}
