@@ -35,8 +35,9 @@ def models(context: typer.Context) -> None:
         )
     console = Console(width=180, highlight=False)
     console.print(table)
-    for kind, why in LEFT_OUT.items():
-        console.print(f"Left out: {kind}: {why}")
+    for why in dict.fromkeys(LEFT_OUT.values()):
+        kinds = [kind.removesuffix("Pipeline") for kind, reason in LEFT_OUT.items() if reason == why]
+        console.print(f"Left out, {', '.join(kinds)}: {why}")
 
 
 @app.command()

@@ -23,7 +23,7 @@ from refusal_core.evaluate.metrics import likeness
 from refusal_core.models.load import LoadSettings, Needs, bundled_models, describe_needs
 from refusal_core.models.prompts import check_prompts
 from refusal_core.progress import Progress, part, silent
-from refusal_core.recipe import Recipe, describe
+from refusal_core.recipe import Recipe, describe, preset_kinds
 from refusal_core.sampling import generate
 from refusal_core.settings import (
     CaptureSettings,
@@ -115,6 +115,10 @@ class Workbench:
     def site_kinds(self, model: str | None = None) -> tuple[SiteKind, ...]:
         """Return the kinds of sites that a model has."""
         return self._held(model).site_kinds
+
+    def preset_kinds(self, preset: Preset, model: str | None = None) -> tuple[SiteKind, ...]:
+        """Return the kinds of sites that a preset edits in a model."""
+        return preset_kinds(preset, self._held(model).model)
 
     def site_names(self, model: str | None = None) -> tuple[str, ...]:
         """Return the names of a model's sites, in execution order."""
@@ -321,7 +325,7 @@ class Workbench:
             found.append(
                 Recipe(
                     preset.concept,
-                    replace(first.capture, kinds=chosen.sites, layers=layers),
+                    replace(first.capture, kinds=preset_kinds(preset, held.model), layers=layers),
                     SubspaceSettings(method=chosen.method, rank=chosen.rank),
                     EditSettings(strength=strength, anchor=chosen.anchor),
                 )
