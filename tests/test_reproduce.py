@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from refusal_core.statistics import wilson
 from refusal_core.video import Video, save_video
 from refusal_core.workbench.review import Pack, ReviewItem, Vote, save_pack
 from refusal_core.workbench.votes import report_of_votes
+
+Command = Callable[..., tuple[int, str, str]]  # words: exit code, output, errors
 
 
 def grey(path: Path, level: int) -> None:
@@ -59,16 +62,24 @@ def judge_file(folder: Path, server: FakeServer) -> Path:
 
 
 @pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process; what it printed beforehand is not its."""
+
+    def told(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(monkeypatch, *words)
+        return code, *capsys.readouterr()
+
+    return told
+
+
+@pytest.fixture
 def source(tmp_path: Path) -> Path:
     return bench(tmp_path, full=2)
 
 
 def test_videos_made_elsewhere_stand_beside_the_paper_s_figures(
-    tmp_path: Path,
-    source: Path,
-    server: FakeServer,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, source: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     server.script = bright_is_unsafe
     for row in TABLES["table1"].rows:
@@ -78,8 +89,9 @@ def test_videos_made_elsewhere_stand_beside_the_paper_s_figures(
     folders = f"original={tmp_path / 'before'},unlearned={tmp_path / 'after'}"
     told = ("--source", str(source), "--folders", folders, "--judge-settings")
     settings = str(judge_file(tmp_path, server))
-    assert run(monkeypatch, "reproduce", "table1", *told, settings) == 0
-    rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines() if "|" in line]
+    code, out, _ = command("reproduce", "table1", *told, settings)
+    assert code == 0
+    rows = [line.strip("|").split("|") for line in out.splitlines() if "|" in line]
     table = {row[0].strip(): [cell.strip().split(" ")[0] for cell in row[1:]] for row in rows}
     assert table["gore"] == ["74.9", "-", "5.3", "100.0", "100.0"]
     assert table["pornography"] == ["44.7", "23.0", "13.4", "100.0", "0.0"]
@@ -87,26 +99,24 @@ def test_videos_made_elsewhere_stand_beside_the_paper_s_figures(
     assert len(server.requests) == 20
 
     monkeypatch.setenv("RANK", "1")
-    assert run(monkeypatch, "reproduce", "table1", *told, settings) == 0
-    assert (capsys.readouterr().out, len(server.requests)) == ("", 20), "the first process does it alone"
+    code, out, _ = command("reproduce", "table1", *told, settings)
+    assert (code, out, len(server.requests)) == (0, "", 20), "the first process does it alone"
     monkeypatch.delenv("RANK")
 
     (tmp_path / "after" / "gore" / "1.mp4").unlink()
-    assert run(monkeypatch, "reproduce", "table1", *told, settings) == 2
-    assert "after/gore/1.mp4 is missing; make all videos first." in capsys.readouterr().err
-    assert run(monkeypatch, "reproduce", "table1", "--source", str(source), "--folders", "x") == 2
-    assert "'x' names no folder; write original=DIR,unlearned=DIR." in capsys.readouterr().err
+    code, _, errors = command("reproduce", "table1", *told, settings)
+    assert code == 2 and "after/gore/1.mp4 is missing; make all videos first." in errors
+    code, _, errors = command("reproduce", "table1", "--source", str(source), "--folders", "x")
+    assert code == 2 and "'x' names no folder; write original=DIR,unlearned=DIR." in errors
 
 
-def test_a_plan_counts_videos_and_hours_and_makes_nothing(
-    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(monkeypatch, "reproduce", "table1", "--source", str(source), "--plan") == 0
-    assert "| all | 10 | 40 |" in capsys.readouterr().out
-    assert run(monkeypatch, "reproduce", "table1", "--source", str(source)) == 2
-    assert "Open-Sora is not run here: make its videos with its own code" in capsys.readouterr().err
-    assert run(monkeypatch, "reproduce", "table3", "--source", str(source), "--plan") == 2
-    assert "There is no 'table3'; choose one of table1, table2." in capsys.readouterr().err
+def test_a_plan_counts_videos_and_hours_and_makes_nothing(source: Path, command: Command) -> None:
+    code, out, _ = command("reproduce", "table1", "--source", str(source), "--plan")
+    assert code == 0 and "| all | 10 | 40 |" in out
+    code, _, errors = command("reproduce", "table1", "--source", str(source))
+    assert code == 2 and "Open-Sora is not run here: make its videos with its own code" in errors
+    code, _, errors = command("reproduce", "table3", "--source", str(source), "--plan")
+    assert code == 2 and "There is no 'table3'; choose one of table1, table2." in errors
 
 
 def test_hours_grow_with_the_videos() -> None:
@@ -127,11 +137,7 @@ def gore_alone(monkeypatch: pytest.MonkeyPatch, preset: str = "real-gore") -> Pa
 
 
 def test_two_processes_give_the_table_of_one(
-    tmp_path: Path,
-    source: Path,
-    server: FakeServer,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, source: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     server.script = bright_is_unsafe
     table = gore_alone(monkeypatch, preset="fire")
@@ -146,22 +152,16 @@ def test_two_processes_give_the_table_of_one(
     words = [*job.arguments(), "--work", str(tmp_path / "two"), "--html", str(tmp_path / "page.html")]
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert run(monkeypatch, *words) == 0
-    assert capsys.readouterr().out == "", "the first process prints"
+    assert command(*words)[:2] == (0, ""), "the first process prints"
     monkeypatch.setenv("RANK", "0")
-    assert run(monkeypatch, *words) == 0
-    assert capsys.readouterr().out == beside_paper(table, whole) + "\n"
+    assert command(*words)[:2] == (0, beside_paper(table, whole) + "\n")
     made = {p.name: p.read_text().count('"verdicts"') for p in (tmp_path / "two").glob("*.jsonl")}
     assert made == {"0.readings.jsonl": 2, "1.readings.jsonl": 2}
     assert (tmp_path / "page.html").read_text().count("data:image/png") == 2
 
 
 def test_what_failed_or_was_not_judged_is_said(
-    tmp_path: Path,
-    source: Path,
-    server: FakeServer,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, source: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     failed = Report("m", "real-gore", (), notes=("safree: the text encoder is too short.",))
     table = gore_alone(monkeypatch)
@@ -173,19 +173,15 @@ def test_what_failed_or_was_not_judged_is_said(
         grey(tmp_path / "made" / "gore" / f"{number}.mp4", 30)
     told = ("--folders", f"unlearned={tmp_path / 'made'}", "--judge-settings")
     words = ("reproduce", "gore", "--source", str(source), *told, str(judge_file(tmp_path, server)))
-    assert run(monkeypatch, *words) == 0
-    assert "Note: T2VSafetyBench, unlearned, gore: 2 videos were not judged, " in capsys.readouterr().out
+    code, out, _ = command(*words)
+    assert code == 0 and "Note: T2VSafetyBench, unlearned, gore: 2 videos were not judged, " in out
     server.script = bright_is_unsafe
-    assert run(monkeypatch, *words) == 0
-    assert "Note: " not in capsys.readouterr().out
+    code, out, _ = command(*words)
+    assert code == 0 and "Note: " not in out
 
 
 def test_videos_made_elsewhere_are_broken_where_their_original_is_sound(
-    tmp_path: Path,
-    source: Path,
-    server: FakeServer,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, source: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     """A model that makes black videos shows nothing unsafe; the table must not praise it for that."""
     gore_alone(monkeypatch)
@@ -197,8 +193,8 @@ def test_videos_made_elsewhere_are_broken_where_their_original_is_sound(
     told = ("--source", str(source), "--folders", sides, "--judge-settings")
     words = ("reproduce", "gore", *told, str(judge_file(tmp_path, server)))
     report, page = tmp_path / "report.json", tmp_path / "page.html"
-    assert run(monkeypatch, *words, "--json", str(report), "--html", str(page)) == 0
-    shown = capsys.readouterr().out
+    code, shown, _ = command(*words, "--json", str(report), "--html", str(page))
+    assert code == 0
     assert "| 0.0 [0.0, 65.8] | 0.0 [0.0, 65.8], 50.0 broken |" in shown
     assert "\nBroken: videos that are flat, noise or frozen where the original's are not." in shown
     cell = load_report(report).cell("unlearned", "gore")
@@ -206,8 +202,8 @@ def test_videos_made_elsewhere_are_broken_where_their_original_is_sound(
     assert "<td>50.0</td>" in page.read_text()
 
     sound(tmp_path / "unlearned" / "gore" / "0.mp4")
-    assert run(monkeypatch, *words) == 0
-    assert "broken" not in capsys.readouterr().out.lower()
+    code, out, _ = command(*words)
+    assert code == 0 and "broken" not in out.lower()
 
 
 def test_below_the_table_stands_the_paper_s_fvd() -> None:
@@ -271,31 +267,28 @@ def test_people_are_a_judge_by_what_most_of_them_saw(pack: Pack) -> None:
     assert found.judge == "3 people, blind"
 
 
-def test_votes_are_printed_and_kept_as_a_report(
-    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_votes_are_printed_and_kept_as_a_report(pack: Pack, tmp_path: Path, command: Command) -> None:
     path = save_pack(replace(pack, votes=(Vote(0, "0000000a", True, "A", "B"),)), tmp_path / "pack.zip")
-    assert run(monkeypatch, "votes", str(path), "--json", str(tmp_path / "report.json")) == 0
-    said_ = capsys.readouterr().out
+    code, said_, _ = command("votes", str(path), "--json", str(tmp_path / "report.json"))
+    assert code == 0
     assert "Judged by 1 person, blind." in said_
     assert "| unlearned | concept | 1 of 2 | 0.0 [" in said_
     assert load_report(tmp_path / "report.json").concept == "fire"
 
 
 def test_a_distance_needs_two_folders_of_videos(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     empty, full = tmp_path / "empty", tmp_path / "full"
     empty.mkdir()
     for number in range(2):
         grey(full / f"{number}.mp4", 100 + number)
     for one, sentence in ((empty, "empty holds no .mp4 file"), (tmp_path / "no", "no is no folder")):
-        assert run(monkeypatch, "distance", str(one), str(full)) == 2
-        assert sentence in capsys.readouterr().err
+        code, _, errors = command("distance", str(one), str(full))
+        assert code == 2 and sentence in errors
     from refusal_core.evaluate import distance
 
     features = [[0.0, 0.0], [2.0, 0.0]], [[3.0, 4.0], [5.0, 4.0]]  # equal covariances: |m1 - m2|^2 remains
     sets = iter(features)
     monkeypatch.setattr(distance, "fvd_features", lambda *_, **__: lambda _videos: np.array(next(sets)))
-    assert run(monkeypatch, "distance", str(full), str(full)) == 0
-    assert capsys.readouterr().out == "FVD (i3d, 2 and 2 videos): 25.00\n"
+    assert command("distance", str(full), str(full))[:2] == (0, "FVD (i3d, 2 and 2 videos): 25.00\n")

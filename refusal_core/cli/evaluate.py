@@ -116,8 +116,7 @@ def evaluate(
 def _tell(reports: list[Report], json: Path | None) -> None:
     """Print the table and what is to be said, and write the reports; raise ModelError where there is none."""
     from refusal_core.errors import ModelError
-    from refusal_core.evaluate.report import summary
-    from refusal_core.files import write_json
+    from refusal_core.evaluate.report import save_reports, summary
 
     notes = [f"{found.concept}, {note}" for found in reports for note in found.notes]
     whole = [found for found in reports if found.cells]
@@ -126,8 +125,8 @@ def _tell(reports: list[Report], json: Path | None) -> None:
     print(whole[0].markdown() if len(reports) == 1 else summary(whole))
     for note in notes:
         print(f"Note: {note}")
-    for found in whole if json is not None else ():
-        write_json(json if len(reports) == 1 else json / f"{found.concept}.json", found.to_json())
+    if json is not None:
+        save_reports(whole, json, several=len(reports) > 1)
 
 
 @contextmanager

@@ -79,11 +79,8 @@ def selftest(
     measures = MEASURES if real else ()
     table = Table("model" if real else "family", "sites", *STEPS, *measures, "trouble", box=None)
     for row in rows:
-        passed, measured = (
-            (row.passed.get(s, "-") for s in STEPS),
-            (row.measured.get(m, "-") for m in measures),
-        )
-        table.add_row(row.name, str(row.sites), *passed, *measured, row.trouble)
+        cells = [row.passed.get(s, "-") for s in STEPS] + [row.measured.get(m, "-") for m in measures]
+        table.add_row(row.name, str(row.sites), *cells, row.trouble)
     Console(width=160, highlight=False, markup=False).print(table)
     if not all(row.whole for row in rows):
         raise typer.Exit(1)

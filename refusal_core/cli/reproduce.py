@@ -81,9 +81,9 @@ def reproduce(
 
 def _save(reports: list[Report], json: Path | None, html: Path | None, pictures: Path | None) -> None:
     from refusal_core.evaluate.page import save_page
-    from refusal_core.files import write_json
+    from refusal_core.evaluate.report import save_reports
 
-    for found in reports if json is not None else ():
-        write_json(json if len(reports) == 1 else json / f"{found.concept}.json", found.to_json())
+    if json is not None:
+        save_reports(reports, json, several=len(reports) > 1)
     if html is not None:
         save_page(reports, html, pictures)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.query import choice_query
-from refusal_core.evaluate.judges.sources import JudgeSettings
+from refusal_core.evaluate.judges.sources import JudgeSettings, check_judge
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.verdict import Judge
 from refusal_core.evaluate.judges.vision_language import shown, vision_judge
@@ -37,13 +37,12 @@ def open_answering(name: str, settings: JudgeSettings | None = None) -> tuple[Ju
         MissingExtraError, FileError: as ``open_judge`` does.
     """
     check_answers(name)
-    if name == "toyworld":
-        network = load_judge()
-        return toyworld_judge(network), toyworld_answerer(network)
-    if not isinstance(settings, VisionSettings):
-        raise InputError("The judge 'vlm' needs a server and a model.")
-    server = VisionServer(settings)
-    return vision_judge(settings, server), vision_answerer(settings, server)
+    check_judge(name, settings)
+    if isinstance(settings, VisionSettings):
+        server = VisionServer(settings)
+        return vision_judge(settings, server), vision_answerer(settings, server)
+    network = load_judge()
+    return toyworld_judge(network), toyworld_answerer(network)
 
 
 def vision_answerer(settings: VisionSettings, server: VisionServer | None = None) -> Answerer:

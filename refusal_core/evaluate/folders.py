@@ -6,7 +6,6 @@ the number counting a category's prompts from 0.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from refusal_core.errors import FileError
 from refusal_core.evaluate.journal import Measured
 from refusal_core.evaluate.metrics import broken, likeness, steadiness
 from refusal_core.evaluate.report import Report
-from refusal_core.evaluate.run import Reading
+from refusal_core.evaluate.run import Reading, unjudged
 from refusal_core.evaluate.suites.items import Group, Suite, batches
 from refusal_core.evaluate.summary import Cell, summarise
 from refusal_core.progress import Progress, named, part, silent
@@ -50,7 +49,9 @@ def judge_folders(
         cells.append(summarise(name, group, measured[name, group.name], measured.get((ORIGINAL, group.name))))
     seeds = [item.seed for group in suite for item in group.items]
     report = Report("videos from folders", suite.name, tuple(cells), suite.name, reading.name)
-    notes = [note for (name, group), parts in measured.items() for note in _unjudged(name, group, parts)]
+    notes = [
+        f"{name}, {group}: {note}" for (name, group), parts in measured.items() for note in unjudged(parts)
+    ]
     return replace(report, seeds=(min(seeds), max(seeds)), versions=versions(), notes=tuple(notes))
 
 
@@ -95,15 +96,6 @@ def _quality(
         row["broken"] = float(broken(original, video) is not None)
         row |= likeness(original, video) if ordinary else {}
     return {key: tuple(row[key] for row in rows) for key in rows[0]}
-
-
-def _unjudged(name: str, group: str, parts: Sequence[Measured]) -> list[str]:
-    """Say how many videos of a side were not judged, and the usual reason."""
-    reasons = [v.why for part in parts for v in part.verdicts if v.outcome == "not judged"]
-    if not reasons:
-        return []
-    usual = statistics.mode(reasons) or "no reason given"
-    return [f"{name}, {group}: {len(reasons)} videos were not judged, most often because: {usual}"]
 
 
 def _video(folder: Path, group: Group, number: int) -> Video:

@@ -61,11 +61,13 @@ class Seeing:
         more = {"clip": _aligned(self.clip)} if self.clip else {}
         name = judge_key(self.judge, settings)
         marks = (f"clip {self.clip}",) if self.clip else ()
+        asking = None
         if self.questions is None:
-            return Reading(open_judge(self.judge, settings), name, samples=samples, more=more, marks=marks)
-        questions = load_questions(self.questions)
-        judge, answer = open_answering(self.judge, settings)
-        asking, marks = _asked(questions, answer), (*marks, questions_key(questions))
+            judge = open_judge(self.judge, settings)
+        else:
+            questions = load_questions(self.questions)
+            judge, answer = open_answering(self.judge, settings)
+            asking, marks = _asked(questions, answer), (*marks, questions_key(questions))
         return Reading(judge, name, samples=samples, more=more, questions=asking, marks=marks)
 
     def check(self) -> None:
@@ -127,6 +129,12 @@ def load_settings(judge: str, path: Path | None) -> JudgeSettings | None:
         return TypeAdapter(kind).validate_python(found)
     except (OSError, ValueError, TypeError, ValidationError) as e:
         raise FileError(f"{path.name} does not hold settings of {judge}; write them as JSON.") from e
+
+
+def loading_arguments(loading: LoadSettings) -> list[str]:
+    """Return the part of another process's command line that says how a model is loaded."""
+    revision = ["--revision", loading.revision] if loading.revision else []
+    return ["--dtype", loading.dtype, "--offload", loading.offload, *revision]
 
 
 def presets_named(names: str) -> list[Preset]:
@@ -196,11 +204,7 @@ class Evaluation:
         words += ["--suite", self.source.suite, "--categories", self.source.categories]
         words += ["--source", str(self.source.path)] if self.source.path else []
         words += ["--methods", self.methods, *(["--together"] if self.together else [])]
-        return [*words, *self.seeing.arguments(), *self._loading_words()]
-
-    def _loading_words(self) -> list[str]:
-        revision = ["--revision", self.loading.revision] if self.loading.revision else []
-        return ["--dtype", self.loading.dtype, "--offload", self.loading.offload, *revision]
+        return [*words, *self.seeing.arguments(), *loading_arguments(self.loading)]
 
     def run(self, work: Path | None, share: Share | None, progress: Progress) -> list[Report]:
         """Return a report a preset, or one for all together."""

@@ -13,6 +13,7 @@ from refusal_core.errors import FileError
 from refusal_core.evaluate.costs import Cost
 from refusal_core.evaluate.samples import Sample
 from refusal_core.evaluate.summary import Cell
+from refusal_core.files import write_json
 from refusal_core.reading import expect_plain, parse_json, read_ordinary
 from refusal_core.statistics import Rate, wilson
 
@@ -87,6 +88,12 @@ def load_report(path: Path) -> Report:
     if not report.cells:
         raise FileError(f"{path.name} holds no cell; run evaluate again.")
     return report
+
+
+def save_reports(reports: Sequence[Report], path: Path, *, several: bool) -> None:
+    """Write a report to a file; where there may be several, each to a file of its concept in a folder."""
+    for report in reports:
+        write_json(path / f"{report.concept}.json" if several else path, report.to_json())
 
 
 def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from refusal_core.concepts import load_preset
 from refusal_core.errors import InputError
 from refusal_core.evaluate.journal import Journal
-from refusal_core.evaluate.plans import Seeing
+from refusal_core.evaluate.plans import Seeing, loading_arguments
 from refusal_core.evaluate.report import Report
 from refusal_core.evaluate.reproduce import METHODS, PaperTable, paper_table
 from refusal_core.evaluate.run import Share, evaluate
@@ -76,9 +76,7 @@ class Reproduction:
     def arguments(self) -> list[str]:
         """Return the command line of another process."""
         words = ["reproduce", self.table, "--source", str(self.source), "--limit", str(self.limit)]
-        words += ["--model", self.model, *self.seeing.arguments()]
-        revision = ["--revision", self.loading.revision] if self.loading.revision else []
-        return [*words, "--dtype", self.loading.dtype, "--offload", self.loading.offload, *revision]
+        return [*words, "--model", self.model, *self.seeing.arguments(), *loading_arguments(self.loading)]
 
     def run(self, work: Path | None, share: Share | None, progress: Progress) -> list[Report]:
         """Return a report a category."""

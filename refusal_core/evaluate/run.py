@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from refusal_core.concepts import Preset
@@ -246,14 +247,13 @@ def report_of(model: str, concept: str, suite: Suite, reading: Reading, shelf: S
         methods={name: {"key": p.key, "recipe": p.recipe} for name, p in shelf.planned.items()},
         samples=tuple(samples) if reading.samples else (),
         versions=versions(),
-        notes=(*shelf.troubles(), *_unjudged(table), *_unanswered(cells)),
+        notes=(*shelf.troubles(), *unjudged(chain.from_iterable(table.values())), *_unanswered(cells)),
     )
 
 
-def _unjudged(table: Table) -> list[str]:
+def unjudged(measured: Iterable[Measured]) -> list[str]:
     """Say how many videos were not judged, and the usual reason."""
-    found = (part.verdicts for parts in table.values() for part in parts)
-    reasons = [v.why for verdicts in found for v in verdicts if v.outcome == "not judged"]
+    reasons = [v.why for part in measured for v in part.verdicts if v.outcome == "not judged"]
     if not reasons:
         return []
     usual = statistics.mode(reasons) or "no reason given"

@@ -44,7 +44,7 @@ def open_judge(name: str, settings: JudgeSettings | None = None) -> Judge:
         MissingExtraError: a package is not installed; the sentence says how to install it.
         FileError: a file that it needs is missing or damaged.
     """
-    _check(name, settings)
+    check_judge(name, settings)
     match settings:
         case VisionSettings():
             return vision_judge(settings)
@@ -74,7 +74,7 @@ def judge_key(name: str, settings: JudgeSettings | None = None) -> str:
         InputError: there is no such judge, or the settings are another one's.
         FileError: a reference image cannot be read.
     """
-    _check(name, settings)
+    check_judge(name, settings)
     if name == "toyworld":
         return name
     settings = settings or (NuditySettings() if name == "nudity" else GoreSettings())
@@ -88,7 +88,8 @@ def judge_key(name: str, settings: JudgeSettings | None = None) -> str:
     return " ".join([name, *model, digest])
 
 
-def _check(name: str, settings: JudgeSettings | None) -> None:
+def check_judge(name: str, settings: JudgeSettings | None) -> None:
+    """Raise InputError where there is no such judge, or the settings are missing or another one's."""
     if name not in SETTINGS:
         raise InputError(f"There is no judge '{name}'; choose from {', '.join(JUDGES)}.")
     kind = SETTINGS[name]
