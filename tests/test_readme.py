@@ -95,6 +95,34 @@ def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     assert {c.n for report in reports for c in report.cells} == {200}
 
 
+def test_the_whitened_edit_is_on_the_front_of_every_concept_as_the_page_says() -> None:
+    from refusal_core.evaluate.front import FRONT_MARK, front_table
+    from refusal_core.evaluate.report import as_markdown, load_report
+    from refusal_core.toyworld import world
+
+    folder = ROOT / "assets" / "reports"
+    head, rows = front_table([load_report(folder / f"{name}.json") for name in world.CONCEPTS])
+    assert as_markdown(head, rows) in (folder / "README.md").read_text(encoding="utf-8")
+    ours = next(row for row in rows if row[0] == "whitened")
+    assert [cell.endswith(FRONT_MARK) for cell in ours[1:]] == [True] * (len(world.CONCEPTS) + 1)
+
+
+def test_the_plot_of_the_readme_is_drawn_from_the_reports(tmp_path: Path) -> None:
+    """Pixel by pixel: equal figures give equal plots, and the fonts come with matplotlib."""
+    import numpy as np
+    from PIL import Image
+
+    from refusal_core.evaluate.plots import save_figure, trade_plot
+    from refusal_core.evaluate.report import load_report
+    from refusal_core.toyworld import world
+
+    folder = ROOT / "assets" / "reports"
+    drawn = save_figure(
+        trade_plot([load_report(folder / f"{name}.json") for name in world.CONCEPTS]), tmp_path / "trade.png"
+    )
+    assert np.array_equal(Image.open(drawn), Image.open(folder / "trade.png"))
+
+
 def test_the_ablation_is_what_the_sweep_wrote() -> None:
     """Each row of the table against the concepts' rows in the CSV: erased, kept, others."""
     folder = ROOT / "assets" / "reports"

@@ -15,7 +15,8 @@ from refusal_core.evaluate.journal import Measured
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.overview import matrix_table, overview_table
 from refusal_core.evaluate.page import save_page
-from refusal_core.evaluate.plots import as_svg, save_plots, shown_plot, trade
+from refusal_core.evaluate.front import front_table, trade
+from refusal_core.evaluate.plots import as_svg, save_plots, shown_plot
 from refusal_core.evaluate.report import (
     SUMMARY,
     Report,
@@ -178,6 +179,16 @@ def test_the_matrix_has_a_column_a_group_and_pools_all_reports() -> None:
     ours = dict(zip(head, next(row for row in rows if row[0] == "ours"), strict=True))
     assert ours["concept"].startswith("15.0 [") and ours["repeated"].startswith("100.0 [")
     assert rows[0][-1] == "-", "the original has no such videos"
+
+
+def test_the_front_stars_what_no_method_beats_concept_by_concept_and_in_the_mean() -> None:
+    other = Report("toyworld", "zorbo", (*report().cells, cell("original", "concept", 10)))
+    head, rows = front_table([report(), other])
+    assert head == ["method", "fire", "zorbo", "mean"]
+    assert rows[0] == ["original", *["0.0 / 100.0 *"] * 3], "nothing erased, and nothing lost: on the front"
+    ours = next(row for row in rows if row[0] == "ours")
+    assert ours[1:] == ["100.0 / 90.0 *"] * 3
+    assert not any(c.endswith("*") for row in rows if row[0] not in ("original", "ours") for c in row)
 
 
 def test_a_suite_without_prompts_is_refused() -> None:

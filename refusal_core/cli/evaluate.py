@@ -148,17 +148,23 @@ def report(
     matrix: Annotated[
         bool, typer.Option("--matrix", help="One row a method, one column a group of prompts.")
     ] = False,
+    front: Annotated[
+        bool, typer.Option("--front", help="One row a method: erased and kept, the Pareto front starred.")
+    ] = False,
     pictures: Annotated[
         Path | None, typer.Option("--pictures", help="The samples folder of evaluate --work, for the page.")
     ] = None,
 ) -> None:
     """Print reports as one table: how much was unlearned, how much was kept."""
+    from refusal_core.evaluate.front import front_table
     from refusal_core.evaluate.overview import matrix_table, overview_table
     from refusal_core.evaluate.report import SUMMARY, as_latex, as_markdown, load_report, summary_rows
 
     reports = [load_report(path) for path in files]
     if matrix:
         head, rows = matrix_table(reports)
+    elif front:
+        head, rows = front_table(reports)
     elif overview:
         head, rows = overview_table(reports)
     else:

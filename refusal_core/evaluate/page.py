@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from refusal_core.evaluate.plots import as_svg, shown_plot, trade, trade_plot
+from refusal_core.evaluate.front import trade
+from refusal_core.evaluate.plots import as_svg, shown_plot, trade_plot
 from refusal_core.evaluate.report import SUMMARY, Report, number, summary_rows
 from refusal_core.files import write_atomic
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refusal_core.errors import MissingExtraError
-from refusal_core.evaluate.report import Report, erased_share, kept_share, others_share
+from refusal_core.evaluate.front import front, trade
+from refusal_core.evaluate.report import Report
 from refusal_core.files import write_atomic
 from refusal_core.statistics import Rate
 
@@ -21,30 +22,6 @@ if TYPE_CHECKING:
 INK, GREY, OURS, OTHERS = "#1e293b", "#94a3b8", "#0072b2", "#d55e00"
 CROWDED, LINE = 88.0, 5.0  # % kept from which names stand in the margin; height of one, in % erased
 PROMPTS = (("concept", OURS), ("paraphrase", OTHERS))
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the indices of the points that no other beats in both coordinates (the Pareto front)."""
-    return [
-        i
-        for i, (x, y) in enumerate(points)
-        if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points)
-    ]
-
-
-def trade(reports: Sequence[Report]) -> dict[str, tuple[float, float]]:
-    """Return (kept, erased) of each method, means over the reports that have it.
-
-    "Kept" is the smaller of neutral attributes and other concepts, as parts of what the original gets.
-    """
-    found: dict[str, list[tuple[float, float]]] = {}
-    for report in reports:
-        for method in report.names:
-            kept, others = kept_share(report, method), others_share(report, method)
-            erased = erased_share(report, method)
-            if kept is not None and erased is not None:
-                found.setdefault(method, []).append((min(kept, 1.0 if others is None else others), erased))
-    return {name: (sum(k for k, _ in v) / len(v), sum(e for _, e in v) / len(v)) for name, v in found.items()}
 
 
 def trade_plot(reports: Sequence[Report]) -> Figure:
