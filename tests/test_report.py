@@ -11,11 +11,11 @@ import pytest
 
 from refusal_core.errors import FileError
 from refusal_core.evaluate.costs import Cost
+from refusal_core.evaluate.front import front_table, trade
 from refusal_core.evaluate.journal import Measured
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.overview import matrix_table, overview_table
 from refusal_core.evaluate.page import save_page
-from refusal_core.evaluate.front import front_table, trade
 from refusal_core.evaluate.plots import as_svg, save_plots, shown_plot
 from refusal_core.evaluate.report import (
     SUMMARY,
