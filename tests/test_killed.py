@@ -224,3 +224,33 @@ def test_the_real_command_killed_while_it_writes(model_folder: Path, tmp_path: P
     while_writing(out, signal.SIGKILL)(process.pid)
     assert process.wait() == -signal.SIGKILL
     assert look(out)[1], "it was killed too late"
+
+
+def when_read(work: Path, count: int) -> Callable[[int], None]:
+    """Kill a command once its readings are so many."""
+
+    def stop(child: int) -> None:
+        until = time.monotonic() + 300
+        while sum(p.read_text().count('"verdicts"') for p in work.glob("*.readings.jsonl")) < count:
+            assert time.monotonic() < until, "too little was read"
+            time.sleep(0.005)
+        os.kill(child, signal.SIGKILL)
+
+    return stop
+
+
+def test_an_evaluation_killed_again_and_again_gives_the_table_of_one_that_was_not(
+    forks: Forks, tmp_path: Path
+) -> None:
+    words = ["evaluate", "--preset", "fire", "--methods", "original,whitened", "--videos", "1", "--json"]
+    whole, got, work = tmp_path / "whole.json", tmp_path / "got.json", tmp_path / "work"
+    work.mkdir()
+    assert forks.run([*words, str(whole)]) == 0
+    for count in (1, 4, 7):  # of eight: four groups under two methods
+        command = [*words, str(got), "--work", str(work)]
+        assert forks.run(command, when_read(work, count)) == -signal.SIGKILL
+        assert not got.exists()
+    assert forks.run(command) == 0
+    one, two = (json.loads(path.read_text()) for path in (whole, got))
+    assert one["cells"] == two["cells"] and len(one["cells"]) == 8
+    assert (work / "0.readings.jsonl").read_text().count('"verdicts"') <= 8 + 1, "little was made twice"

@@ -48,7 +48,8 @@ def uce_weights(model: Model, concept: Concept, progress: Progress = silent) -> 
 def rece_weights(model: Model, concept: Concept, progress: Progress = silent) -> dict[str, Tensor]:
     """Return UCE's weights after also erasing, round by round, the embedding that brings the concept back.
 
-    c' = (eps I + sum W^T W)^-1 (sum W^T W0) c, summed over all projections, for the mean embedding c.
+    c' = (eps I + sum W^T W)^-1 (sum W^T W0) c, summed over all projections, for the mean embedding c
+    of the concept.
 
     Raises:
         ModelError: what enters the projections is not the same text in every layer.
@@ -57,9 +58,10 @@ def rece_weights(model: Model, concept: Concept, progress: Progress = silent) ->
     if len({id(texts) for texts in found.values()}) > 1:
         raise ModelError(f"RECE needs one text for all layers; in {model.family.title} each has its own.")
     originals = {site: _weight(model, site) for site in found}
+    mean = next(iter(found.values())).concept.mean(0)  # before adversaries are put beside
     edited = _uce(model, found)
     for _ in range(ROUNDS):
-        back = _adversary(originals, edited, found)
+        back = _adversary(originals, edited, mean)
         found = {site: _with(texts, back) for site, texts in found.items()}
         edited = _uce(model, found)
     return {site.name: w for site, w in edited.items()}
@@ -101,9 +103,7 @@ def _uce(model: Model, found: Mapping[Site, _Texts]) -> dict[Site, Tensor]:
     return edited
 
 
-def _adversary(
-    originals: Mapping[Site, Tensor], edited: Mapping[Site, Tensor], found: Mapping[Site, _Texts]
-) -> Tensor:
+def _adversary(originals: Mapping[Site, Tensor], edited: Mapping[Site, Tensor], mean: Tensor) -> Tensor:
     width = next(iter(originals)).inputs
     left = torch.zeros(width, width, dtype=torch.float64)
     right = torch.zeros(width, width, dtype=torch.float64)
@@ -112,5 +112,4 @@ def _adversary(
         left += new.T @ new
         right += new.T @ original.cpu()
     left.diagonal().add_(1e-3 * float(left.trace()) / width)
-    mean = next(iter(found.values())).concept.mean(0)
     return torch.linalg.solve(left, right @ mean)[None]

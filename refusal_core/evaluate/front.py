@@ -24,11 +24,8 @@ def point_of(report: Report, method: str) -> Point | None:
 
     "Kept" is the smaller of neutral attributes and other concepts, as parts of what the original gets.
     """
-    kept, others, erased = (
-        kept_share(report, method),
-        others_share(report, method),
-        erased_share(report, method),
-    )
+    kept, others = kept_share(report, method), others_share(report, method)
+    erased = erased_share(report, method)
     if kept is None or erased is None:
         return None
     return min(kept, 1.0 if others is None else others), erased

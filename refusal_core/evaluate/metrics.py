@@ -5,7 +5,8 @@ Knows numpy and image libraries; no model and no judge.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import numpy as np
@@ -61,6 +62,22 @@ def steadiness(video: Video) -> dict[str, float]:
 def has_flow() -> bool:
     """Return whether OpenCV is installed, which the warp error needs."""
     return find_spec("cv2") is not None
+
+
+@contextmanager
+def flow_in_one_thread() -> Iterator[None]:
+    """Keep OpenCV to one thread while the block runs: on small frames a second one mostly waits."""
+    if not has_flow():
+        yield
+        return
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _warp_error(frames: Grey) -> float:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from refusal_core.errors import InputError
+from refusal_core.evaluate.metrics import flow_in_one_thread
 from refusal_core.evaluate.run import Share
 from refusal_core.models.load import BUNDLED
 from refusal_core.progress import Progress, part
@@ -91,11 +92,14 @@ def _one_thread(job: Job[T]) -> Iterator[None]:
     """Compute a bundled model in one thread: sums are then added in one order, whatever shares the work."""
     import torch
 
+    if job.model not in BUNDLED:
+        yield
+        return
     before = torch.get_num_threads()
     try:
-        if job.model in BUNDLED:
-            torch.set_num_threads(1)
-        yield
+        torch.set_num_threads(1)
+        with flow_in_one_thread():
+            yield
     finally:
         torch.set_num_threads(before)
 
