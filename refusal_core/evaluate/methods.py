@@ -39,6 +39,7 @@ METHOD_NAMES = (*DEFAULT_METHODS, *RANKS, "anchored", *BASELINES)
 ORIGINAL = "original"
 REVISIONS = {
     "negative-prompt": 2,
+    "rece": 2,
     "esd": 2,
 }  # raised where a method's videos change: old readings are not its
 
