@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import accelerate
@@ -22,6 +22,8 @@ from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.families import LEFT_OUT
 from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.selftest import CONCEPT, fingerprint, latents, tiny_model
+
+PRESETS = Path(__file__).resolve().parents[1] / "presets"
 
 
 @pytest.fixture
@@ -119,6 +121,45 @@ def test_a_quantised_layer_is_named_and_refused(model: Model) -> None:
     layer = model.pipeline.transformer.blocks[0].attn2.to_k
     layer.weight = torch.nn.Parameter(layer.weight.to(torch.float8_e4m3fn), requires_grad=False)
     with pytest.raises(ModelError, match=r"float8_e4m3fn; edit the unquantised model"):
+        rewrapped(model)
+
+
+class Quantised(torch.Tensor):
+    """As torchao's weights are: the layer stays a plain Linear and claims a usual dtype."""
+
+
+class Linear4bit(torch.nn.Linear):
+    """As bitsandbytes' layers are: packed bytes, in one column."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features)
+        packed = torch.zeros(layer.weight.numel() // 2, 1, dtype=torch.uint8)
+        self.weight = torch.nn.Parameter(packed, requires_grad=False)
+
+
+def as_torchao(layer: torch.nn.Linear) -> torch.nn.Linear:
+    layer.weight = torch.nn.Parameter(layer.weight.data.as_subclass(Quantised), requires_grad=False)
+    return layer
+
+
+def as_bitsandbytes_8bit(layer: torch.nn.Linear) -> torch.nn.Linear:
+    layer.weight = torch.nn.Parameter(layer.weight.data.to(torch.int8), requires_grad=False)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("quantise", "name"),
+    [
+        (Linear4bit, "Linear4bit with a Parameter of torch.uint8"),
+        (as_torchao, "Linear with a Quantised of torch.float32"),
+        (as_bitsandbytes_8bit, "Linear with a Parameter of torch.int8"),
+    ],
+)
+def test_layers_of_quantising_libraries_are_recognised(model: Model, quantise, name: str) -> None:
+    """Stand-ins with the same kinds of layers and weights; an edit of packed bytes would be nonsense."""
+    attention = model.pipeline.transformer.blocks[0].attn2
+    attention.to_k = quantise(attention.to_k)
+    with pytest.raises(ModelError, match=f"to_k is a {name}; edit the unquantised model, then quantise"):
         rewrapped(model)
 
 
@@ -258,6 +299,43 @@ def test_what_the_hub_refuses_is_said_in_one_sentence(monkeypatch, error: Except
     monkeypatch.setattr("diffusers.configuration_utils.hf_hub_download", refuse)
     with pytest.raises(ModelError, match=f"^'someone/something' .*{sentence}"):
         rc.load_model("someone/something", rc.LoadSettings(revision="v9"))
+
+
+@pytest.mark.parametrize("asked", ["cuda:9", "abacus", "meta", "cpu:x"])
+def test_a_device_that_is_not_here_gets_one_sentence(folder: Path, asked: str) -> None:
+    with pytest.raises(InputError, match=f"There is no device '{asked}' here; choose one of auto, cpu"):
+        rc.load_model(str(folder), rc.LoadSettings(device=asked))
+
+
+def test_the_commands_take_device_and_denoiser_and_hand_them_on(
+    folder: Path, model: Model, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from refusal_core.cli import main
+    from refusal_core.edit import load_edit
+    from refusal_core.evaluate.plans import loading_arguments
+
+    weights = load_file(next((folder / "transformer").glob("*.safetensors")))
+    other = tmp_path / "other.safetensors"
+    save_file({key: value + 0.01 for key, value in weights.items()}, other)
+    (folder / "studio.json").write_text(json.dumps({"defaults": asdict(model.defaults)}))
+    content = json.loads((PRESETS / "fire.json").read_text())
+    content["pairs"] = [asdict(pair) for pair in CONCEPT.pairs]  # short ones, as this model reads few tokens
+    preset = tmp_path / "fire.json"
+    preset.write_text(json.dumps(content | {"neutral": CONCEPT.neutral, "prompt": "a robot"}))
+    loading = rc.LoadSettings(device="cpu", denoiser=other)
+    made = []
+    for number, more in enumerate(([], loading_arguments(loading))):
+        out = tmp_path / f"{number}.safetensors"
+        words = ["edit", "--preset", str(preset), "--model", str(folder), "--out", str(out)]
+        monkeypatch.setattr("sys.argv", ["refusal_core", *words, *more])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        made.append(load_edit(out).model.weights)
+    assert made[0] != made[1], "another denoiser, another model"
+    assert made[1] == rc.load_model(str(folder), loading).fingerprint.weights
+    assert loading_arguments(loading)[:2] == ["--device", "cpu"]
 
 
 def test_each_process_of_a_launcher_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

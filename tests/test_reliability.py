@@ -18,6 +18,7 @@ import refusal_core as rc
 from refusal_core import apply, interrupts, reliability
 from refusal_core.edit import Edit
 from refusal_core.faults import FAULTS, Trial, expect_free, fault, hashes, originals_of, start_trial
+from refusal_core.models import load
 from refusal_core.models.model import Model
 from refusal_core.models.slots import Slot
 from refusal_core.reliability import CHECKS, check_all
@@ -145,13 +146,13 @@ def test_a_broken_promise_is_noticed(title: str) -> None:
 
 
 def test_the_command_says_what_held_and_fails_where_something_does_not(monkeypatch, capsys, model) -> None:
-    from refusal_core.cli import main, selftest
+    from refusal_core.cli import main
 
-    monkeypatch.setattr(selftest, "open_model", lambda *_, **__: model)
+    monkeypatch.setattr(load, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(reliability, "CHECKS", dict(list(CHECKS.items())[:2]))
     monkeypatch.setattr(sys, "argv", ["refusal_core", "selftest", "--cycles", "2"])
     assert (_exit_code(main), capsys.readouterr().out.count("✓")) == (0, 2)
-    monkeypatch.setattr(selftest, "open_model", lambda *_, **__: tiny_model("wan"))
+    monkeypatch.setattr(load, "load_model", lambda *_, **__: tiny_model("wan"))
     with sabotage("a fault at each weight going in"):
         assert _exit_code(main) == 1
     assert "✗" in capsys.readouterr().out

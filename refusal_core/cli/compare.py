@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from refusal_core.cli.screen import (
+    DenoiserOption,
+    DeviceOption,
     DtypeOption,
     GuessOption,
     ImageOption,
@@ -21,7 +23,7 @@ from refusal_core.cli.screen import (
     RevisionOption,
     SitesOption,
     StrengthOption,
-    open_model,
+    load_settings,
     progress_bar,
     recipe_from_options,
 )
@@ -40,14 +42,17 @@ def compare(
     strength: StrengthOption = None,
     method: MethodOption = None,
     image: ImageOption = None,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     offload: OffloadOption = "none",
     revision: RevisionOption = None,
+    denoiser: DenoiserOption = None,
     guess: GuessOption = False,
 ) -> None:
     """Generate a prompt without and with the edit: original, unlearned and side-by-side mp4, recipe."""
     from refusal_core.concepts import load_preset
     from refusal_core.files import write_json
+    from refusal_core.models.load import load_model
     from refusal_core.progress import part
     from refusal_core.recipe import build, describe
     from refusal_core.sampling import compare as compare_videos
@@ -56,10 +61,9 @@ def compare(
 
     chosen = load_preset(preset)
     sampling = SamplingSettings(seed=seed, image=image)
+    settings = load_settings(device, dtype, offload, revision, denoiser, guess=guess)
     with progress_bar("Loading") as progress:
-        loaded = open_model(
-            model, part(progress, 0.0, 0.1), dtype=dtype, offload=offload, revision=revision, guess=guess
-        )
+        loaded = load_model(model, settings, progress=part(progress, 0.0, 0.1))
         recipe = recipe_from_options(
             chosen,
             loaded,

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from refusal_core.cli.screen import (
+    DenoiserOption,
+    DeviceOption,
     DtypeOption,
     GuessOption,
     LayersOption,
@@ -20,7 +22,7 @@ from refusal_core.cli.screen import (
     RevisionOption,
     SitesOption,
     StrengthOption,
-    open_model,
+    load_settings,
     progress_bar,
     recipe_from_options,
 )
@@ -36,22 +38,26 @@ def edit(
     rank: RankOption = None,
     strength: StrengthOption = None,
     method: MethodOption = None,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     offload: OffloadOption = "none",
     revision: RevisionOption = None,
+    denoiser: DenoiserOption = None,
     guess: GuessOption = False,
 ) -> None:
     """Make an edit from prompt pairs and save it as one small file."""
     from refusal_core.concepts import load_preset
     from refusal_core.edit import save_edit
     from refusal_core.errors import InputError
+    from refusal_core.models.load import load_model
     from refusal_core.recipe import build
 
     if out.suffix != ".safetensors":
         raise InputError(f"'{out.name}' must end in .safetensors.")
     chosen = load_preset(preset)
+    settings = load_settings(device, dtype, offload, revision, denoiser, guess=guess)
     with progress_bar("Loading") as progress:
-        loaded = open_model(model, progress, dtype=dtype, offload=offload, revision=revision, guess=guess)
+        loaded = load_model(model, settings, progress=progress)
         recipe = recipe_from_options(
             chosen,
             loaded,

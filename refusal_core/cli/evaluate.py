@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refusal_core.cli.screen import (
+    DenoiserOption,
+    DeviceOption,
     DtypeOption,
     ModelOption,
     OffloadOption,
@@ -84,9 +86,11 @@ def evaluate(
     html: HtmlPath = None,
     work: Work = None,
     workers: Workers = None,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     offload: OffloadOption = "none",
     revision: RevisionOption = None,
+    denoiser: DenoiserOption = None,
 ) -> None:
     """Run methods over concept, paraphrase, neutral and other-concepts prompts, and print the table.
 
@@ -102,7 +106,7 @@ def evaluate(
     with _readings(work, needed=html is not None) as folder:
         asked = Source(suite, source, categories)
         seeing = Seeing(judge, judge_settings, clip, judge_again, questions)
-        loading = load_settings(dtype, offload, revision)
+        loading = load_settings(device, dtype, offload, revision, denoiser)
         plan = Evaluation(model, preset, videos, methods, together, asked, seeing, loading, folder, workers)
         with progress_bar("Loading") as progress:
             reports = run_shared(plan, progress)

@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from refusal_core.cli.screen import (
+    DenoiserOption,
+    DeviceOption,
     DtypeOption,
     GuessOption,
     ModelOption,
     OffloadOption,
     RevisionOption,
-    open_model,
+    load_settings,
     progress_bar,
 )
 
@@ -23,23 +25,27 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="A .safetensors file, or for --form weights a folder.")],
     model: ModelOption = "toyworld",
     form: Annotated[str, typer.Option("--form", help="lora, comfyui or weights.")] = "lora",
+    device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     offload: OffloadOption = "none",
     revision: RevisionOption = None,
+    denoiser: DenoiserOption = None,
     guess: GuessOption = False,
 ) -> None:
     """Export an edit as an exact LoRA (diffusers or ComfyUI) or as a whole edited pipeline."""
     from refusal_core.edit import load_edit
     from refusal_core.errors import InputError
     from refusal_core.export import export_lora, export_weights
+    from refusal_core.models.load import load_model
 
     if form not in ("lora", "comfyui", "weights"):
         raise InputError(f"Form '{form}' is not known; choose lora, comfyui or weights.")
     if form != "weights" and out.suffix != ".safetensors":
         raise InputError(f"'{out.name}' must end in .safetensors.")
     made = load_edit(edit)
+    settings = load_settings(device, dtype, offload, revision, denoiser, guess=guess)
     with progress_bar("Loading") as progress:
-        loaded = open_model(model, progress, dtype=dtype, offload=offload, revision=revision, guess=guess)
+        loaded = load_model(model, settings, progress=progress)
         if form == "weights":
             written = export_weights(made, loaded, out)
         else:

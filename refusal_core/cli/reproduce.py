@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refusal_core.cli.evaluate import HtmlPath, JsonPath, Workers
-from refusal_core.cli.screen import DtypeOption, OffloadOption, RevisionOption, load_settings, progress_bar
+from refusal_core.cli.screen import (
+    DenoiserOption,
+    DeviceOption,
+    DtypeOption,
+    OffloadOption,
+    RevisionOption,
+    load_settings,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from refusal_core.evaluate.report import Report
@@ -37,9 +45,11 @@ def reproduce(
     html: HtmlPath = None,
     work: Annotated[Path, typer.Option("--work", help="Readings: a stopped run goes on.")] = Path("out"),
     workers: Workers = None,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     offload: OffloadOption = "none",
     revision: RevisionOption = None,
+    denoiser: DenoiserOption = None,
 ) -> None:
     """Run a table of the paper on your own copy of its prompts, with your own judge.
 
@@ -57,7 +67,7 @@ def reproduce(
     from refusal_core.evaluate.sharing import run_shared
 
     chosen, seeing = paper_table(table), Seeing(judge, judge_settings)
-    loading = load_settings(dtype, offload, revision)
+    loading = load_settings(device, dtype, offload, revision, denoiser)
     if plan:
         counts = {group.name: len(group.items) for group in prompts_of(chosen, source, limit)}
         print(plan_of(chosen, counts, METHODS))

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from refusal_core.recipe import Recipe
 
 ModelOption = Annotated[str, typer.Option("--model", help="toyworld, a diffusers folder, or a hub id.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps …")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")]
 OffloadOption = Annotated[
     str, typer.Option("--offload", help="Where the GPU is too small: model, sequential or group.")
 ]
 RevisionOption = Annotated[str | None, typer.Option("--revision", help="Of a hub id: a tag or a commit.")]
+DenoiserOption = Annotated[
+    Path | None, typer.Option("--denoiser", help="A single .safetensors file to take the denoiser from.")
+]
 GuessOption = Annotated[
     bool, typer.Option("--guess", help="Look for the structure of an unknown pipeline, and ask.")
 ]
@@ -45,23 +49,27 @@ StrengthOption = Annotated[
 MethodOption = Annotated[str | None, typer.Option("--method", help="rv, pca, cpca or whitened.")]
 
 
-def open_model(
-    source: str, progress: Progress, *, dtype: str, offload: str, revision: str | None, guess: bool
-) -> Model:
-    """Load a model as the options say; a guessed structure is shown and must be confirmed."""
-    from refusal_core.models.load import load_model
+def load_settings(
+    device: str,
+    dtype: str,
+    offload: str,
+    revision: str | None,
+    denoiser: Path | None,
+    *,
+    guess: bool = False,
+) -> LoadSettings:
+    """Return how a model is loaded as the options say; a guessed structure is shown and must be confirmed.
 
-    return load_model(source, load_settings(dtype, offload, revision, guess=guess), progress=progress)
-
-
-def load_settings(dtype: str, offload: str, revision: str | None, *, guess: bool = False) -> LoadSettings:
-    """Return how a model is loaded as the options say. Raises InputError for a value that is not known."""
+    Raises InputError for a value that is not known.
+    """
     from refusal_core.models.load import LoadSettings
 
     return LoadSettings(
+        device=device,
         dtype=dtype,
         offload=offload,  # type: ignore[arg-type]  # checked there
         revision=revision,
+        denoiser=denoiser,
         accept_guess=_confirm if guess else None,
     )
 

@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from refusal_core.cli.screen import (
+    DenoiserOption,
+    DeviceOption,
     DtypeOption,
     GuessOption,
     ModelOption,
     OffloadOption,
     RevisionOption,
-    open_model,
+    load_settings,
     progress_bar,
 )
 
@@ -20,9 +22,11 @@ from refusal_core.cli.screen import (
 def selftest(
     model: ModelOption = "toyworld",
     cycles: Annotated[int, typer.Option("--cycles", help="Random edits in and out.")] = 50,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     offload: OffloadOption = "none",
     revision: RevisionOption = None,
+    denoiser: DenoiserOption = None,
     guess: GuessOption = False,
 ) -> None:
     """Put faults in at every point of an edit, and check that the weights come back bit for bit."""
@@ -30,13 +34,13 @@ def selftest(
     from rich.table import Table
 
     from refusal_core.faults import start_trial
+    from refusal_core.models.load import load_model
     from refusal_core.progress import part
     from refusal_core.reliability import check_all
 
+    settings = load_settings(device, dtype, offload, revision, denoiser, guess=guess)
     with progress_bar("Loading") as progress:
-        loaded = open_model(
-            model, part(progress, 0.0, 0.1), dtype=dtype, offload=offload, revision=revision, guess=guess
-        )
+        loaded = load_model(model, settings, progress=part(progress, 0.0, 0.1))
         trial = start_trial(loaded, cycles)
         checks = check_all(trial, part(progress, 0.1, 1.0))
     table = Table("", "weights are sacred", "tries", "", box=None)

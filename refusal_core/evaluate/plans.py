@@ -133,8 +133,9 @@ def load_settings(judge: str, path: Path | None) -> JudgeSettings | None:
 
 def loading_arguments(loading: LoadSettings) -> list[str]:
     """Return the part of another process's command line that says how a model is loaded."""
-    revision = ["--revision", loading.revision] if loading.revision else []
-    return ["--dtype", loading.dtype, "--offload", loading.offload, *revision]
+    words = ["--device", loading.device, "--dtype", loading.dtype, "--offload", loading.offload]
+    words += ["--revision", loading.revision] if loading.revision else []
+    return [*words, *(["--denoiser", str(loading.denoiser)] if loading.denoiser else [])]
 
 
 def presets_named(names: str) -> list[Preset]:
