@@ -19,7 +19,7 @@ from refusal_core.edit import Edit, resolved
 from refusal_core.errors import FileError, InputError, ModelError
 from refusal_core.files import save_tensors, write_json
 from refusal_core.fold import lora_factors
-from refusal_core.models.family import DEFAULTS_FILE, Family
+from refusal_core.models.family import DEFAULTS_FILE, Family, Stacked
 from refusal_core.models.load import bundled_folder
 from refusal_core.models.model import Model
 from refusal_core.models.sites import Site
@@ -74,7 +74,7 @@ def export_lora(edit: Edit, model: Model, path: Path, *, naming: Naming = "diffu
 
 
 def _factors(edit: Edit, model: Model, prefix: str) -> dict[Site, tuple[Tensor, Tensor]]:
-    """Return A [m, H] and B [O, m] of each site of one denoiser, all of one rank m."""
+    """Return A [m, H] and B [O, m] of each site of one denoiser."""
     found = {}
     for site, change in edit.sites.items():
         if not site.name.startswith(f"{prefix}."):
@@ -84,8 +84,31 @@ def _factors(edit: Edit, model: Model, prefix: str) -> dict[Site, tuple[Tensor, 
         clean = resolved(change, edit.origins, site.name)
         weight = slot_of(model.layers[site.name], site.name, "weight").get()
         found[site] = lora_factors(weight, clean.remove, clean.detect, clean.strength)
-    rank = max((len(a) for a, _ in found.values()), default=0)
-    return {site: (_pad(a, rank, 0), _pad(b, rank, 1)) for site, (a, b) in found.items()}
+    return found
+
+
+def _named(
+    factors: Mapping[Site, tuple[Tensor, Tensor]], model: Model, prefix: str, naming: Naming
+) -> dict[str, Tensor]:
+    # diffusers wants the prefix of the first expert in the files of both.
+    outer = "diffusion_model" if naming == "comfyui" else model.denoiser_names[0]
+    layers: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for site, (a, b) in factors.items():
+        inner = site.name.removeprefix(f"{prefix}.")
+        if naming == "comfyui":
+            inner, b = _in_comfyui(inner, b, site.inputs, model)
+        layers.setdefault(inner, []).append((a, b))
+    # Parts of one layer side by side: the sum of their products is the product of the joined factors.
+    joined = {
+        name: (torch.cat([a for a, _ in parts], 0), torch.cat([b for _, b in parts], 1))
+        for name, parts in layers.items()
+    }
+    rank = max(len(a) for a, _ in joined.values())  # loaders scale every layer by one rank
+    tensors = {}
+    for name, (a, b) in joined.items():
+        tensors[f"{outer}.{name}.lora_A.weight"] = _pad(a, rank, 0)
+        tensors[f"{outer}.{name}.lora_B.weight"] = _pad(b, rank, 1)
+    return tensors
 
 
 def _pad(factor: Tensor, rank: int, axis: int) -> Tensor:
@@ -94,24 +117,13 @@ def _pad(factor: Tensor, rank: int, axis: int) -> Tensor:
     return torch.cat([factor, factor.new_zeros(shape)], axis)
 
 
-def _named(
-    factors: Mapping[Site, tuple[Tensor, Tensor]], model: Model, prefix: str, naming: Naming
-) -> dict[str, Tensor]:
-    # diffusers wants the prefix of the first expert in the files of both.
-    outer = "diffusion_model" if naming == "comfyui" else model.denoiser_names[0]
-    tensors = {}
-    for site, (a, b) in factors.items():
-        inner = site.name.removeprefix(f"{prefix}.")
-        if naming == "comfyui":
-            inner = _comfyui_name(inner, model)
-        tensors |= {f"{outer}.{inner}.lora_A.weight": a, f"{outer}.{inner}.lora_B.weight": b}
-    return tensors
-
-
-def _comfyui_name(name: str, model: Model) -> str:
-    for pattern, replacement in model.family.comfyui.items():
+def _in_comfyui(name: str, b: Tensor, inputs: int, model: Model) -> tuple[str, Tensor]:
+    """Return a layer's name in ComfyUI and B with the rows of what is stacked with it there."""
+    for pattern, target in model.family.comfyui.items():
         if re.fullmatch(pattern, name):
-            return re.sub(pattern, replacement, name)
+            found = target if isinstance(target, Stacked) else Stacked(target)
+            rows = (0, 0, found.before * inputs, found.after * inputs)
+            return re.sub(pattern, found.name, name), torch.nn.functional.pad(b, rows)
     raise ModelError(f"{name} has no name in ComfyUI that is known here; leave its kind of site out.")
 
 

@@ -159,6 +159,10 @@ def _has_comfyui_name(name: str, model: Model) -> bool:
     import re
 
     inner = name.partition(".")[2]
+    if inner.endswith(
+        ".proj_mlp"
+    ):  # diffusers takes ComfyUI's linear1 apart at HunyuanVideo's own width only
+        return False
     return any(re.fullmatch(pattern, inner) for pattern in model.family.comfyui)
 
 

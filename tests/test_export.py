@@ -60,6 +60,38 @@ def test_lora_factors_in_the_file_are_the_fold(tiny: Model, edit: Edit, tmp_path
     assert "load_lora_weights" in written.snippet
 
 
+def test_in_comfyui_s_names_hunyuan_s_parts_are_rows_of_the_layers_they_are_stacked_in(
+    tmp_path: Path,
+) -> None:
+    """Against the weights themselves, edited and not, put together as ComfyUI has them."""
+    model = tiny_model("hunyuan")
+    kinds = tuple(dict.fromkeys(site.kind for site in model.sites))
+    seen = rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=kinds, timesteps=2))
+    edit = rc.make_edit(rc.estimate(seen, rc.SubspaceSettings(method="rv")))
+    (path,) = rc.export_lora(edit, model, tmp_path / "lora.safetensors", naming="comfyui").paths
+    factors = load_file(path)
+    before = {name: layer.weight.detach().clone() for name, layer in model.layers.items()}
+    with rc.applied(model, edit):
+        moved = {name: layer.weight.detach() - before[name] for name, layer in model.layers.items()}
+    inner = {name.removeprefix("transformer."): delta for name, delta in moved.items()}
+    wanted = {"txt_in.input_embedder": inner["context_embedder.proj_in"]}
+    for i in range(len(model.pipeline.transformer.transformer_blocks)):
+        k, v = (inner[f"transformer_blocks.{i}.attn.add_{part}_proj"] for part in "kv")
+        wanted[f"double_blocks.{i}.txt_attn_qkv"] = torch.cat([torch.zeros_like(k), k, v])
+        wanted[f"double_blocks.{i}.img_attn_proj"] = inner[f"transformer_blocks.{i}.attn.to_out.0"]
+    for i in range(len(model.pipeline.transformer.single_transformer_blocks)):
+        mlp = inner[f"single_transformer_blocks.{i}.proj_mlp"]
+        attention = mlp.new_zeros(3 * mlp.shape[1], mlp.shape[1])
+        wanted[f"single_blocks.{i}.linear1"] = torch.cat([attention, mlp])
+    assert wanted["double_blocks.0.txt_attn_qkv"].norm() > 0
+    for name, delta in wanted.items():
+        a, b = (factors[f"diffusion_model.{name}.lora_{part}.weight"] for part in "AB")
+        torch.testing.assert_close(b @ a, delta, rtol=1e-4, atol=1e-6)
+    assert len({len(factors[key]) for key in factors if ".lora_A." in key}) == 1, (
+        "one rank: loaders scale by it"
+    )
+
+
 def test_a_lora_refuses_what_it_cannot_carry(tiny: Model, anchored: Edit, edit: Edit, tmp_path: Path) -> None:
     target = tmp_path / "lora.safetensors"
     with pytest.raises(InputError, match="no LoRA carries"):

@@ -77,6 +77,15 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Stacked:
+    """A linear that elsewhere is one part of a larger one: rows of its width lie before and behind it."""
+
+    name: str  # of the larger one
+    before: int = 0  # parts, each with as many rows as the layer has inputs
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One architecture. Everything that differs between families is data here."""
 
@@ -100,7 +109,7 @@ class Family:
     guidance: Guidance = "batched"
     guided_by: str = "guidance_scale"  # the pipeline's argument that our guidance scale means
     lora: Literal["pipeline", "model"] | None = "pipeline"  # what loads a LoRA in plain diffusers
-    comfyui: Mapping[str, str] = field(default_factory=dict)  # regular expression -> ComfyUI's name
+    comfyui: Mapping[str, str | Stacked] = field(default_factory=dict)  # regular expression -> ComfyUI's name
     checkpoints: tuple[Checkpoint, ...] = ()
     note: str = ""
 

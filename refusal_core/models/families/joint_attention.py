@@ -8,6 +8,7 @@ from refusal_core.models.family import (
     Blocks,
     Defaults,
     Family,
+    Stacked,
     joint_attention_sites,
     published,
 )
@@ -34,9 +35,13 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         templated=True,
         unguided={"true_cfg_scale": 1.0},  # the guidance scale is an input of the network, not a second pass
         comfyui={
+            r"context_embedder\.proj_in": "txt_in.input_embedder",
+            r"transformer_blocks\.(\d+)\.attn\.add_k_proj": Stacked(r"double_blocks.\1.txt_attn_qkv", 1, 1),
+            r"transformer_blocks\.(\d+)\.attn\.add_v_proj": Stacked(r"double_blocks.\1.txt_attn_qkv", 2),
             r"transformer_blocks\.(\d+)\.attn\.to_out\.0": r"double_blocks.\1.img_attn_proj",
             r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj": r"double_blocks.\1.img_mlp.fc1",
             r"transformer_blocks\.(\d+)\.ff\.net\.2": r"double_blocks.\1.img_mlp.fc2",
+            r"single_transformer_blocks\.(\d+)\.proj_mlp": Stacked(r"single_blocks.\1.linear1", 3),
             r"single_transformer_blocks\.(\d+)\.proj_out": r"single_blocks.\1.linear2",
         },
         checkpoints=(
