@@ -11,12 +11,14 @@ import httpx
 import peft
 import pytest
 import torch
+from huggingface_hub import ModelInfo
 from huggingface_hub import errors as hub
+from huggingface_hub.utils import SafetensorsFileMetadata, TensorInfo
 
 import refusal_core as rc
 from refusal_core.edit import Edit
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
-from refusal_core.models import load
+from refusal_core.models import hub_sizes, load
 from refusal_core.models.devices import device_of
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.families import LEFT_OUT
@@ -235,6 +237,42 @@ def test_memory_is_reckoned_before_loading(folder: Path, monkeypatch) -> None:
     monkeypatch.setattr(load, "needed_bytes", lambda *_: 10**15)
     with pytest.raises(MemoryLimitError, match=r"needs about 1000000 GB, \d+ GB are free: try"):
         rc.load_model(str(folder))
+
+
+def test_of_a_model_on_the_hub_the_text_encoder_is_reckoned_too(monkeypatch) -> None:
+    """From the headers on the hub: of Wan 2.1 1.3B the text encoder is four times the denoiser."""
+    numbers = {
+        "transformer/diffusion_pytorch_model-00001-of-00002.safetensors": {"BF16": 1_000_000_000},
+        "transformer/diffusion_pytorch_model-00002-of-00002.safetensors": {"BF16": 400_000_000},
+        "text_encoder/model.safetensors": {"F32": 5_600_000_000, "I64": 1},
+        "text_encoder/model.fp16.safetensors": {"F16": 5_600_000_000},
+        "vae/config.json": {},
+        "loras/style.safetensors": {"F16": 7},
+    }
+
+    class Hub:
+        def model_info(self, *_: object, **__: object) -> ModelInfo:
+            return ModelInfo(id="a/b", siblings=[{"rfilename": name} for name in numbers], tags=[])
+
+        def parse_safetensors_file_metadata(
+            self, _repo: str, file: str, **__: object
+        ) -> SafetensorsFileMetadata:
+            return SafetensorsFileMetadata(
+                {}, {d: TensorInfo(d, [n], (0, 0)) for d, n in numbers[file].items()}
+            )
+
+    monkeypatch.setattr(hub_sizes, "HfApi", Hub)
+    name, settings = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", rc.LoadSettings(dtype="bfloat16")
+    whole = load.needed_bytes(name, settings)
+    assert whole == 2 * (1_400_000_000 + 5_600_000_001)
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise hub.OfflineModeIsEnabled("offline")
+
+    monkeypatch.setattr(Hub, "model_info", unreachable)
+    denoiser = load.needed_bytes(name, settings)
+    assert denoiser is not None and 2.8e9 < denoiser < 2.9e9, "what the table knows"
+    assert load.needed_bytes("someone/something", settings) is None
 
 
 def test_offloading_needs_a_gpu_to_make_sense(folder: Path) -> None:

@@ -17,6 +17,7 @@ from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelEr
 from refusal_core.models.devices import device_of
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.family import DEFAULTS_FILE, Defaults
+from refusal_core.models.hub_sizes import published_parameters
 from refusal_core.models.inventory import inventory, read_config
 from refusal_core.models.model import Model, family_of, wrap_pipeline
 from refusal_core.progress import Progress, silent
@@ -315,17 +316,19 @@ def _free_bytes(settings: LoadSettings) -> int:
 def needed_bytes(path: str, settings: LoadSettings) -> int | None:
     """Return about how much memory the weights take on the device; None where it cannot be told.
 
-    A folder's headers tell all of it; of a hub id in the table only the denoisers are known.
+    The headers of a folder's files tell, or of those on the hub; where the hub cannot be reached, only the
+    denoisers of what is in the table are known.
     """
-    size = settings.weights.itemsize
     if Path(path).is_dir():
-        parts = [_numbers(folder) * size for folder in sorted(Path(path).iterdir()) if folder.is_dir()]
-        return (max(parts, default=0) if settings.offload == "model" else sum(parts)) or None
-    try:
-        found = inventory(path)
-        return (found.largest if settings.offload == "model" else found.parameters) * size
-    except ModelError:
-        return None
+        parts = [_numbers(folder) for folder in sorted(Path(path).iterdir()) if folder.is_dir()]
+    elif not (parts := list(published_parameters(path, settings.revision).values())):
+        try:
+            found = inventory(path)
+        except ModelError:
+            return None
+        parts = [found.largest, found.parameters - found.largest]
+    largest = max(parts, default=0) if settings.offload == "model" else sum(parts)
+    return largest * settings.weights.itemsize or None
 
 
 def _numbers(folder: Path) -> int:
