@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +114,7 @@ def publish_files(repository: str, card: str, files: list[Path], *, token: str |
         InputError: the repository has no valid name.
         ModelError: the hub refuses.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     unreachable = HfHubHTTPError.__bases__  # of the HTTP library in use, whichever that is
@@ -123,11 +122,9 @@ def publish_files(repository: str, card: str, files: list[Path], *, token: str |
     api = HfApi(token=token)
     try:
         api.create_repo(repository, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            readme = Path(folder) / "README.md"
-            readme.write_text(card, encoding="utf-8")
-            for path in (readme, *files):
-                api.upload_file(path_or_fileobj=str(path), path_in_repo=path.name, repo_id=repository)
+        sent = [CommitOperationAdd("README.md", card.encode())]
+        sent += [CommitOperationAdd(path.name, str(path)) for path in files]
+        api.create_commit(repository, sent, commit_message="Add an unlearning edit")  # all of it or nothing
     except (HfHubHTTPError, ValueError) as e:
         raise ModelError(f"The hub refused '{repository}'; log in, or check the name and the rights.") from e
     except (OSError, *unreachable) as e:

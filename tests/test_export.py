@@ -10,6 +10,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from huggingface_hub import CommitOperationAdd
 from safetensors.torch import load_file, save_file
 
 import refusal_core as rc
@@ -267,3 +268,48 @@ def test_push_shows_first_and_names_its_limits(edit: Edit, tmp_path: Path) -> No
     assert shown.files == ("README.md", "fire.safetensors")
     with pytest.raises(InputError, match="is no name on the hub"):
         publish(path, "../../etc")
+
+
+class FakeHub:
+    """Takes what ``push --go`` sends, as the hub's client hands it over."""
+
+    sent: dict[str, bytes] = {}  # noqa: RUF012 - filled by the one test that reads it
+    error: Exception | None = None
+
+    def __init__(self, token: str | None = None) -> None:
+        assert token is None, "from the environment, never from an argument"
+
+    def create_repo(self, repository: str, *, exist_ok: bool) -> None:
+        assert (repository, exist_ok) == ("someone/fire-free", True)
+
+    def create_commit(self, _: str, operations: list[CommitOperationAdd], *, commit_message: str) -> None:
+        if self.error:
+            raise self.error
+        for operation in operations:
+            with operation.as_file() as file:
+                self.sent[operation.path_in_repo] = file.read()
+
+
+def test_push_go_sends_card_edit_and_lora_in_one_commit(
+    tiny: Model, edit: Edit, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    from refusal_core.cli import main
+
+    monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
+    file = save_edit(edit, tmp_path / "fire.safetensors")
+    (lora,) = rc.export_lora(edit, tiny, tmp_path / "lora.safetensors").paths
+    words = ["push", "--edit", str(file), "--lora", str(lora), "--to", "someone/fire-free"]
+    for more in ([], ["--go"]):
+        monkeypatch.setattr("sys.argv", ["refusal_core", *words, *more])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        assert set(FakeHub.sent) == ({"README.md", file.name, lora.name} if more else set())
+    assert FakeHub.sent["fire.safetensors"] == file.read_bytes()
+    assert b"no guarantee" in FakeHub.sent["README.md"]
+    assert "https://huggingface.co/someone/fire-free" in capsys.readouterr().out
+    monkeypatch.setattr(FakeHub, "error", ValueError("no such namespace"))
+    with pytest.raises(ModelError, match="The hub refused 'someone/fire-free'; log in"):
+        publish(file, "someone/fire-free", send=True)
+    monkeypatch.setattr(FakeHub, "error", ConnectionError("no route"))
+    with pytest.raises(ModelError, match="The hub cannot be reached"):
+        publish(file, "someone/fire-free", send=True)

@@ -185,6 +185,7 @@ def test_the_front_stars_what_no_method_beats_concept_by_concept_and_in_the_mean
     other = Report("toyworld", "zorbo", (*report().cells, cell("original", "concept", 10)))
     head, rows = front_table([report(), other])
     assert head == ["method", "fire", "zorbo", "mean"]
+    assert front_table([report()])[0] == ["method", "fire"], "of one report there is no mean"
     assert rows[0] == ["original", *["0.0 / 100.0 *"] * 3], "nothing erased, and nothing lost: on the front"
     ours = next(row for row in rows if row[0] == "ours")
     assert ours[1:] == ["100.0 / 90.0 *"] * 3

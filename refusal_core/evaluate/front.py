@@ -42,7 +42,7 @@ def trade(reports: Sequence[Report]) -> dict[str, Point]:
 
 
 def front_table(reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of a table with a row a method, a column a report, and the means.
+    """Return head and rows of a table with a row a method, a column a report, and of several the means.
 
     Each figure is "erased / kept" in percent, as ``trade`` counts them; those on the Pareto front of their
     column carry a star. Methods that a report has not are left out.
@@ -50,8 +50,10 @@ def front_table(reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
     first, *rest = reports
     names = [name for name in first.names if all(name in report.names for report in rest)]
     columns = [_column(names, trade([report])) for report in reports]
-    columns.append(_column(names, trade(reports)))
-    head = ["method", *(report.concept for report in reports), "mean"]
+    head = ["method", *(report.concept for report in reports)]
+    if rest:
+        columns.append(_column(names, trade(reports)))
+        head.append("mean")
     return head, [[name, *(column[i] for column in columns)] for i, name in enumerate(names)]
 
 
