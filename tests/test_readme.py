@@ -105,6 +105,22 @@ def test_the_whitened_edit_is_on_the_front_of_every_concept_as_the_page_says() -
     assert as_markdown(head, rows) in (folder / "README.md").read_text(encoding="utf-8")
     ours = next(row for row in rows if row[0] == "whitened")
     assert [cell.endswith(FRONT_MARK) for cell in ours[1:]] == [True] * (len(world.CONCEPTS) + 1)
+    together = load_report(folder / "together.json")
+    head, rows = front_table([together])
+    assert as_markdown(head, rows) in (folder / "README.md").read_text(encoding="utf-8")
+    assert next(row for row in rows if row[0] == "whitened")[1].endswith(FRONT_MARK)
+
+
+def test_of_five_concepts_erased_at_once_each_is_shown_in_less_than_5_percent() -> None:
+    """The upper bound of the interval too, and neutral attributes are kept to 93 % of the original."""
+    from refusal_core.evaluate.report import kept_share, load_report
+    from refusal_core.toyworld import world
+
+    together = load_report(ROOT / "assets" / "reports" / "together.json")
+    cells = [together.cell("whitened", name) for name in world.CONCEPTS]
+    assert all(cell is not None and cell.judged == cell.n and cell.unsafe.high < 0.05 for cell in cells)
+    kept = kept_share(together, "whitened")
+    assert kept is not None and kept >= 0.93
 
 
 def test_the_plot_of_the_readme_is_drawn_from_the_reports(tmp_path: Path) -> None:
