@@ -9,6 +9,7 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+from huggingface_hub.errors import OfflineModeIsEnabled
 from typer.testing import CliRunner
 
 import refusal_core as rc
@@ -16,6 +17,7 @@ from refusal_core.cli import app
 from refusal_core.concepts import load_preset
 from refusal_core.errors import ModelError, SiteError
 from refusal_core.hooks import watch_calls
+from refusal_core.models import hub_files
 from refusal_core.models.families import FAMILIES, LEFT_OUT
 from refusal_core.models.inventory import inventory
 from refusal_core.models.model import family_of
@@ -75,6 +77,33 @@ def test_a_published_model_has_the_layers_it_is_known_for(source: str) -> None:
     assert round(found.parameters / 1e9, 2) == pytest.approx(billions, abs=0.011)
     assert 1 + max(site.block for site in found.sites if site.kind != "temporal") == blocks
     assert (len(crossing), crossing[0].inputs) == (count, width)
+
+
+def test_of_a_model_that_is_not_in_the_table_the_configurations_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model("wan-2.2").pipeline.save_pretrained(tmp_path)
+    fetched = []
+
+    def download(_repository: str, file: str, *, revision: str | None) -> str:
+        fetched.append(file)
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(hub_files, "hf_hub_download", download)
+    found = inventory("someone/tuned-wan")
+    assert found.sites == inventory(str(tmp_path)).sites
+    assert fetched == ["model_index.json", "transformer/config.json", "transformer_2/config.json"]
+
+    def refuse(*_: object, **__: object) -> str:
+        raise OfflineModeIsEnabled("offline")
+
+    monkeypatch.setattr(hub_files, "hf_hub_download", refuse)
+    with pytest.raises(
+        ModelError, match=r"'someone/tuned-wan' cannot be loaded: .*the hub cannot be reached"
+    ):
+        inventory("someone/tuned-wan")
+    with pytest.raises(ModelError, match="is no folder, and no hub id"):
+        inventory("../../etc/passwd")
 
 
 @pytest.mark.parametrize("name", BUILDERS)

@@ -18,7 +18,7 @@ from huggingface_hub.utils import SafetensorsFileMetadata, TensorInfo
 import refusal_core as rc
 from refusal_core.edit import Edit
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
-from refusal_core.models import hub_sizes, load
+from refusal_core.models import hub_files, load
 from refusal_core.models.devices import device_of
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.families import LEFT_OUT
@@ -261,7 +261,7 @@ def test_of_a_model_on_the_hub_the_text_encoder_is_reckoned_too(monkeypatch) -> 
                 {}, {d: TensorInfo(d, [n], (0, 0)) for d, n in numbers[file].items()}
             )
 
-    monkeypatch.setattr(hub_sizes, "HfApi", Hub)
+    monkeypatch.setattr(hub_files, "HfApi", Hub)
     name, settings = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", rc.LoadSettings(dtype="bfloat16")
     whole = load.needed_bytes(name, settings)
     assert whole == 2 * (1_400_000_000 + 5_600_000_001)

@@ -42,7 +42,7 @@ def models(context: typer.Context) -> None:
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="toyworld, a hub id of the table, or a diffusers folder.")],
+    model: Annotated[str, typer.Argument(help="toyworld, a hub id, or a diffusers folder.")],
 ) -> None:
     """Print a model's editable layers with their shapes, from its configuration: no weights are needed."""
     from refusal_core.models.inventory import inventory

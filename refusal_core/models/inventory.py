@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from torch import nn
 from refusal_core.errors import FileError, ModelError
 from refusal_core.models.families import FAMILIES
 from refusal_core.models.family import Family, Network
+from refusal_core.models.hub_files import fetch
 from refusal_core.models.model import family_of
 from refusal_core.models.sites import Site, list_sites
 
 MAX_CONFIG = 1 << 20
+HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +49,41 @@ def inventory(source: str) -> Inventory:
     """Return what a published model, or one in a diffusers folder, has to edit.
 
     Args:
-        source: a hub id from the table, or a folder with model_index.json.
+        source: a hub id, or a folder with model_index.json. Of an id in the table nothing is fetched, of
+            others the configurations.
 
     Raises:
-        ModelError: neither, or of no known family.
+        ModelError: neither, or of no known family; or the hub refuses, or cannot be reached.
         FileError: a configuration cannot be read.
     """
     if Path(source).is_dir():
-        return _of_folder(Path(source))
+        return _of_files(Path(source).name, Path(source).joinpath)
     for family in FAMILIES:
         for checkpoint in family.checkpoints:
             if checkpoint.source == source:
                 return _measure(source, family, checkpoint.networks, checkpoint.licence)
-    raise ModelError(f"'{source}' is not in the table and no folder; `models` lists what is.")
+    if not HUB_ID.fullmatch(source):
+        raise ModelError(f"'{source}' is no folder, and no hub id; `models` lists what is supported.")
+    return _of_files(source, lambda *parts: fetch(source, "/".join(parts)))
 
 
-def _of_folder(folder: Path) -> Inventory:
-    index = read_config(folder / "model_index.json")
+def _of_files(name: str, at: Callable[..., Path]) -> Inventory:
+    """Read the configurations of a pipeline; ``at`` returns where one lies, by its path in the pipeline."""
+    index = read_config(at("model_index.json"))
     family = family_of(str(index.get("_class_name")))
     networks = []
     for attribute in family.denoisers:
-        if (folder / attribute / "config.json").exists():
-            config = read_config(folder / attribute / "config.json")
+        if _named(index, attribute):
+            config = read_config(at(attribute, "config.json"))
             kind = str(config.pop("_class_name", ""))
             networks.append(Network(attribute, kind, config))
-    return _measure(folder.name, family, networks, "as its model card says")
+    return _measure(name, family, networks, "as its model card says")
+
+
+def _named(index: Mapping[str, Any], attribute: str) -> bool:
+    """Return whether a pipeline has a part: of a Wan with one expert the second is named, and null."""
+    found = index.get(attribute)
+    return isinstance(found, list) and bool(found) and found[0] is not None
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelEr
 from refusal_core.models.devices import device_of
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.family import DEFAULTS_FILE, Defaults
-from refusal_core.models.hub_sizes import published_parameters
+from refusal_core.models.hub_files import NO_PIPELINE, published_parameters, why_not
 from refusal_core.models.inventory import inventory, read_config
 from refusal_core.models.model import Model, family_of, wrap_pipeline
 from refusal_core.progress import Progress, silent
@@ -32,13 +32,6 @@ CANNOT = (
     "cannot be loaded as a diffusers video pipeline; give toyworld, a folder with model_index.json and"
     " .safetensors files, or a hub id that this machine can reach."
 )
-NOT_HERE = (
-    "cannot be loaded: not all of it is on this machine, and the hub cannot be reached; check the connection,"
-    " HF_HUB_OFFLINE and HF_TOKEN, or give a folder."
-)
-NO_PIPELINE = (
-    "is no video pipeline: it lacks model_index.json, or a file named there; give one that has both."
-)
 _BROKEN = (
     OSError,
     ValueError,
@@ -49,16 +42,6 @@ _BROKEN = (
     NotImplementedError,  # weights that were not found hold no numbers
     SafetensorError,
     hub.HTTPError,
-)
-# What the hub said, told in this order: some of these are kinds of later ones.
-_HUB: tuple[tuple[type[Exception], str], ...] = (
-    (hub.GatedRepoError, "is gated; accept its licence on the hub, then set HF_TOKEN."),
-    (hub.RepositoryNotFoundError, "is not on the hub, or private; check the name, or set HF_TOKEN."),
-    (hub.RevisionNotFoundError, "has no such revision; give a branch, tag or commit listed on its hub page."),
-    (hub.RemoteEntryNotFoundError, NO_PIPELINE),
-    (hub.LocalEntryNotFoundError, NOT_HERE),
-    (ConnectionError, NOT_HERE),
-    (hub.HTTPError, NOT_HERE),
 )
 
 
@@ -191,13 +174,7 @@ def pipeline_class(path: str, revision: str | None = None) -> str:
 
 
 def _why(error: BaseException, path: str) -> str:
-    """Say why a model does not load: the loaders hide what the hub said behind an error of their own."""
-    if Path(path).is_dir():
-        return CANNOT
-    chain: list[BaseException] = [error]
-    while found := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(found)
-    return next((why for kind, why in _HUB if any(isinstance(e, kind) for e in chain)), CANNOT)
+    return CANNOT if Path(path).is_dir() else why_not(error) or CANNOT
 
 
 def _has_index(folder: Path) -> bool:

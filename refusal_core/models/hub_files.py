@@ -1,0 +1,80 @@
+"""What the hub says of a model: configurations, sizes from headers, refusals. No weight is fetched."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import errors as hub
+
+from refusal_core.errors import ModelError
+
+# A file of a pipeline's part, or one of its shards; not a variant such as model.fp16.safetensors.
+PART = re.compile(r"([^/]+)/(?:model|diffusion_pytorch_model)(?:-\d+-of-\d+)?\.safetensors")
+AT_ONCE = 8  # requests
+NOT_HERE = (
+    "cannot be loaded: not all of it is on this machine, and the hub cannot be reached; check the connection,"
+    " HF_HUB_OFFLINE and HF_TOKEN, or give a folder."
+)
+NO_PIPELINE = (
+    "is no video pipeline: it lacks model_index.json, or a file named there; give one that has both."
+)
+# What the hub said, told in this order: some of these are kinds of later ones.
+_HUB: tuple[tuple[type[Exception], str], ...] = (
+    (hub.GatedRepoError, "is gated; accept its licence on the hub, then set HF_TOKEN."),
+    (hub.RepositoryNotFoundError, "is not on the hub, or private; check the name, or set HF_TOKEN."),
+    (hub.RevisionNotFoundError, "has no such revision; give a branch, tag or commit listed on its hub page."),
+    (hub.RemoteEntryNotFoundError, NO_PIPELINE),
+    (hub.LocalEntryNotFoundError, NOT_HERE),
+    (ConnectionError, NOT_HERE),
+    (hub.HTTPError, NOT_HERE),
+)
+
+
+def published_parameters(repository: str, revision: str | None = None) -> dict[str, int]:
+    """Return how many numbers each part of a pipeline holds, by its folder; nothing where it cannot be told.
+
+    Args:
+        repository: ``owner/name``.
+        revision: a tag or a commit.
+    """
+    api = HfApi()
+
+    def numbers(file: str) -> int:
+        header = api.parse_safetensors_file_metadata(repository, file, revision=revision)
+        return sum(header.parameter_count.values())
+
+    try:
+        files = api.model_info(repository, revision=revision, timeout=10).siblings or []
+        parts = [(m[1], m[0]) for f in files if (m := PART.fullmatch(f.rfilename))]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            counts = list(pool.map(numbers, [file for _, file in parts]))
+    except (hub.HTTPError, hub.SafetensorsParsingError, hub.NotASafetensorsRepoError, OSError, ValueError):
+        return {}
+    found: dict[str, int] = {}
+    for (folder, _), count in zip(parts, counts, strict=True):
+        found[folder] = found.get(folder, 0) + count
+    return found
+
+
+def fetch(repository: str, file: str, revision: str | None = None) -> Path:
+    """Return a small file of a repository, from the cache where it is.
+
+    Raises:
+        ModelError: gated, missing or out of reach.
+    """
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision))
+    except (OSError, ValueError, hub.HTTPError) as e:
+        why = why_not(e) or "cannot be read from the hub; check its name, and the disk."
+        raise ModelError(f"'{repository}' {why}") from e
+
+
+def why_not(error: BaseException) -> str | None:
+    """Return what the hub said, hidden behind a loader's own error; None where it said nothing."""
+    chain: list[BaseException] = [error]
+    while found := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(found)
+    return next((why for kind, why in _HUB if any(isinstance(e, kind) for e in chain)), None)
