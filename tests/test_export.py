@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -19,7 +20,7 @@ from refusal_core.edit import Edit, save_edit
 from refusal_core.errors import FileError, InputError, ModelError
 from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.publishing import publish
-from refusal_core.selftest import CONCEPT, tiny_model
+from refusal_core.selftest import CONCEPT, latents, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +269,30 @@ def test_push_shows_first_and_names_its_limits(edit: Edit, tmp_path: Path) -> No
     assert shown.files == ("README.md", "fire.safetensors")
     with pytest.raises(InputError, match="is no name on the hub"):
         publish(path, "../../etc")
+
+
+@pytest.mark.parametrize("name", ["wan", "wan-2.2", "mochi", "hunyuan"])
+def test_the_lines_that_come_with_an_export_give_the_edited_model(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = tiny_model(name)
+    tiny.pipeline.save_pretrained(tmp_path / "base")
+    model = replace(rc.load_model(str(tmp_path / "base")), defaults=tiny.defaults)
+    seen = rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("text",)))
+    edit = rc.make_edit(rc.estimate(seen, rc.SubspaceSettings(method="rv")))
+    before = latents(model)
+    with rc.applied(model, edit):
+        wanted = latents(model)
+    assert (wanted - before).abs().max() > 1e-3
+    monkeypatch.chdir(tmp_path)
+    for written in (
+        rc.export_lora(edit, model, tmp_path / "lora.safetensors"),
+        rc.export_weights(edit, model, tmp_path / "unlearned"),
+    ):
+        lines: dict[str, Any] = {}
+        exec(compile(written.snippet, "snippet", "exec"), lines)
+        got = latents(replace(wrap_pipeline(lines["pipe"], "again"), defaults=tiny.defaults))
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
 
 
 class FakeHub:
