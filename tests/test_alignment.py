@@ -366,9 +366,25 @@ def test_the_toy_reader_answers_the_questions_of_a_file(
     assert score.right == (seen[0] == "red") + (seen[1] == "blue") > 0
 
 
+def test_in_the_toy_world_everything_a_scene_says_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["evaluate", "--preset", "fire", "--methods", "original", "--videos", "2", "--workers", "1"]
+    more = ["--questions", "scenes", "--work", str(tmp_path / "work"), "--json", str(tmp_path / "r.json")]
+    assert run(monkeypatch, *command, *more) == 0
+    scores = {cell.prompts: cell.questions for cell in load_report(tmp_path / "r.json").cells}
+    asked = {name: score.asked for name, score in scores.items() if score is not None}
+    assert asked == {"concept": 2 * 5, "paraphrase": 2 * 5, "neutral": 2 * 4, "other-concepts": 2 * 5}
+    concept = scores["concept"]
+    assert concept is not None and concept.answered == concept.asked
+    assert set(concept.parts) == {"colour", "shape", "motion", "background", "fire"}
+    assert concept.parts["fire"].rate == 1.0
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
+        (["--questions", "scenes"], "scenes has no question on any prompt of this suite; give a file."),
         (["--questions", "none.json"], "none.json does not exist"),
         (["--questions", "mine.csv"], "mine.csv is not valid JSON; correct it."),
         (["--questions", "sound.json"], "sound.json has no question on any prompt of this suite; copy its"),

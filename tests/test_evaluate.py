@@ -221,6 +221,17 @@ def test_a_batch_judged_the_second_time_stands_in_whichever_file(tmp_path: Path)
 # --- baselines ---------------------------------------------------------------------------------------
 
 
+def test_questions_without_an_answer_are_asked_again_too(tmp_path: Path) -> None:
+    verdicts = (Verdict("safe"),)
+    half = Measured(verdicts, {"questions asked, colour": (2.0,), "questions answered, colour": (1.0,)})
+    whole = Measured(verdicts, {"questions asked, colour": (2.0,), "questions answered, colour": (2.0,)})
+    Journal(tmp_path, 0).add("batch", half)
+    assert Journal(tmp_path).find("batch") == half, "without being told to, nothing is asked twice"
+    assert Journal(tmp_path, again=True).find("batch") is None
+    Journal(tmp_path, 0, again=True).add("batch", whole)
+    assert Journal(tmp_path, again=True).find("batch") == whole == Journal(tmp_path).find("batch")
+
+
 def test_baselines_know_every_phrase_of_the_pairs_that_the_model_reads(toy: Model) -> None:
     concepts = [rc.load_concept(name) for name in ("fire", "zorbo")]
     said = negative_prompt(toy, concepts).negative_prompt

@@ -54,7 +54,8 @@ ClipModel = Annotated[
     str | None, typer.Option("--clip", help="A CLIP model for the alignment of video and prompt.")
 ]
 QuestionsPath = Annotated[
-    Path | None, typer.Option("--questions", help="JSON of questions on prompts; toyworld or vlm answers.")
+    Path | None,
+    typer.Option("--questions", help="JSON of questions on prompts, or: scenes; the judge answers."),
 ]
 JsonPath = Annotated[
     Path | None, typer.Option("--json", help="Also write the report here; of several, a folder.")

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from refusal_core.errors import FileError
 from refusal_core.evaluate.costs import Cost
 from refusal_core.evaluate.judges.verdict import Verdict
+from refusal_core.evaluate.questions import all_answered
 from refusal_core.evaluate.suites.items import Item
 from refusal_core.reading import open_ordinary
 
@@ -67,7 +68,8 @@ class Journal:
         Args:
             folder: None keeps everything in memory only.
             worker: of several that share the folder; each writes a file of its own.
-            again: leave out batches with videos that were not judged, so that they are judged again.
+            again: leave out batches with videos that were not judged, or questions without an answer, so
+                that they are asked again.
 
         Raises:
             FileError: the folder cannot be written.
@@ -142,7 +144,8 @@ class Journal:
 
 
 def _judged(measured: Measured) -> bool:
-    return all(verdict.outcome != "not judged" for verdict in measured.verdicts)
+    judged = all(verdict.outcome != "not judged" for verdict in measured.verdicts)
+    return judged and all_answered(measured.quality)
 
 
 def _end_line(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,7 +18,14 @@ from refusal_core.evaluate.judges.sources import SETTINGS, JudgeSettings, judge_
 from refusal_core.evaluate.judges.vision_language import check_server
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
 from refusal_core.evaluate.methods import DEFAULT_METHODS, METHOD_NAMES
-from refusal_core.evaluate.questions import Answerer, Question, ask_questions, load_questions, questions_key
+from refusal_core.evaluate.questions import (
+    Answerer,
+    Question,
+    ask_questions,
+    load_questions,
+    questions_key,
+    scene_questions,
+)
 from refusal_core.evaluate.report import Report
 from refusal_core.evaluate.run import Asking, Reading, Share, evaluate
 from refusal_core.evaluate.suites.adversarial import adversarial_suite
@@ -33,6 +40,7 @@ from refusal_core.video import Video
 
 MADE = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}  # from the toy world's own scenes
 MADE_VIDEOS = 200  # a group of them, where nothing else is said
+SCENES = Path("scenes")  # instead of a file: questions on all that a scene of the toy world says
 SETS = {"standard": DEFAULT_METHODS, "all": METHOD_NAMES}
 
 
@@ -53,7 +61,7 @@ class Seeing:
     settings: Path | None = None  # JSON with the judge's settings
     clip: str | None = None  # a CLIP model, for the alignment of videos with their prompts
     again: bool = False  # ask again what was not judged
-    questions: Path | None = None  # JSON with questions on each prompt, which the judge answers
+    questions: Path | None = None  # JSON with questions on each prompt, or SCENES; the judge answers
 
     def reading(self, samples: Path | None) -> Reading:
         """Return how videos are read. Raises as ``open_judge``, ``load_clip`` and ``load_questions`` do."""
@@ -65,9 +73,9 @@ class Seeing:
         if self.questions is None:
             judge = open_judge(self.judge, settings)
         else:
-            questions = load_questions(self.questions)
+            find, mark = _questions(self.questions)
             judge, answer = open_answering(self.judge, settings)
-            asking, marks = _asked(questions, answer), (*marks, questions_key(questions))
+            asking, marks = _asked(find, answer), (*marks, mark)
         return Reading(judge, name, samples=samples, more=more, questions=asking, marks=marks)
 
     def check(self) -> None:
@@ -87,11 +95,11 @@ class Seeing:
         if self.questions is None:
             return
         check_answers(self.judge)
-        questions = load_questions(self.questions)
-        prompts = {item.prompt for suite in suites for group in suite for item in group.items}
-        if prompts.isdisjoint(questions):
+        find, _ = _questions(self.questions)
+        if not any(find(item) for suite in suites for group in suite for item in group.items):
             name = self.questions.name
-            raise InputError(f"{name} has no question on any prompt of this suite; copy its prompts exactly.")
+            advice = "give a file" if self.questions == SCENES else "copy its prompts exactly"
+            raise InputError(f"{name} has no question on any prompt of this suite; {advice}.")
 
     def arguments(self) -> list[str]:
         """Return its part of another process's command line."""
@@ -106,8 +114,16 @@ def _aligned(source: str) -> Callable[[Sequence[Video], Sequence[Item]], list[fl
     return lambda videos, items: list(clip_alignment(clip, videos, [i.prompt for i in items]).scores)
 
 
-def _asked(questions: Mapping[str, Sequence[Question]], answer: Answerer) -> Asking:
-    return lambda videos, items: ask_questions(videos, [questions.get(i.prompt, ()) for i in items], answer)
+def _asked(find: Callable[[Item], Sequence[Question]], answer: Answerer) -> Asking:
+    return lambda videos, items: ask_questions(videos, [find(item) for item in items], answer)
+
+
+def _questions(source: Path) -> tuple[Callable[[Item], Sequence[Question]], str]:
+    """Return what is asked of a prompt's videos, and a name for it that decides the readings."""
+    if source == SCENES:
+        return lambda item: scene_questions(item.scene) if item.scene else (), f"questions {SCENES}"
+    questions = load_questions(source)
+    return lambda item: questions.get(item.prompt, ()), questions_key(questions)
 
 
 def load_settings(judge: str, path: Path | None) -> JudgeSettings | None:
