@@ -49,8 +49,11 @@ def show(
     from refusal_core.models.load import bundled_folder
 
     found = inventory(bundled_folder(model) or model)
-    print(f"{found.source}: {found.family.title}, {found.parameters / 1e9:.2f} B parameters to denoise")
-    print(f"memory for these weights: {found.parameters * 2 / 1e9:.1f} GB in bfloat16")
+    small = found.parameters < 1e8
+    count = f"{found.parameters / 1e6:.2f} M" if small else f"{found.parameters / 1e9:.2f} B"
+    memory = f"{found.parameters * 2 / 1e6:.0f} MB" if small else f"{found.parameters * 2 / 1e9:.1f} GB"
+    print(f"{found.source}: {found.family.title}, {count} parameters to denoise")
+    print(f"memory for these weights: {memory} in bfloat16")
     print(f"licence: {found.licence}")
     for kind, inputs, outputs, count in found.shapes():
         print(f"{count:5d} x {kind:18s} {inputs:6d} -> {outputs}")
