@@ -15,6 +15,10 @@ from refusal_core.models.family import (
 
 _MASKED = ("encoder_hidden_states", "encoder_attention_mask")
 
+_TEXT_STREAM = (
+    "Of the text's own stream its keys and values are sites: they are all that the video reads of it."
+)
+
 JOINT_ATTENTION: tuple[Family, ...] = (
     Family(
         name="hunyuan",
@@ -47,7 +51,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         checkpoints=(
             published("hunyuanvideo-community/HunyuanVideo", "HunyuanVideoTransformer3DModel", CARD),
         ),
-        note="feed-forward-out of a single block reads attention and feed-forward side by side.",
+        note=f"{_TEXT_STREAM} In a single block feed-forward-out reads attention and feed-forward alike.",
     ),
     Family(
         name="hunyuan-1.5",
@@ -69,6 +73,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
                 CARD,
             ),
         ),
+        note=_TEXT_STREAM,
     ),
     Family(
         name="cogvideox",
@@ -141,7 +146,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         text_arguments=_MASKED,
         defaults=Defaults(19, 480, 848, 30.0, 64, 4.5, 256),
         checkpoints=(published("genmo/mochi-1-preview", "MochiTransformer3DModel", APACHE),),
-        note="The pooled text that steers all blocks at once is left as it is.",
+        note=f"{_TEXT_STREAM} The pooled text that steers all blocks at once is left as it is.",
     ),
     Family(
         name="easyanimate",
@@ -164,6 +169,6 @@ JOINT_ATTENTION: tuple[Family, ...] = (
             ),
         ),
         needs_negative=True,
-        note="diffusers has no LoRA loader for EasyAnimate: bake the edit.",
+        note=f"{_TEXT_STREAM} diffusers has no LoRA loader for EasyAnimate: bake the edit.",
     ),
 )
