@@ -139,15 +139,19 @@ def test_the_plot_of_the_readme_is_drawn_from_the_reports(tmp_path: Path) -> Non
     assert np.array_equal(Image.open(drawn), Image.open(folder / "trade.png"))
 
 
-def test_the_ablation_is_what_the_sweep_wrote() -> None:
+@pytest.mark.parametrize(
+    ("section", "file"), [("Ablation", "ablation/sweep.csv"), ("On a UNet", "unet3d/ablation/sweep.csv")]
+)
+def test_the_ablation_is_what_the_sweep_wrote(section: str, file: str) -> None:
     """Each row of the table against the concepts' rows in the CSV: erased, kept, others."""
     folder = ROOT / "assets" / "reports"
-    with (folder / "ablation" / "sweep.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    with (folder / file).open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
     points: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         points.setdefault(tuple(row[k] for k in ("method", "rank", "sites", "layers")), []).append(row)
-    page = (folder / "README.md").read_text(encoding="utf-8")
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    page = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     cells = r"^\| (\w+)(?: k=(\d+))?[^|]* at (\S+) (\S+), [^|]*\|(.*)\|$"  # the plain vector has no rank
     table = re.findall(cells, page, flags=re.MULTILINE)
     named = {(method, rank or "1", *where) for method, rank, *where, _ in table}
