@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from refusal_core.baking import bake
 from refusal_core.benchmark import Figure
 from refusal_core.edit import Edit, Origin, SiteEdit, load_edit, save_edit
+from refusal_core.files import wait_for_disk
 from refusal_core.fold import project_out
 from refusal_core.models.inventory import inventory
 from refusal_core.models.model import Fingerprint
@@ -75,8 +75,8 @@ def bake_ratios(gigabytes: float = 4.0) -> list[Figure]:
         sites = _write_checkpoint(folder / "model" / "transformer", gigabytes)
         save_edit(_rank_one(sites), folder / "edit.safetensors")
         rounds = [_bake_round(folder) for _ in range(ROUNDS + 1)][1:]  # the first is to warm up
-    copy, lasting, took = (median(times) for times in zip(*(r[:3] for r in rounds), strict=True))
-    peak = max(r[3] for r in rounds)
+    *seconds, peaks = zip(*rounds, strict=True)
+    (copy, lasting, took), peak = map(median, seconds), max(peaks)
     largest = max(site.inputs * site.outputs * 2 for site in sites)
     on = f"{gigabytes:g} GB in {SHARDS} shards, bfloat16, {len(sites)} layers edited"
     allowed = 2 * largest + ALLOWED_MEMORY
@@ -135,8 +135,7 @@ def _copy_seconds(folder: Path, synced: bool) -> float:
     copied = shutil.copytree(folder / "model", folder / "copy")
     if synced:
         for path in copied.rglob("*.safetensors"):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            wait_for_disk(path)
     seconds = time.perf_counter() - start
     shutil.rmtree(folder / "copy")
     return seconds

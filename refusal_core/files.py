@@ -39,8 +39,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> Path:
         os.close(handle)
         temporary = Path(name)
         write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        wait_for_disk(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as e:
@@ -49,6 +48,12 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> Path:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def wait_for_disk(path: Path) -> None:
+    """Return once the disk has what was written to a file."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, content: object) -> Path:

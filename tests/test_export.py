@@ -13,6 +13,7 @@ import pytest
 import torch
 from huggingface_hub import CommitOperationAdd
 from safetensors.torch import load_file, save_file
+from test_cli import run
 
 import refusal_core as rc
 from refusal_core import baking, shards
@@ -318,16 +319,12 @@ class FakeHub:
 def test_push_go_sends_card_edit_and_lora_in_one_commit(
     tiny: Model, edit: Edit, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    from refusal_core.cli import main
-
     monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
     file = save_edit(edit, tmp_path / "fire.safetensors")
     (lora,) = rc.export_lora(edit, tiny, tmp_path / "lora.safetensors").paths
     words = ["push", "--edit", str(file), "--lora", str(lora), "--to", "someone/fire-free"]
     for more in ([], ["--go"]):
-        monkeypatch.setattr("sys.argv", ["refusal_core", *words, *more])
-        with pytest.raises(SystemExit, match="0"):
-            main()
+        assert run(monkeypatch, *words, *more) == 0
         assert set(FakeHub.sent) == ({"README.md", file.name, lora.name} if more else set())
     assert FakeHub.sent["fire.safetensors"] == file.read_bytes()
     assert b"no guarantee" in FakeHub.sent["README.md"]

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import ModelInfo
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import SafetensorsFileMetadata, TensorInfo
+from test_cli import run
 
 import refusal_core as rc
 from refusal_core.edit import Edit
@@ -350,7 +351,6 @@ def test_the_commands_take_device_and_denoiser_and_hand_them_on(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from refusal_core.cli import main
     from refusal_core.edit import load_edit
     from refusal_core.evaluate.plans import loading_arguments
 
@@ -367,9 +367,7 @@ def test_the_commands_take_device_and_denoiser_and_hand_them_on(
     for number, more in enumerate(([], loading_arguments(loading))):
         out = tmp_path / f"{number}.safetensors"
         words = ["edit", "--preset", str(preset), "--model", str(folder), "--out", str(out)]
-        monkeypatch.setattr("sys.argv", ["refusal_core", *words, *more])
-        with pytest.raises(SystemExit, match="0"):
-            main()
+        assert run(monkeypatch, *words, *more) == 0
         made.append(load_edit(out).model.weights)
     assert made[0] != made[1], "another denoiser, another model"
     assert made[1] == rc.load_model(str(folder), loading).fingerprint.weights

@@ -12,8 +12,8 @@ import pytest
 from conftest import compare, open_page, served
 from PIL import Image
 from playwright.sync_api import Browser, expect
+from test_cli import run
 
-from refusal_core.cli import main
 from refusal_core.edit import load_edit
 from refusal_core.files import write_json
 from refusal_core.models.family import DEFAULTS_FILE
@@ -88,19 +88,12 @@ def test_the_commands_take_images_of_the_pairs_and_of_the_video(
     words = ["--model", str(folder), "--preset", str(tmp_path / "fire.json")]
     words += ["--pairs", str(tmp_path / "pairs.json"), "--sites", "cross-attention"]
     made = tmp_path / "edit.safetensors"
-    assert run(monkeypatch, ["edit", *words, "--out", str(made)]) == 0
+    assert run(monkeypatch, "edit", *words, "--out", str(made)) == 0
     assert max(change.remove.norm() for change in load_edit(made).sites.values()) > 0
     videos = []
     for red in (10, 240):
         out = tmp_path / str(red)
         start = picture(tmp_path / f"start-{red}.png", red)
-        assert run(monkeypatch, ["compare", *words, "--image", str(start), "--out", str(out)]) == 0
+        assert run(monkeypatch, "compare", *words, "--image", str(start), "--out", str(out)) == 0
         videos.append(load_video(out / "original.mp4")[0].frames)
     assert not np.array_equal(*videos), "the videos start from their images"
-
-
-def run(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> object:
-    monkeypatch.setattr("sys.argv", ["refusal_core", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from refusal_core.errors import FileError
 from refusal_core.evaluate.costs import Cost
 from refusal_core.evaluate.judges.verdict import Verdict
-from refusal_core.evaluate.questions import all_answered
+from refusal_core.evaluate.questions import score_of
 from refusal_core.evaluate.suites.items import Item
 from refusal_core.reading import open_ordinary
 
@@ -144,8 +144,9 @@ class Journal:
 
 
 def _judged(measured: Measured) -> bool:
-    judged = all(verdict.outcome != "not judged" for verdict in measured.verdicts)
-    return judged and all_answered(measured.quality)
+    score = score_of([measured.quality])
+    answered = score is None or not score.unanswered
+    return answered and all(verdict.outcome != "not judged" for verdict in measured.verdicts)
 
 
 def _end_line(path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refusal_core.errors import InputError
+from refusal_core.threads import one_thread
 from refusal_core.video import Video
 
 MAX_PSNR = 100.0  # dB; equal videos would give infinity
@@ -66,18 +67,14 @@ def has_flow() -> bool:
 
 @contextmanager
 def flow_in_one_thread() -> Iterator[None]:
-    """Keep OpenCV to one thread while the block runs: on small frames a second one mostly waits."""
+    """Keep OpenCV, where it is installed, to one thread while the block runs."""
     if not has_flow():
         yield
         return
     import cv2
 
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
+    with one_thread(cv2.getNumThreads, cv2.setNumThreads):
         yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _warp_error(frames: Grey) -> float:

@@ -142,16 +142,6 @@ def score_of(batches: Sequence[Counts]) -> QuestionScore | None:
     )
 
 
-def all_answered(counts: Counts) -> bool:
-    """Return whether every question of a batch had an answer; so too where none was asked."""
-    sums = dict.fromkeys(("asked", "answered"), 0.0)
-    for name, of_videos in counts.items():
-        kind = name.removeprefix(COUNT).partition(", ")[0]
-        if name.startswith(COUNT) and kind in sums:
-            sums[kind] += sum(of_videos)
-    return sums["asked"] == sums["answered"]
-
-
 def scene_questions(scene: world.Scene) -> tuple[Question, ...]:
     """Return questions on everything a toy scene says but its size, which is only large beside another."""
     thing = f"the {scene.shape}"

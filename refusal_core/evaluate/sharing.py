@@ -22,6 +22,7 @@ from refusal_core.evaluate.metrics import flow_in_one_thread
 from refusal_core.evaluate.run import Share
 from refusal_core.models.load import BUNDLED
 from refusal_core.progress import Progress, part
+from refusal_core.threads import one_thread
 
 BEAT = 5.0  # seconds between two signs of life
 STALE = 120.0  # seconds without a sign of life after which another process counts as gone
@@ -95,13 +96,8 @@ def _one_thread(job: Job[T]) -> Iterator[None]:
     if job.model not in BUNDLED:
         yield
         return
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        with flow_in_one_thread():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with one_thread(torch.get_num_threads, torch.set_num_threads), flow_in_one_thread():
+        yield
 
 
 @contextmanager
