@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refusal_core.cli.screen import (
+    CompileOption,
     DenoiserOption,
     DeviceOption,
     DtypeOption,
@@ -92,6 +93,7 @@ def evaluate(
     offload: OffloadOption = "none",
     revision: RevisionOption = None,
     denoiser: DenoiserOption = None,
+    compile_: CompileOption = None,
 ) -> None:
     """Run methods over concept, paraphrase, neutral and other-concepts prompts, and print the table.
 
@@ -107,8 +109,10 @@ def evaluate(
     with _readings(work, needed=html is not None) as folder:
         asked = Source(suite, source, categories)
         seeing = Seeing(judge, judge_settings, clip, judge_again, questions)
-        loading = load_settings(device, dtype, offload, revision, denoiser)
+        loading = load_settings(device, dtype, offload, revision, denoiser, compiled=bool(compile_))
         plan = Evaluation(model, preset, videos, methods, together, asked, seeing, loading, folder, workers)
+        if compile_ is None:
+            plan = plan.compiled_where_it_pays()
         with progress_bar("Loading") as progress:
             reports = run_shared(plan, progress)
         if reports is None:  # another process prints

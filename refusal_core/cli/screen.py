@@ -27,6 +27,13 @@ RevisionOption = Annotated[str | None, typer.Option("--revision", help="Of a hub
 DenoiserOption = Annotated[
     Path | None, typer.Option("--denoiser", help="A single .safetensors file to take the denoiser from.")
 ]
+CompileOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Compile blocks first; default: where a bundled model makes thousands of videos.",
+    ),
+]
 GuessOption = Annotated[
     bool, typer.Option("--guess", help="Look for the structure of an unknown pipeline, and ask.")
 ]
@@ -57,6 +64,7 @@ def load_settings(
     denoiser: Path | None,
     *,
     guess: bool = False,
+    compiled: bool = False,
 ) -> LoadSettings:
     """Return how a model is loaded as the options say; a guessed structure is shown and must be confirmed.
 
@@ -70,6 +78,7 @@ def load_settings(
         offload=offload,  # type: ignore[arg-type]  # checked there
         revision=revision,
         denoiser=denoiser,
+        compiled=compiled,
         accept_guess=_confirm if guess else None,
     )
 

@@ -37,6 +37,7 @@ RANKS = {"whitened-1": 1, "whitened-2": 2, "whitened-4": 4}
 BASELINES = ("safree", "uce", "rece", "esd")
 METHOD_NAMES = (*DEFAULT_METHODS, *RANKS, "anchored", *BASELINES)
 ORIGINAL = "original"
+EDIT = "edit"  # what the keys of edits begin with
 REVISIONS = {
     "negative-prompt": 2,
     "rece": 2,
@@ -123,7 +124,7 @@ def plan_edit(model: Model, recipes: Sequence[Recipe]) -> Planned:
         ]
         return Treatment(edit=made[0] if len(made) == 1 else combine(*made))
 
-    key = treatment_key(model, "edit", [asdict(recipe) for recipe in recipes])
+    key = treatment_key(model, EDIT, [asdict(recipe) for recipe in recipes])
     return Planned(key, {"edits": [plain_recipe(recipe) for recipe in recipes]}, prepare)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,20 +28,25 @@ from refusal_core.evaluate.questions import (
     scene_questions,
 )
 from refusal_core.evaluate.report import Report
-from refusal_core.evaluate.run import Asking, Reading, Share, evaluate
+from refusal_core.evaluate.run import COMPILED, Asking, Reading, Share, evaluate
+from refusal_core.evaluate.sharing import one_at_a_time
 from refusal_core.evaluate.suites.adversarial import adversarial_suite
 from refusal_core.evaluate.suites.items import Item, Suite
 from refusal_core.evaluate.suites.sources import SUITES, load_suite
 from refusal_core.evaluate.suites.toyworld import together_suite, toyworld_suite
 from refusal_core.models.clip import load_clip
-from refusal_core.models.load import LoadSettings, load_model
+from refusal_core.models.compiling import can_compile
+from refusal_core.models.load import BUNDLED, LoadSettings, load_model
+from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part
+from refusal_core.sampling import generate_batch
 from refusal_core.toyworld import world
 from refusal_core.video import Video
 
 MADE = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}  # from the toy world's own scenes
 MADE_VIDEOS = 200  # a group of them, where nothing else is said
 SCENES = Path("scenes")  # instead of a file: questions on all that a scene of the toy world says
+WORTH_COMPILING = 5000  # videos of a bundled model; compiling takes as long as about 500
 SETS = {"standard": DEFAULT_METHODS, "all": METHOD_NAMES}
 
 
@@ -189,6 +195,16 @@ class Evaluation:
             raise InputError(f"Method '{unknown[0]}' is not known; choose from {', '.join(METHOD_NAMES)}.")
         return wanted
 
+    def compiled_where_it_pays(self) -> Evaluation:
+        """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
+        bundled, loading = BUNDLED.get(self.model), self.loading
+        prompts = sum(len(group.items) for _, suite in self.runs() for group in suite)
+        many = prompts * len(self.chosen_methods()) >= WORTH_COMPILING
+        can = bundled is not None and bundled.compiles and loading.offload == "none"
+        if not (many and can and can_compile(loading.place)):
+            return self
+        return replace(self, loading=replace(loading, compiled=True))
+
     def runs(self) -> list[tuple[tuple[Preset, ...], Suite]]:
         """Return what is erased at once, and the suite it is tried on."""
         presets = presets_named(self.presets)
@@ -221,6 +237,7 @@ class Evaluation:
         words += ["--suite", self.source.suite, "--categories", self.source.categories]
         words += ["--source", str(self.source.path)] if self.source.path else []
         words += ["--methods", self.methods, *(["--together"] if self.together else [])]
+        words += ["--compile" if self.loading.compiled else "--no-compile"]
         return [*words, *self.seeing.arguments(), *loading_arguments(self.loading)]
 
     def run(self, work: Path | None, share: Share | None, progress: Progress) -> list[Report]:
@@ -229,6 +246,10 @@ class Evaluation:
             self.seeing.check()
         model = load_model(self.model, self.loading, progress=part(progress, 0.0, 0.01))
         reading = self.seeing.reading(work / "samples" if work else None)
+        if self.loading.compiled:
+            reading = replace(reading, marks=(*reading.marks, COMPILED))
+            if share is not None:  # merging makes nothing as a rule
+                _compile(model, reading.batch, work)
         again = self.seeing.again and share is not None  # merging takes what was found the second time
         journal = Journal(work, share.rank if share else 0, again=again)
         runs, methods = self.runs(), self.chosen_methods()
@@ -239,6 +260,13 @@ class Evaluation:
                 evaluate(model, presets, suite, reading, methods, journal=journal, share=share, progress=step)
             )
         return reports
+
+
+def _compile(model: Model, batch: int, work: Path | None) -> None:
+    """Compile before the work begins: of several processes one does, the others find what it wrote."""
+    with one_at_a_time(work) if work is not None else nullcontext():
+        size = batch if model.is_small else 1
+        generate_batch(model, ["a video"] * size, range(size))
 
 
 def _titled(progress: Progress, presets: Sequence[Preset]) -> Progress:

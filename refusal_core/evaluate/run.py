@@ -34,6 +34,7 @@ from refusal_core.sampling import generate_batch
 from refusal_core.video import Video
 
 BATCH = 25
+COMPILED = "compiled"  # a mark: the blocks that made the videos were, so that their last bits are others
 Measure = Callable[[Sequence[Video], Sequence[Item]], Sequence[float]]
 Asking = Callable[[Sequence[Video], Sequence[Item]], Mapping[str, Sequence[float]]]
 
@@ -62,6 +63,14 @@ class Share:
     def has(self, number: int) -> bool:
         """Return whether batch ``number`` is of this part."""
         return number % self.workers == self.rank
+
+    def order(self, names: Sequence[str]) -> list[str]:
+        """Return treatments in the order of this part, the original first.
+
+        Each part begins elsewhere, so that what takes long to prepare is prepared by one and found by others.
+        """
+        first, others = [n for n in names if n == ORIGINAL], [n for n in names if n != ORIGINAL]
+        return [*first, *others[-self.rank :], *others[: -self.rank]] if self.rank else [*first, *others]
 
 
 Table = dict[tuple[str, str], list[Measured]]
@@ -111,12 +120,13 @@ def growing(
     share = share or Share()
     table: Table = {(name, group.name): [] for name in shelf.planned for group in suite}
     size = reading.batch if model.is_small else 1  # a large model has no room for more
+    order = share.order(list(shelf.planned))
     work = [(group, batch) for group in suite for batch in batches(group.items, size)]
     for number, (group, items) in enumerate(work):
         step = part(progress, number / len(work), (number + 1) / len(work))
         maker = _Batch(model, shelf, group, items, reading, journal)
-        for place, name in enumerate(shelf.planned):
-            inner = part(step, place / len(shelf.planned), (place + 1) / len(shelf.planned))
+        for place, name in enumerate(order):
+            inner = part(step, place / len(order), (place + 1) / len(order))
             told = named(inner, f"{name} on {group.name} prompts")
             found = maker.measured(name, told, make=share.has(number))
             if found is not None:
@@ -246,7 +256,7 @@ def report_of(model: str, concept: str, suite: Suite, reading: Reading, shelf: S
         costs=_with_ratios(shelf.costs(), table, suite),
         methods={name: {"key": p.key, "recipe": p.recipe} for name, p in shelf.planned.items()},
         samples=tuple(samples) if reading.samples else (),
-        versions=versions(),
+        versions=versions() | ({"blocks": COMPILED} if COMPILED in reading.marks else {}),
         notes=(*shelf.troubles(), *unjudged(chain.from_iterable(table.values())), *_unanswered(cells)),
     )
 

@@ -142,6 +142,19 @@ def _as_one_of(job: Job[T], folder: Path, share: Share, progress: Progress) -> T
 
 
 @contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let the processes that share a folder run the block one after the other, where the system has locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: they run it at once
+        yield
+        return
+    with (folder / "turn.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, also by a kill
+        yield
+
+
+@contextmanager
 def _heartbeat(path: Path) -> Iterator[None]:
     """Touch a file every few seconds while the block runs: a step of a large model may take minutes."""
     ended = threading.Event()

@@ -10,6 +10,7 @@ from refusal_core.errors import Cancelled, MemoryLimitError, RefusalError
 from refusal_core.evaluate.costs import Cost, measured_cost
 from refusal_core.evaluate.journal import Journal, Prepared
 from refusal_core.evaluate.methods import ORIGINAL, Planned, Treatment
+from refusal_core.evaluate.store import store, stored
 from refusal_core.progress import Progress, named
 
 NO_MEMORY = "Out of memory while it was prepared; leave it out, or use a larger machine."
@@ -35,6 +36,8 @@ class Shelf:
         before = self._journal.find_prepared(plan.key)
         if name in self._lacking or (before is not None and before.trouble):
             return None
+        if plan.key not in self._ready and (kept := self._stored(plan.key)) is not None:
+            self._ready[plan.key] = kept
         if plan.key not in self._ready:
             try:
                 with measured_cost() as meter:
@@ -51,7 +54,12 @@ class Shelf:
             if before is None:
                 cost = Cost(meter.seconds, meter.megabytes, made.stored_bytes / 1024)
                 self._journal.add_prepared(plan.key, Prepared(cost))
+            if self._journal.folder is not None:
+                store(self._journal.folder, plan.key, made)
         return self._ready[plan.key]
+
+    def _stored(self, key: str) -> Treatment | None:
+        return stored(self._journal.folder, key) if self._journal.folder is not None else None
 
     def troubles(self) -> list[str]:
         """Return a sentence for each treatment that could not be prepared."""

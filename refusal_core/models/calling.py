@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 from refusal_core.errors import InputError
 from refusal_core.hooks import watch_calls
 from refusal_core.images import load_image, neutral_image
+from refusal_core.models.compiling import uncompiled
 from refusal_core.models.model import Model, called_denoisers
 from refusal_core.settings import SamplingSettings
 
@@ -52,7 +53,7 @@ def call_pipeline(model: Model, request: Request, before: Callable[[nn.Module, d
     try:
         with (
             _guider(model, request),
-            _uncompiled(model, request.guided),
+            nullcontext() if request.guided else uncompiled(),  # who captures adds hooks
             watch_calls(tuple(m for _, m in called_denoisers(model.pipeline, model.family)), before),
         ):
             return model.pipeline(**arguments)
@@ -109,20 +110,3 @@ def _guider(model: Model, request: Request) -> Iterator[None]:
         yield
     finally:
         model.pipeline.guider = original
-
-
-@contextmanager
-def _uncompiled(model: Model, compiled: bool) -> Iterator[None]:
-    """Run compiled denoisers as plain modules: hooks added after compilation may be ignored."""
-    originals = {name: getattr(model.pipeline, name, None) for name in model.family.denoisers}
-    wrapped = {name: m for name, m in originals.items() if hasattr(m, "_orig_mod")}
-    if compiled or not wrapped:
-        yield
-        return
-    try:
-        for name, module in wrapped.items():
-            setattr(model.pipeline, name, module._orig_mod)
-        yield
-    finally:
-        for name, module in wrapped.items():
-            setattr(model.pipeline, name, module)

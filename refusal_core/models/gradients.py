@@ -8,10 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from refusal_core.models.compiling import uncompiled
+
 
 def predicted(denoiser: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
     """Return what the denoiser predicts, noise or velocity, for a call of the pipeline."""
-    return denoiser(**{**arguments, "return_dict": False})[0]
+    with uncompiled():
+        return denoiser(**{**arguments, "return_dict": False})[0]
 
 
 @contextmanager

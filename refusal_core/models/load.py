@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
+from refusal_core.models.compiling import compile_parts
 from refusal_core.models.devices import device_of
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.family import DEFAULTS_FILE, Defaults
@@ -51,11 +52,12 @@ class Bundled:
 
     folder: str
     title: str
+    compiles: bool  # by blocks, see ``compile_parts``
 
 
 BUNDLED: dict[str, Bundled] = {
-    "toyworld": Bundled("toyworld-wan", "Toy world (bundled)"),
-    "toyworld-unet3d": Bundled("toyworld-unet3d", "Toy world on a UNet3D (bundled)"),
+    "toyworld": Bundled("toyworld-wan", "Toy world (bundled)", compiles=True),
+    "toyworld-unet3d": Bundled("toyworld-unet3d", "Toy world on a UNet3D (bundled)", compiles=False),
 }
 
 
@@ -78,6 +80,7 @@ class LoadSettings:
     offload: Offload = "none"  # where the GPU is too small
     revision: str | None = None  # of a hub id: a tag or a commit
     denoiser: Path | None = None  # a single file to take the denoiser from
+    compiled: bool = False  # faster videos after a wait of half a minute or more; the last bits differ
     # Asked with a description where the structure had to be guessed; None: never accepted.
     accept_guess: Callable[[str], bool] | None = None
 
@@ -86,6 +89,8 @@ class LoadSettings:
             raise InputError(f"dtype '{self.dtype}' is not known; choose auto, {', '.join(DTYPES)}.")
         if self.offload not in OFFLOADS:
             raise InputError(f"offload '{self.offload}' is not known; choose one of {', '.join(OFFLOADS)}.")
+        if self.compiled and self.offload != "none":
+            raise InputError("Compile or offload, not both; leave out --compile.")
 
     @property
     def place(self) -> str:
@@ -103,11 +108,12 @@ def load_model(source: str, settings: LoadSettings | None = None, *, progress: P
 
     Args:
         source: ``toyworld``, a diffusers folder, or a hub id.
-        settings: device, dtype, offloading, revision, a single file for the denoiser.
+        settings: device, dtype, offloading, revision, a single file for the denoiser, compilation.
         progress: told what is being loaded.
 
     Raises:
-        ModelError: the model is missing, gated, no supported pipeline, or quantised.
+        InputError: offloading on a CPU, or nothing here to compile with.
+        ModelError: the model is missing, gated, no supported pipeline, quantised, or not to be compiled.
         MemoryLimitError: it would not fit into memory.
     """
     import diffusers
@@ -133,6 +139,8 @@ def load_model(source: str, settings: LoadSettings | None = None, *, progress: P
     model = wrap_pipeline(_placed(pipeline, source, settings), source, family)
     defaults = read_defaults(Path(path)) or model.defaults
     model = replace(model, defaults=defaults, revision=settings.revision)
+    if settings.compiled:
+        compile_parts(model.pipeline, model.denoisers, settings.place)
     if bundled:
         model = replace(model, title=bundled.title)
     progress(1.0, f"{source} is ready")

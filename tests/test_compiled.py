@@ -1,0 +1,167 @@
+"""Compiled blocks give the same videos, are edited and captured like plain ones; treatments are prepared once."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_cli import run
+
+import refusal_core as rc
+from refusal_core.concepts import load_preset
+from refusal_core.errors import InputError, ModelError
+from refusal_core.evaluate.journal import Journal
+from refusal_core.evaluate.methods import METHOD_NAMES, plan_method
+from refusal_core.evaluate.plans import Evaluation
+from refusal_core.evaluate.run import Share
+from refusal_core.evaluate.sharing import one_at_a_time
+from refusal_core.evaluate.shelf import Shelf
+from refusal_core.models import compiling
+from refusal_core.models.compiling import compile_parts
+from refusal_core.models.gradients import predicted
+from refusal_core.models.load import LoadSettings
+from refusal_core.models.model import Model
+from refusal_core.progress import silent
+from refusal_core.selftest import CONCEPT, latents, tiny_model
+
+SETTINGS = rc.CaptureSettings(kinds=("text", "cross-attention"), timesteps=2)
+
+
+@pytest.fixture
+def traced(monkeypatch) -> list[object]:
+    """Trace as ever, and run what was traced as it is: a compiler takes minutes. What was compiled."""
+    real, found = torch.compile, []
+
+    def compile_(function, *, dynamic: bool, options: object = None):
+        assert dynamic is False, "a size of its own for each, so that no video depends on others"
+        found.append(function)
+        return real(function, backend="eager", dynamic=False)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr(compiling, "can_compile", lambda _place: True)
+    return found
+
+
+def test_compiled_blocks_are_run_edited_and_captured_as_plain_ones(traced: list[object]) -> None:
+    model = tiny_model("wan")
+    plain = rc.capture(model, CONCEPT, SETTINGS)
+    edit = rc.make_edit(rc.estimate(plain, rc.SubspaceSettings(method="rv")))
+    before = latents(model)
+    with rc.applied(model, edit):
+        edited = latents(model)
+    names = [s.name for s in model.sites]
+    compile_parts(model.pipeline, model.denoisers, "cpu")
+    assert len(traced) == len(model.pipeline.transformer.blocks) + 1
+    torch.testing.assert_close(latents(model), before, rtol=0, atol=1e-5)
+    with rc.applied(model, edit):
+        torch.testing.assert_close(latents(model), edited, rtol=0, atol=1e-5)
+    torch.testing.assert_close(latents(model), before, rtol=0, atol=1e-5)
+    assert not torch.allclose(edited, before, atol=1e-4)
+    assert [s.name for s in model.sites] == names
+    again = rc.capture(model, CONCEPT, SETTINGS)  # hooks inside of what was compiled and has run
+    assert all(torch.equal(again.sites[s].unsafe, plain.sites[s].unsafe) for s in plain.sites)
+
+
+def test_gradients_flow_through_the_plain_blocks(traced: list[object]) -> None:
+    model = tiny_model("wan")
+    transformer = model.pipeline.transformer
+    latent = torch.randn(1, transformer.config.in_channels, 1, 4, 4)
+    text = torch.randn(1, 4, transformer.config.text_dim, requires_grad=True)
+    call = {"hidden_states": latent, "timestep": torch.tensor([500]), "encoder_hidden_states": text}
+    predicted(transformer, call).sum().backward()
+    wanted = text.grad.clone()
+    compile_parts(model.pipeline, model.denoisers, "cpu")
+    latents(model)
+    text.grad = None
+    predicted(transformer, call).sum().backward()
+    assert torch.equal(text.grad, wanted)
+
+
+def test_what_cannot_be_compiled_is_said_in_a_sentence(monkeypatch, capsys) -> None:
+    with pytest.raises(InputError, match="not both; leave out --compile"):
+        LoadSettings(offload="model", compiled=True)
+    latte = tiny_model("latte")
+    monkeypatch.setattr(compiling, "can_compile", lambda _place: True)
+    with pytest.raises(ModelError, match="cannot be compiled by blocks; leave out --compile"):
+        compile_parts(latte.pipeline, latte.denoisers, "cpu")
+    monkeypatch.undo()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert run(monkeypatch, "evaluate", "--videos", "1", "--compile") != 0
+    wanted = "To compile, torch needs a C++ compiler (g++, or CXX); install it, or leave out --compile."
+    assert wanted in " ".join(capsys.readouterr().err.split())
+
+
+def test_only_long_runs_of_a_bundled_model_are_compiled_unasked(monkeypatch) -> None:
+    monkeypatch.setattr("refusal_core.evaluate.plans.can_compile", lambda _place: True)
+    whole = Evaluation(presets="all", methods="all").compiled_where_it_pays()
+    assert whole.loading.compiled and "--compile" in whole.arguments()
+    for plan in (
+        Evaluation(videos=3),
+        Evaluation(model="toyworld-unet3d", presets="all", methods="all"),
+        Evaluation(model="someone/else", presets="all", methods="all"),
+    ):
+        assert not plan.compiled_where_it_pays().loading.compiled
+        assert "--no-compile" in plan.arguments()
+    monkeypatch.setattr("refusal_core.evaluate.plans.can_compile", lambda _place: False)
+    assert not Evaluation(presets="all", methods="all").compiled_where_it_pays().loading.compiled
+
+
+def test_readings_and_report_say_that_blocks_were_compiled(traced: list[object], tmp_path: Path) -> None:
+    plan = Evaluation(videos=1, methods="original", loading=LoadSettings(compiled=True))
+    (made,) = plan.run(tmp_path, Share(), silent)
+    assert traced and made.versions["blocks"] == "compiled"
+    (plain,) = Evaluation(videos=1, methods="original").run(tmp_path, Share(), silent)
+    assert "blocks" not in plain.versions
+    assert len(Journal(tmp_path)) == 8, "four groups each: neither took the other's readings"
+
+
+@pytest.mark.parametrize("method", ["uce", "anchored"])
+def test_a_treatment_is_prepared_by_one_process_and_found_by_the_next(
+    toy: Model, tmp_path: Path, method: str
+) -> None:
+    plan = plan_method(toy, [load_preset("fire")], method)
+    made = Shelf({method: plan}, Journal(tmp_path, 0)).take(method, silent)
+    other = replace(plan, prepare=lambda _progress: pytest.fail("prepared twice"))
+    found = Shelf({method: other}, Journal(tmp_path, 1)).take(method, silent)
+    if method == "uce":
+        assert made.weights.keys() == found.weights.keys()
+        assert all(torch.equal(made.weights[n], found.weights[n]) for n in made.weights)
+    else:
+        assert made.edit.sites.keys() == found.edit.sites.keys()
+        for mine, its in zip(made.edit.sites.values(), found.edit.sites.values(), strict=True):
+            for name in ("remove", "detect", "strength", "level"):
+                assert torch.equal(getattr(mine, name), getattr(its, name))
+
+
+def test_a_damaged_treatment_is_prepared_again(toy: Model, tmp_path: Path) -> None:
+    plan = plan_method(toy, [load_preset("fire")], "uce")
+    made = Shelf({"uce": plan}, Journal(tmp_path, 0)).take("uce", silent)
+    (file,) = (tmp_path / "prepared").iterdir()
+    file.write_bytes(b"no tensors")
+    again = Shelf({"uce": plan}, Journal(tmp_path, 0)).take("uce", silent)
+    assert all(torch.equal(made.weights[n], again.weights[n]) for n in made.weights)
+
+
+def test_each_process_begins_with_another_method_after_the_original() -> None:
+    orders = [Share(rank, 3).order(METHOD_NAMES) for rank in range(3)]
+    assert all(sorted(order) == sorted(METHOD_NAMES) and order[0] == "original" for order in orders)
+    assert [order[1] for order in orders] == [METHOD_NAMES[1], METHOD_NAMES[-1], METHOD_NAMES[-2]]
+
+
+def test_processes_take_turns(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def second() -> None:
+        with one_at_a_time(tmp_path):
+            seen.append("second")
+
+    with one_at_a_time(tmp_path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+        seen.append("first")
+    thread.join(10)
+    assert seen == ["first", "second"]
