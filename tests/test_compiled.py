@@ -1,4 +1,4 @@
-"""Compiled blocks give the same videos, are edited and captured like plain ones; treatments are prepared once."""
+"""Compiled blocks give the same videos, are edited and captured as plain ones; what is prepared is kept."""
 
 from __future__ import annotations
 
