@@ -22,6 +22,7 @@ from refusal_core.concepts import Concept
 from refusal_core.errors import InputError, MemoryLimitError
 from refusal_core.hooks import StopForward, tap
 from refusal_core.models.calling import Request, call_pipeline
+from refusal_core.models.compiling import uncompiled
 from refusal_core.models.layouts import call_shape, text_rows, video_rows
 from refusal_core.models.model import Model
 from refusal_core.models.prompts import check_prompts
@@ -154,7 +155,7 @@ def _listen(call: _Call, model: Model, sites: Sequence[Site]) -> dict[Site, Tens
             raise StopForward
 
     if mine:
-        with tap({name: model.layers[name] for name in mine}, read):
+        with uncompiled(), tap({name: model.layers[name] for name in mine}, read):
             try:
                 call.denoiser(**call.arguments)
             except StopForward:
