@@ -1,7 +1,7 @@
 """Baking an edit into a checkpoint on disk, tensor by tensor: the model itself is never loaded.
 
-Edited weights keep their shapes and dtypes, so a shard is copied as it is and the edited tensors are
-written over their own bytes. Memory holds some rows of a tensor; all else that was copied is compared.
+Edited weights keep their shapes and dtypes, so each tensor stays where it lies in its file: what is not
+edited is copied and then compared, the rest is written once. Memory holds some rows of a tensor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from refusal_core.edit import Edit, SiteEdit, resolved
 from refusal_core.errors import FileError
 from refusal_core.export import write_recipe
 from refusal_core.files import wait_for_disk
-from refusal_core.fold import project_out, shift_bias
+from refusal_core.fold import BLOCK, project_out, shift_bias
 from refusal_core.models.sites import Site
 from refusal_core.progress import Progress, silent
 from refusal_core.shards import FLOATS, Entry, read_index
@@ -31,7 +31,6 @@ from refusal_core.threads import one_thread
 
 AT_ONCE = 2  # files
 CHUNK = 4 << 20  # of a comparison: its memory stays this small whatever a file's size
-BLOCK = 256 << 10  # of a weight, edited at a time: what is worked on stays in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +86,12 @@ class _Task:
     weight: Entry
     bias: Entry | None
 
+    @property
+    def stretches(self) -> list[tuple[int, int]]:
+        """Where the bytes lie that change."""
+        moved = [self.bias] if self.bias is not None and self.change.level is not None else []
+        return [(entry.start, entry.stop) for entry in (self.weight, *moved)]
+
 
 def _plan(checkpoint: Path, edit: Edit) -> dict[Path, list[_Task]]:
     """Find every tensor of the edit before anything is written. A bias lies in its weight's file."""
@@ -130,16 +135,17 @@ def _folders(checkpoint: Path, edit: Edit) -> dict[str, Path]:
 
 
 def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], progress: Progress) -> int:
-    """Copy every file; write the edited tensors over their copies; return the bytes found untouched."""
+    """Write every file anew; return the bytes found untouched."""
     sources = [p for p in sorted(checkpoint.rglob("*")) if p.is_file()]
     total, done, untouched = sum(p.stat().st_size for p in sources) or 1, 0, 0
 
     def one(path: Path) -> int:
         copy = target / path.relative_to(checkpoint)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-        changed = _rewrite(copy, work[path]) if path in work else []
-        return _check_untouched(path, copy, changed)
+        tasks = work.get(path, [])
+        kept = _untouched(path, tasks)
+        _write(path, copy, tasks, kept)
+        return _check_untouched(path, copy, kept)
 
     # Copying waits for the disk and editing does not: of two files at once one always gets on.
     with one_thread(torch.get_num_threads, torch.set_num_threads), ThreadPoolExecutor(AT_ONCE) as pool:
@@ -157,16 +163,37 @@ def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], prog
     return untouched
 
 
-def _rewrite(copy: Path, tasks: list[_Task]) -> list[tuple[int, int]]:
-    """Write the edited tensors into a copied file and return the stretches of bytes that changed."""
-    changed = []
-    with copy.open("r+b") as file:
+def _untouched(path: Path, tasks: list[_Task]) -> list[tuple[int, int]]:
+    """Return the stretches of a file that no task changes."""
+    changed = sorted(stretch for task in tasks for stretch in task.stretches)
+    edges = [0, *(edge for stretch in changed for edge in stretch), path.stat().st_size]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _write(path: Path, copy: Path, tasks: list[_Task], kept: list[tuple[int, int]]) -> None:
+    """Write a file with its edited tensors, each byte once."""
+    with path.open("rb") as source, copy.open("wb") as target:
+        for low, high in kept:
+            _transfer(source, target, low, high)
         for task in tasks:
-            for entry, value in _edited(file, task):
-                file.seek(entry.start)
-                file.write(value.contiguous().view(torch.uint8).numpy().data)
-                changed.append((entry.start, entry.stop))
-    return sorted(changed)
+            for entry, value in _edited(source, task):
+                target.seek(entry.start)
+                target.write(value.contiguous().view(torch.uint8).numpy().data)
+
+
+def _transfer(source: Any, target: Any, low: int, high: int) -> None:
+    """Copy a stretch of bytes to the same place: by the system where it can, else in small parts."""
+    while low < high:
+        try:
+            count = os.copy_file_range(source.fileno(), target.fileno(), high - low, low, low)
+        except (OSError, AttributeError):  # other systems and some file systems; a full disk shows below
+            source.seek(low)
+            target.seek(low)
+            count = target.write(source.read(min(CHUNK, high - low)))
+            target.flush()
+        if not count:
+            raise FileError(f"{Path(source.name).name} became shorter meanwhile; get it again.")
+        low += count
 
 
 def _edited(file: Any, task: _Task) -> Iterator[tuple[Entry, Tensor]]:
@@ -201,14 +228,13 @@ def _read(file: Any, entry: Entry) -> Tensor:
     return torch.frombuffer(content, dtype=FLOATS[entry.dtype]).reshape(entry.shape)
 
 
-def _check_untouched(original: Path, copy: Path, changed: list[tuple[int, int]]) -> int:
-    """Compare everything but the changed stretches byte by byte; return how many bytes that was."""
+def _check_untouched(original: Path, copy: Path, kept: list[tuple[int, int]]) -> int:
+    """Compare what was copied byte by byte; return how many bytes that was."""
     checked = 0
     with original.open("rb") as a, copy.open("rb") as b:
         size = os.fstat(a.fileno()).st_size
         same = os.fstat(b.fileno()).st_size == size
-        edges = [0, *(edge for stretch in changed for edge in stretch), size]
-        for low, high in zip(edges[::2], edges[1::2], strict=True):
+        for low, high in kept:
             a.seek(low)
             b.seek(low)
             for start in range(low, high, CHUNK):

@@ -13,6 +13,7 @@ from refusal_core.errors import InputError
 
 ORTHOGONAL_LIMIT = 100.0  # cond of the Gram matrix: cond(P) <= 10, squared
 OBLIQUE_LIMIT = 10.0
+BLOCK = 256 << 10  # bytes of a weight edited at a time on a CPU: what is worked on stays in the cache
 
 
 def _working(weight: Tensor) -> torch.dtype:
@@ -34,8 +35,13 @@ def project_out(weight: Tensor, remove: Tensor, detect: Tensor, strength: Tensor
     _check_shapes(weight, remove, detect, strength)
     if not strength.any():
         return weight.clone()
-    a, b = lora_factors(weight, remove, detect, strength)
-    return torch.addmm(weight.to(a.dtype), b, a).to(weight.dtype)
+    on_cpu = weight.device.type == "cpu"
+    rows = max(1, BLOCK // (weight.shape[1] * weight.element_size())) if on_cpu else len(weight)
+    edited = torch.empty_like(weight)
+    for old, new in zip(weight.split(rows), edited.split(rows), strict=True):  # each row stands alone
+        a, b = lora_factors(old, remove, detect, strength)
+        new.copy_(torch.addmm(old.to(a.dtype), b, a))
+    return edited
 
 
 def lora_factors(weight: Tensor, remove: Tensor, detect: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:

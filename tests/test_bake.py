@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,15 +95,15 @@ def test_a_copy_that_differs_is_refused(folder: Path, tmp_path: Path, monkeypatc
     done = baking.bake(folder.parent, edit_of(32, 64), tmp_path / "sound")
     sizes = sum(path.stat().st_size for path in folder.parent.rglob("*") if path.is_file())
     assert done.untouched_bytes == sizes - 64 * 32 * 4, "every byte but the edited tensor's"
-    copyfile = shutil.copyfile
+    write = baking._write
 
-    def flip_the_last_byte(source: Path, target: Path) -> None:
-        copyfile(source, target)
+    def flip_the_last_byte(source: Path, target: Path, *more: object) -> None:
+        write(source, target, *more)
         if source == folder.parent / name:
             content = target.read_bytes()
             target.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
-    monkeypatch.setattr(baking.shutil, "copyfile", flip_the_last_byte)
+    monkeypatch.setattr(baking, "_write", flip_the_last_byte)
     with pytest.raises(FileError, match=f"{Path(name).name} was not copied soundly"):
         baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "sound"]
@@ -111,14 +111,49 @@ def test_a_copy_that_differs_is_refused(folder: Path, tmp_path: Path, monkeypatc
 
 def test_a_copy_that_is_longer_is_refused(folder: Path, tmp_path: Path, monkeypatch) -> None:
     save_file({WEIGHT: torch.randn(64, 32)}, folder / "model.safetensors")
-    copyfile = shutil.copyfile
+    write = baking._write
 
-    def add_a_byte(source: Path, target: Path) -> None:
-        copyfile(source, target)
+    def add_a_byte(source: Path, target: Path, *more: object) -> None:
+        write(source, target, *more)
         target.write_bytes(target.read_bytes() + b"x")
 
-    monkeypatch.setattr(baking.shutil, "copyfile", add_a_byte)
+    monkeypatch.setattr(baking, "_write", add_a_byte)
     with pytest.raises(FileError, match="not copied soundly"):
+        baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.parametrize("has", ["no such call", "one that refuses", "one that copies little"])
+def test_where_the_system_does_not_copy_the_bytes_are_the_same(
+    folder: Path, tmp_path: Path, monkeypatch, has: str
+) -> None:
+    """Windows has no copy_file_range, some file systems refuse it, and it may copy less than asked."""
+    save_file(
+        {"head": torch.randn(70), WEIGHT: torch.randn(64, 32), "tail": torch.zeros(8)},
+        folder / "model.safetensors",
+    )
+    baking.bake(folder.parent, edit_of(32, 64), tmp_path / "sound")
+    copy = getattr(os, "copy_file_range", None)
+
+    def other(source: int, target: int, count: int, *where: int) -> int:
+        if has == "one that refuses":
+            raise OSError(22, "Invalid argument")
+        return copy(source, target, min(count, 100), *where)
+
+    if has == "no such call":
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+    else:
+        monkeypatch.setattr(os, "copy_file_range", other, raising=False)
+    monkeypatch.setattr(baking, "CHUNK", 64)
+    baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
+    name = Path("transformer/model.safetensors")
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "sound" / name).read_bytes()
+
+
+def test_a_file_that_becomes_shorter_meanwhile_is_refused(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    save_file({WEIGHT: torch.randn(64, 32), "tail": torch.zeros(8)}, folder / "model.safetensors")
+    monkeypatch.setattr(os, "copy_file_range", lambda *_: 0, raising=False)
+    with pytest.raises(FileError, match="became shorter meanwhile"):
         baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 

@@ -168,7 +168,7 @@ def test_a_full_disk_is_one_sentence(edit: Edit, checkpoint: Path, tmp_path: Pat
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(baking.shutil, "copyfile", full)
+    monkeypatch.setattr(baking, "_transfer", full)
     with pytest.raises(FileError, match="No space left"):
         rc.bake(checkpoint, edit, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
