@@ -70,7 +70,8 @@ class Share:
         Each part begins elsewhere, so that what takes long to prepare is prepared by one and found by others.
         """
         first, others = [n for n in names if n == ORIGINAL], [n for n in names if n != ORIGINAL]
-        return [*first, *others[-self.rank :], *others[: -self.rank]] if self.rank else [*first, *others]
+        turn = self.rank % max(1, len(others))
+        return [*first, *others[len(others) - turn :], *others[: len(others) - turn]]
 
 
 Table = dict[tuple[str, str], list[Measured]]
