@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
@@ -13,7 +15,7 @@ from conftest import compare, open_page
 from playwright.sync_api import Browser, Page, expect
 
 from refusal_core.studio import texts
-from refusal_core.workbench import EditRequest, Workbench, make_pack, save_pack
+from refusal_core.workbench import EditRequest, History, Workbench, make_pack, save_pack
 
 pytestmark = pytest.mark.filterwarnings("default")
 SLOW = 180_000
@@ -285,6 +287,29 @@ def test_a_run_started_at_once_is_kept_too(browser: Browser, url: str) -> None:
     expect(page.locator("[data-testid=toast-body]")).to_have_count(0)
     tab(page, 5)
     expect(page.locator("#history .thumbnail-item")).to_have_count(1, timeout=30_000)
+    context.close()
+
+
+def test_a_run_is_in_the_history_once_it_is_called_done(
+    browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow the disk: who leaves the page at that word, or waits on the history page, has the run."""
+    add, kept = History.add, []
+
+    def slowly(self: History, *arguments: Any) -> str:
+        time.sleep(2)
+        kept.append(add(self, *arguments))
+        return kept[-1]
+
+    monkeypatch.setattr(History, "add", slowly)
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    open_page(page, url)
+    compare(page)
+    assert len(kept) == 1
+    page.locator("#run").click()
+    tab(page, 5)
+    expect(page.locator("#history .thumbnail-item")).to_have_count(2, timeout=60_000)
     context.close()
 
 

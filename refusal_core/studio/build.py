@@ -89,7 +89,8 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
             form = Form(one, two, three, owner)
             refresh, outputs = _pages(workbench, kept, form, stops)
         gr.HTML(f"<p>{h('safety')}</p>", elem_classes="rs-foot")
-        joints.join(workbench, kept, form, stops, example)
+        compared = joints.join(workbench, kept, form, stops, example)
+        compared.then(refresh, owner, outputs, **GLUE)  # the history page may be open already
         tour.add(app, touring)
         # In the browser alone: by way of the server it came after a quick first click, whose run was lost.
         app.load(None, None, owner, js=OWNER).then(refresh, owner, outputs, **GLUE)

@@ -27,13 +27,13 @@ from refusal_core.workbench import (
 JobsOf = Callable[[Values], Sequence[Any]]  # from the form to the tiles to make
 
 
-def join(workbench: Workbench, runs: History, form: Form, stops: Stops, example: gr.Button) -> None:
-    """Join the three steps."""
+def join(workbench: Workbench, runs: History, form: Form, stops: Stops, example: gr.Button) -> Any:
+    """Join the three steps; return the event of a comparison, for what shall follow it."""
     _join_models(workbench, form, stops)
     _join_presets(workbench, form)
     _join_views(workbench, form, stops)
-    _join_compare(workbench, runs, form, stops)
     _join_tiles(workbench, form, stops, example)
+    return _join_compare(workbench, runs, form, stops)
 
 
 def _join_models(workbench: Workbench, form: Form, stops: Stops) -> None:
@@ -191,7 +191,7 @@ def _join_views(workbench: Workbench, form: Form, stops: Stops) -> None:
     one.cosines_run.click(cosines, form.inputs, one.cosines, **MODEL_QUEUE)
 
 
-def _join_compare(workbench: Workbench, runs: History, form: Form, stops: Stops) -> None:
+def _join_compare(workbench: Workbench, runs: History, form: Form, stops: Stops) -> Any:
     two, three = form.two, form.three
     note = h("step_compare_note")
 
@@ -208,8 +208,9 @@ def _join_compare(workbench: Workbench, runs: History, form: Form, stops: Stops)
             asked, (prompt, seed, image) = form.request(values), form.prompt(values)
             told = {"progress": tell, "session": session}
             for found in gpu.stream(Workbench.compare, workbench, asked, prompt, seed, image=image, **told):
+                if found.unlearned is not None:  # kept before it is called done: a page may be left then
+                    keep(found, values[form.owner], asked, prompt)
                 yield _progressed(found, form)
-            keep(found, values[form.owner], asked, prompt)
             edit_file = gpu.call(Workbench.save_edit, workbench, asked, **told)
             view = workbench.spectrum(asked, values[two.spectrum_site])
             yield {
@@ -237,7 +238,7 @@ def _join_compare(workbench: Workbench, runs: History, form: Form, stops: Stops)
         three.status, three.title, three.original, three.unlearned, three.original_verdict,
         three.unlearned_verdict, three.both, three.edit_file, two.spectrum, two.title,
     ]  # fmt: skip
-    gr.on(
+    compared = gr.on(
         [three.run.click, three.prompt.submit],
         run,
         form.asked | {two.spectrum_site},
@@ -247,6 +248,7 @@ def _join_compare(workbench: Workbench, runs: History, form: Form, stops: Stops)
         **MODEL_QUEUE,
     )
     stop_button(three.stop, stops)
+    return compared
 
 
 def _emptied(form: Form) -> Values:
