@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import cache, partial
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -248,8 +249,7 @@ class Evaluation:
         reading = self.seeing.reading(work / "samples" if work else None)
         if self.loading.compiled:
             reading = replace(reading, marks=(*reading.marks, COMPILED))
-            if share is not None:  # merging makes nothing as a rule
-                _compile(model, reading.batch, work)
+        before = cache(partial(_compile, model, reading.batch, work)) if self.loading.compiled else None
         again = self.seeing.again and share is not None  # merging takes what was found the second time
         journal = Journal(work, share.rank if share else 0, again=again)
         runs, methods = self.runs(), self.chosen_methods()
@@ -257,13 +257,23 @@ class Evaluation:
         for i, (presets, suite) in enumerate(runs):
             step = _titled(part(progress, i / len(runs), (i + 1) / len(runs)), presets)
             reports.append(
-                evaluate(model, presets, suite, reading, methods, journal=journal, share=share, progress=step)
+                evaluate(
+                    model,
+                    presets,
+                    suite,
+                    reading,
+                    methods,
+                    journal=journal,
+                    share=share,
+                    before=before,
+                    progress=step,
+                )
             )
         return reports
 
 
 def _compile(model: Model, batch: int, work: Path | None) -> None:
-    """Compile before the work begins: of several processes one does, the others find what it wrote."""
+    """Compile before the first video: of several processes one does, the others find what it wrote."""
     with one_at_a_time(work) if work is not None else nullcontext():
         size = batch if model.is_small else 1
         generate_batch(model, ["a video"] * size, range(size))

@@ -219,6 +219,7 @@ def evaluate(
     *,
     journal: Journal | None = None,
     share: Share | None = None,
+    before: Callable[[], object] | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Run every method over every group of a suite.
@@ -231,6 +232,7 @@ def evaluate(
         methods: names from ``METHOD_NAMES``.
         journal: where measurements are kept, so that a run that was stopped goes on.
         share: the part that this process makes; the report is whole only once the journal is.
+        before: called before videos are made, again and again; not where the journal has them all.
         progress: told per batch and method.
 
     Raises:
@@ -238,7 +240,7 @@ def evaluate(
     """
     check_disjoint(presets, suite)
     journal = journal if journal is not None else Journal()
-    shelf = Shelf({name: plan_method(model, presets, name) for name in methods}, journal)
+    shelf = Shelf({name: plan_method(model, presets, name) for name in methods}, journal, before)
     table = measure(model, shelf, suite, reading, journal, share=share, progress=progress)
     return report_of(model.name, "+".join(p.concept.name for p in presets), suite, reading, shelf, table)
 

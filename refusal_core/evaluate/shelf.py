@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -17,10 +17,15 @@ NO_MEMORY = "Out of memory while it was prepared; leave it out, or use a larger 
 
 
 class Shelf:
-    """The treatments of a run, each prepared when its first video is to be made."""
+    """The treatments of a run, each prepared when its first video is to be made.
 
-    def __init__(self, planned: Mapping[str, Planned], journal: Journal) -> None:
-        self.planned, self._journal = planned, journal
+    ``before`` is called each time one is taken, so before any video is made.
+    """
+
+    def __init__(
+        self, planned: Mapping[str, Planned], journal: Journal, before: Callable[[], object] | None = None
+    ) -> None:
+        self.planned, self._journal, self._before = planned, journal, before
         self._ready: dict[str, Treatment] = {}
         self._lacking: set[str] = set()  # memory; not in the journal, as the next run may have more
 
@@ -36,6 +41,8 @@ class Shelf:
         before = self._journal.find_prepared(plan.key)
         if name in self._lacking or (before is not None and before.trouble):
             return None
+        if self._before is not None:
+            self._before()
         if plan.key not in self._ready and (kept := self._stored(plan.key)) is not None:
             self._ready[plan.key] = kept
         if plan.key not in self._ready:

@@ -32,8 +32,9 @@ def join(workbench: Workbench, runs: History, form: Form, stops: Stops, example:
     _join_models(workbench, form, stops)
     _join_presets(workbench, form)
     _join_views(workbench, form, stops)
+    compared = _join_compare(workbench, runs, form, stops)
     _join_tiles(workbench, form, stops, example)
-    return _join_compare(workbench, runs, form, stops)
+    return compared
 
 
 def _join_models(workbench: Workbench, form: Form, stops: Stops) -> None:
