@@ -159,6 +159,7 @@ def test_a_file_that_becomes_shorter_meanwhile_is_refused(folder: Path, tmp_path
 
 
 def test_the_benchmark_of_large_models_says_what_is_allowed_and_whether_it_is_reached(monkeypatch) -> None:
+    monkeypatch.setattr(benchmark_large, "ROUNDS", 1)
     time, lasting, memory = benchmark_large.bake_ratios(0.02)
     assert time.value > 0 and "allowed 2; 0.02 GB in 8 shards" in time.on
     for ratio in (time, lasting):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from test_cli import run
 import refusal_core as rc
 from refusal_core.concepts import load_preset
 from refusal_core.errors import InputError, ModelError
+from refusal_core.evaluate import plans
+from refusal_core.evaluate.grid import Grid
 from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.methods import METHOD_NAMES, plan_method
 from refusal_core.evaluate.plans import Evaluation
 from refusal_core.evaluate.run import Share
 from refusal_core.evaluate.sharing import one_at_a_time
 from refusal_core.evaluate.shelf import Shelf
+from refusal_core.evaluate.sweep import Sweep
 from refusal_core.models import compiling
 from refusal_core.models.compiling import compile_parts
 from refusal_core.models.gradients import predicted
@@ -45,7 +49,14 @@ def traced(monkeypatch) -> list[object]:
 
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setattr(compiling, "can_compile", lambda _place: True)
+    # The first videos, for which blocks are compiled, are as many as a batch: here one is enough.
+    one = partial(_first_alone, plans.generate_batch)
+    monkeypatch.setattr(plans, "generate_batch", one)
     return found
+
+
+def _first_alone(make, model: Model, prompts: list[str], seeds: range) -> list[rc.Video]:
+    return make(model, prompts[:1], seeds[:1])
 
 
 def test_compiled_blocks_are_run_edited_and_captured_as_plain_ones(traced: list[object]) -> None:
@@ -114,6 +125,20 @@ def test_only_long_runs_of_a_bundled_model_are_compiled_unasked(monkeypatch) -> 
     assert not Evaluation(presets="all", methods="all").compiled_where_it_pays().loading.compiled
 
 
+def test_a_long_sweep_is_compiled_too_and_its_points_say_so(
+    traced: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refusal_core.evaluate.plans.can_compile", lambda _place: True)
+    grid = Grid(ranks=(1, 2))
+    assert not Sweep(grid=grid, videos=40).compiled_where_it_pays().compiled
+    long = Sweep(grid=grid, videos=500).compiled_where_it_pays()
+    assert long.compiled and "--compile" in long.arguments()
+    assert "--no-compile" in Sweep(grid=grid).arguments()
+    one = Sweep(videos=1, compiled=True)
+    (report,) = one.run(tmp_path, Share(), silent).reports
+    assert traced and report.versions["blocks"] == "compiled"
+
+
 def test_readings_and_report_say_that_blocks_were_compiled(traced: list[object], tmp_path: Path) -> None:
     plan = Evaluation(videos=1, methods="original", loading=LoadSettings(compiled=True))
     (made,) = plan.run(tmp_path, Share(), silent)
@@ -121,6 +146,19 @@ def test_readings_and_report_say_that_blocks_were_compiled(traced: list[object],
     (plain,) = Evaluation(videos=1, methods="original").run(tmp_path, Share(), silent)
     assert "blocks" not in plain.versions
     assert len(Journal(tmp_path)) == 8, "four groups each: neither took the other's readings"
+
+
+def test_nothing_is_compiled_where_every_reading_is_there(
+    traced: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run that is asked for its table again must not take minutes."""
+    plan = Evaluation(videos=1, methods="original", loading=LoadSettings(compiled=True))
+    (made,) = plan.run(tmp_path, Share(), silent)
+    assert traced
+    traced.clear()
+    for share in (Share(), None):
+        (again,) = plan.run(tmp_path, share, silent)
+        assert again.cells == made.cells and not traced
 
 
 @pytest.mark.parametrize("method", ["uce", "anchored"])

@@ -13,7 +13,7 @@ from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.model import Model
 
-VIDEOS = 24
+VIDEOS = 16
 
 
 def test_the_fire_preset_takes_fire_out_and_leaves_the_rest(toy: Model) -> None:

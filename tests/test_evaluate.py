@@ -42,7 +42,9 @@ from refusal_core.toyworld import world
 def small(toy: Model, methods: tuple[str, ...], journal: Journal | None = None, videos: int = 2) -> Report:
     suite = toyworld_suite("fire", videos)
     reading = Reading(toyworld_judge(), "toyworld")
-    return evaluate(toy, (rc.load_preset("fire"),), suite, reading, methods, journal=journal)
+    preset = rc.load_preset("fire")
+    few = replace(preset.concept, pairs=preset.concept.pairs[:2], neutral=preset.concept.neutral[:6])
+    return evaluate(toy, (replace(preset, concept=few),), suite, reading, methods, journal=journal)
 
 
 def test_every_method_runs_and_leaves_the_model_as_it_was(toy: Model, monkeypatch) -> None:

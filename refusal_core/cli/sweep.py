@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import ModelOption, PresetsOption, progress_bar
+from refusal_core.cli.screen import CompileOption, ModelOption, PresetsOption, progress_bar
 
 LISTS = {"methods", "sites", "layers", "ranks", "strengths", "alphas", "anchors", "shrinkages"}
 
@@ -38,6 +38,7 @@ def sweep(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, max=64, help="Processes; default: as many as help.")
     ] = None,
+    compile_: CompileOption = None,
 ) -> None:
     """Try every combination of the lists, which have commas between; print the best first.
 
@@ -53,8 +54,11 @@ def sweep(
     lists = {name: value for name, value in locals().items() if name in LISTS}
     words = tuple(word for name, value in lists.items() for word in (f"--{name}", value))
     kept = work or (out / "readings" if out else None)
+    grid = parse_grid(lists)
+    job = Sweep(model, preset, grid, words, videos, split, kept, workers, bool(compile_))  # type: ignore[arg-type]
+    if compile_ is None:
+        job = job.compiled_where_it_pays()
     with progress_bar("Loading") as progress:
-        job = Sweep(model, preset, parse_grid(lists), words, videos, split, kept, workers)  # type: ignore[arg-type]
         found = run_shared(job, progress)
         if found is None:  # another process prints
             return

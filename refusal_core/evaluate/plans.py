@@ -198,13 +198,10 @@ class Evaluation:
 
     def compiled_where_it_pays(self) -> Evaluation:
         """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
-        bundled, loading = BUNDLED.get(self.model), self.loading
         prompts = sum(len(group.items) for _, suite in self.runs() for group in suite)
-        many = prompts * len(self.chosen_methods()) >= WORTH_COMPILING
-        can = bundled is not None and bundled.compiles and loading.offload == "none"
-        if not (many and can and can_compile(loading.place)):
+        if not compiling_pays(self.model, self.loading, prompts * len(self.chosen_methods())):
             return self
-        return replace(self, loading=replace(loading, compiled=True))
+        return replace(self, loading=replace(self.loading, compiled=True))
 
     def runs(self) -> list[tuple[tuple[Preset, ...], Suite]]:
         """Return what is erased at once, and the suite it is tried on."""
@@ -247,9 +244,7 @@ class Evaluation:
             self.seeing.check()
         model = load_model(self.model, self.loading, progress=part(progress, 0.0, 0.01))
         reading = self.seeing.reading(work / "samples" if work else None)
-        if self.loading.compiled:
-            reading = replace(reading, marks=(*reading.marks, COMPILED))
-        before = cache(partial(_compile, model, reading.batch, work)) if self.loading.compiled else None
+        reading, before = with_compiled(model, self.loading, reading, work)
         again = self.seeing.again and share is not None  # merging takes what was found the second time
         journal = Journal(work, share.rank if share else 0, again=again)
         runs, methods = self.runs(), self.chosen_methods()
@@ -272,8 +267,25 @@ class Evaluation:
         return reports
 
 
+def compiling_pays(model: str, loading: LoadSettings, videos: int) -> bool:
+    """Return whether blocks are compiled unasked: where a bundled model makes so many videos."""
+    bundled = BUNDLED.get(model)
+    can = bundled is not None and bundled.compiles and loading.offload == "none"
+    return can and videos >= WORTH_COMPILING and can_compile(loading.place)
+
+
+def with_compiled(
+    model: Model, loading: LoadSettings, reading: Reading, work: Path | None
+) -> tuple[Reading, Callable[[], object] | None]:
+    """Return the reading, marked where blocks are compiled, and what then compiles before the first video."""
+    if not loading.compiled:
+        return reading, None
+    marked = replace(reading, marks=(*reading.marks, COMPILED))
+    return marked, cache(partial(_compile, model, reading.batch, work))
+
+
 def _compile(model: Model, batch: int, work: Path | None) -> None:
-    """Compile before the first video: of several processes one does, the others find what it wrote."""
+    """Compile: of several processes one does, the others find what it wrote."""
     with one_at_a_time(work) if work is not None else nullcontext():
         size = batch if model.is_small else 1
         generate_batch(model, ["a video"] * size, range(size))

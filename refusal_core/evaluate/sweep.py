@@ -19,7 +19,7 @@ from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.methods import ORIGINAL, plan_method
 from refusal_core.evaluate.overview import overview_table
-from refusal_core.evaluate.plans import presets_named
+from refusal_core.evaluate.plans import compiling_pays, presets_named, with_compiled
 from refusal_core.evaluate.report import (
     Report,
     as_markdown,
@@ -37,7 +37,7 @@ from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.files import write_atomic
-from refusal_core.models.load import load_model
+from refusal_core.models.load import LoadSettings, load_model
 from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world
 
@@ -163,9 +163,16 @@ class Sweep:
     split: world.Split = "tuning"
     work: Path | None = None
     workers: int | None = None
+    compiled: bool = False  # the denoiser's blocks
 
     def __post_init__(self) -> None:
         self.runs()
+
+    def compiled_where_it_pays(self) -> Sweep:
+        """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
+        prompts = sum(len(group.items) for _, suite in self.runs() for group in suite)
+        pays = compiling_pays(self.model, LoadSettings(), prompts * (1 + len(tuple(self.grid))))
+        return replace(self, compiled=pays)
 
     def runs(self) -> list[tuple[Preset, Suite]]:
         """Return each preset with its prompts; raises as ``presets_named`` and ``toyworld_suite`` do."""
@@ -175,19 +182,22 @@ class Sweep:
     def arguments(self) -> list[str]:
         """Return the command line of another process."""
         words = ["sweep", "--model", self.model, "--preset", self.presets, "--split", self.split]
+        words += ["--compile" if self.compiled else "--no-compile"]
         return [*words, "--videos", str(self.videos), *self.words]
 
     def run(self, work: Path | None, share: Share | None, progress: Progress) -> Swept:
         """Try every point on every concept; what ``work`` holds already is not made again."""
-        model = load_model(self.model, progress=part(progress, 0.0, 0.02))
+        loading = LoadSettings(compiled=self.compiled)
+        model = load_model(self.model, loading, progress=part(progress, 0.0, 0.02))
         pictures = work / "samples" if work else None
-        reading = Reading(toyworld_judge(), "toyworld", quality=False, samples=pictures)
+        plain = Reading(toyworld_judge(), "toyworld", quality=False, samples=pictures)
+        reading, before = with_compiled(model, loading, plain, work)
         journal = Journal(work, share.rank if share else 0)
         runs, reports = self.runs(), []
         for i, (preset, suite) in enumerate(runs):
             check_disjoint((preset,), suite)
             original = {ORIGINAL: plan_method(model, (preset,), ORIGINAL)}
-            shelf = Shelf(original | points_of(model, preset, self.grid), journal)
+            shelf = Shelf(original | points_of(model, preset, self.grid), journal, before)
             step = part(progress, max(0.02, i / len(runs)), (i + 1) / len(runs))
             table = measure(model, shelf, suite, reading, journal, share=share, progress=step)
             named = replace(suite, name=f"{suite.name}, {self.split} split")
