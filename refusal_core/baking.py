@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,7 @@ def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], prog
     """Write every file anew; return the bytes found untouched."""
     sources = [p for p in sorted(checkpoint.rglob("*")) if p.is_file()]
     total, done, untouched = sum(p.stat().st_size for p in sources) or 1, 0, 0
+    waits: list[Future[None]] = []
 
     def one(path: Path) -> int:
         copy = target / path.relative_to(checkpoint)
@@ -145,21 +146,28 @@ def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], prog
         tasks = work.get(path, [])
         kept = _untouched(path, tasks)
         _write(path, copy, tasks, kept)
-        return _check_untouched(path, copy, kept)
+        found = _check_untouched(path, copy, kept)
+        waits.append(disk.submit(wait_for_disk, copy))  # its own thread: nobody else waits for the disk
+        return found
 
     # Copying waits for the disk and editing does not: of two files at once one always gets on.
-    with one_thread(torch.get_num_threads, torch.set_num_threads), ThreadPoolExecutor(AT_ONCE) as pool:
+    with (
+        one_thread(torch.get_num_threads, torch.set_num_threads),
+        ThreadPoolExecutor(1) as disk,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
         made = [pool.submit(one, path) for path in sources]
         try:
             for path, found in zip(sources, made, strict=True):
                 progress(done / total, f"Baking {path.name}")
                 untouched += found.result()
                 done += path.stat().st_size
+            progress(1.0, "Waiting for the disk")
+            for wait in waits:
+                wait.result()
         finally:
             pool.shutdown(cancel_futures=True)
-    for path in sources:  # together, at the end: the disk has long begun to write
-        progress(1.0, "Waiting for the disk")
-        wait_for_disk(target / path.relative_to(checkpoint))
+            disk.shutdown(cancel_futures=True)
     return untouched
 
 

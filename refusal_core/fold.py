@@ -37,10 +37,13 @@ def project_out(weight: Tensor, remove: Tensor, detect: Tensor, strength: Tensor
         return weight.clone()
     on_cpu = weight.device.type == "cpu"
     rows = max(1, BLOCK // (weight.shape[1] * weight.element_size())) if on_cpu else len(weight)
-    edited = torch.empty_like(weight)
+    edited, dtype = torch.empty_like(weight), _working(weight)
     for old, new in zip(weight.split(rows), edited.split(rows), strict=True):  # each row stands alone
-        a, b = lora_factors(old, remove, detect, strength)
-        new.copy_(torch.addmm(old.to(a.dtype), b, a))
+        wide = new if new.dtype == dtype else torch.empty_like(new, dtype=dtype)
+        a, b = lora_factors(wide.copy_(old), remove, detect, strength)
+        wide.addmm_(b, a)
+        if wide is not new:
+            new.copy_(wide)
     return edited
 
 
