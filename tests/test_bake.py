@@ -158,6 +158,24 @@ def test_a_file_that_becomes_shorter_meanwhile_is_refused(folder: Path, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "untouched.safetensors"])
+def test_a_disk_that_fails_when_it_is_waited_for_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch, name: str
+) -> None:
+    """Files are waited for in a thread of its own; what it finds out must not be lost."""
+    save_file({WEIGHT: torch.randn(64, 32)}, folder / "model.safetensors")
+    save_file({"other": torch.randn(9)}, folder / "untouched.safetensors")
+
+    def wait(path: Path) -> None:
+        if path.name == name:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(baking, "wait_for_disk", wait)
+    with pytest.raises(FileError, match=r"cannot be written \(No space left on device\)"):
+        baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_the_benchmark_of_large_models_says_what_is_allowed_and_whether_it_is_reached(monkeypatch) -> None:
     monkeypatch.setattr(benchmark_large, "ROUNDS", 1)
     time, lasting, memory = benchmark_large.bake_ratios(0.02)
