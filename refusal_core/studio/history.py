@@ -88,7 +88,9 @@ def _laid_out() -> Page:
     )  # fmt: skip
     line = gr.HTML(message("history_chosen"), elem_id="history-chosen", visible=False)
     with gr.Row():
-        load = gr.Button(t("history_load"), variant="primary", interactive=False, elem_id="history-load")
+        load = gr.Button(
+            t("history_load"), variant="primary", interactive=False, elem_id="history-load", scale=2
+        )
         left = gr.Button(t("history_left"), interactive=False, elem_id="history-left")
         right = gr.Button(t("history_right"), interactive=False, elem_id="history-right")
         delete = gr.Button(t("history_delete"), interactive=False, elem_id="history-delete")
