@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell sets it for what it starts with &
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The longest first: else the last one runs alone, and the other process waits for minutes.
+LONG = "pages killed evaluate load families end_to_end cli studio workbench sweep".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long files first; those of a file stay in their order."""
+    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def tiny() -> Model:

@@ -25,4 +25,4 @@ fi
 "$venv/bin/ruff" format --check .
 # Two processes, a file of tests in one of them, a thread each: faster on two cores than two threads in one.
 HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False OMP_NUM_THREADS=1 \
-    "$venv/bin/python" -m pytest --numprocesses 2 --dist loadfile "$@"
+    "$venv/bin/python" -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

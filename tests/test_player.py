@@ -191,6 +191,15 @@ def test_pausing_leaves_both_on_the_frame_that_was_told(page: Page) -> None:
         page.wait_for_function("videos().every(v => v.paused)")
 
 
+def test_a_click_counts_though_something_else_happens_before_its_event(page: Page) -> None:
+    """What a video tells of its last seek may come between the click and the start."""
+    _rest(page, 10)
+    page.evaluate("() => { videos()[0].click(); videos()[0].dispatchEvent(new Event('seeked')); }")
+    page.wait_for_function("videos().every(v => !v.paused)")
+    page.evaluate("() => { videos()[0].click(); videos()[1].dispatchEvent(new Event('seeked')); }")
+    page.wait_for_function("videos().every(v => v.paused)")
+
+
 def test_scrubbing_puts_both_on_one_frame_and_playing_goes_on_from_there(page: Page) -> None:
     _rest(page, 10)
     expect(page.locator("[data-rs=time]")).to_have_text("0:01.25 / 0:02.12")

@@ -9,7 +9,7 @@ const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
 // goal: the frame all videos are on their way to, null once they are there.
 const state = { view: 'side', speed: 1, divider: 50, playing: !calm, scrubbing: false, frame: 0, goal: null };
 const clips = [null, null];
-let roots = [], drawn = '', touched = -Infinity, words = {};
+let roots = [], drawn = '', touched = -Infinity, touchedAtRest = false, words = {};
 
 // --- what is on the page ------------------------------------------------------------------------
 
@@ -96,6 +96,12 @@ function joined(clip) {
 
 const wasTouched = () => performance.now() - touched < 1000;
 
+/** The user's hand is on a video, before Gradio does anything about it. */
+function touch() {
+  touched = performance.now();
+  touchedAtRest = !state.playing;
+}
+
 /** Gradio plays new videos by itself: only a play from the user's hand counts. */
 function onPlay(clip) {
   if (clip.video.paused || state.playing) return settle();
@@ -159,7 +165,9 @@ function start({ video }) {
 }
 
 function stop({ video }) {
-  if (!video.paused) video.pause();
+  // One that the user has started a moment ago: its event, which starts the other too, is still on its way.
+  const isStarting = touchedAtRest && wasTouched();
+  if (!video.paused && !isStarting) video.pause();
 }
 
 function refused(error) {
