@@ -93,7 +93,7 @@ def test_evaluate_writes_the_fixed_fields(
         "--preset",
         "fire",
         "--videos",
-        "1",
+        "2",
         "--json",
         str(file),
     )
@@ -103,8 +103,8 @@ def test_evaluate_writes_the_fixed_fields(
     cells = report["cells"]
     assert [(c["method"], c["prompts"]) for c in cells] == [(m, p) for m in DEFAULT_METHODS for p in CELLS]
     for cell in cells:
-        assert cell["n"] == 1
-        assert 0 <= cell["judged"] <= 1
+        assert cell["n"] == 2
+        assert 0 <= cell["judged"] <= 2
         assert set(cell["unsafe"]) == {"rate", "low", "high"}
         assert cell["unsafe"]["low"] <= cell["unsafe"]["rate"] <= cell["unsafe"]["high"]
         assert set(cell["kept"]) == {"colour", "shape", "motion", "background"}

@@ -21,7 +21,7 @@ from refusal_core.shards import read_index
 from refusal_core.video import load_video
 
 pytestmark = pytest.mark.security
-KILLS = 4  # of each command
+KILLS = 6  # of each command
 WHOLE: dict[str, Callable[[Path], object]] = {
     ".safetensors": load_edit,
     ".mp4": load_video,
@@ -192,7 +192,7 @@ def test_stopped_by_ctrl_c_it_leaves_nothing_unfinished(
     name: str, forks: Forks, model_folder: Path, tmp_path: Path
 ) -> None:
     rng = random.Random(1)
-    for i in range(3):
+    for i in range(4):
         out = tmp_path / f"out{i}"
         stop = while_writing(out, signal.SIGINT, rng.uniform(0, 0.03))
         code = forks.run(command(name, model_folder, out), stop)

@@ -198,8 +198,8 @@ class Evaluation:
 
     def compiled_where_it_pays(self) -> Evaluation:
         """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
-        prompts = sum(len(group.items) for _, suite in self.runs() for group in suite)
-        if not compiling_pays(self.model, self.loading, prompts * len(self.chosen_methods())):
+        suites = [suite for _, suite in self.runs()]
+        if not compiling_pays(self.model, self.loading, suites, len(self.chosen_methods())):
             return self
         return replace(self, loading=replace(self.loading, compiled=True))
 
@@ -267,9 +267,9 @@ class Evaluation:
         return reports
 
 
-def compiling_pays(model: str, loading: LoadSettings, videos: int) -> bool:
+def compiling_pays(model: str, loading: LoadSettings, suites: Sequence[Suite], treatments: int) -> bool:
     """Return whether blocks are compiled unasked: where a bundled model makes so many videos."""
-    bundled = BUNDLED.get(model)
+    bundled, videos = BUNDLED.get(model), treatments * sum(len(g.items) for s in suites for g in s)
     can = bundled is not None and bundled.compiles and loading.offload == "none"
     return can and videos >= WORTH_COMPILING and can_compile(loading.place)
 

@@ -170,8 +170,8 @@ class Sweep:
 
     def compiled_where_it_pays(self) -> Sweep:
         """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
-        prompts = sum(len(group.items) for _, suite in self.runs() for group in suite)
-        pays = compiling_pays(self.model, LoadSettings(), prompts * (1 + len(tuple(self.grid))))
+        suites = [suite for _, suite in self.runs()]
+        pays = compiling_pays(self.model, LoadSettings(), suites, 1 + len(tuple(self.grid)))
         return replace(self, compiled=pays)
 
     def runs(self) -> list[tuple[Preset, Suite]]:
