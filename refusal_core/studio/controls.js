@@ -106,7 +106,7 @@ const KEYS = {
 
 function onClick(event) {
   const element = event.target instanceof Element ? event.target : document.body;
-  if (element.closest(PANES.join())) touch();
+  if (element.closest(PANES.join())) touched = performance.now();
   if (isHelpOpen() && !element.closest('[data-rs=keys], [data-rs=help]')) showHelp(false);
   const button = element.closest('.rs-player button[data-rs]');
   if (button) CLICKS[button.dataset.rs]?.(button);
@@ -131,7 +131,7 @@ function isShortcut(event) {
 function onKey(event) {
   const [origin] = event.composedPath();
   const element = origin instanceof Element ? origin : document.body;
-  if (element.closest(PANES.join())) touch();
+  if (element.closest(PANES.join())) touched = performance.now();
   if (event.key === 'Escape' && isHelpOpen()) {
     showHelp(false);
     part('help').focus();

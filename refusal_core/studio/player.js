@@ -9,7 +9,7 @@ const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
 // goal: the frame all videos are on their way to, null once they are there.
 const state = { view: 'side', speed: 1, divider: 50, playing: !calm, scrubbing: false, frame: 0, goal: null };
 const clips = [null, null];
-let roots = [], drawn = '', touched = -Infinity, touchedAtRest = false, words = {};
+let roots = [], drawn = '', touched = -Infinity, words = {};
 
 // --- what is on the page ------------------------------------------------------------------------
 
@@ -67,7 +67,8 @@ function release(clip) {
 }
 
 function adopt(video, name) {
-  const clip = { video, shown: null, hasFrame: video.readyState >= 2, seekedByUs: false, tries: 0,
+  // told: what it was last told to do, to play (true) or to rest (false); null before.
+  const clip = { video, told: null, shown: null, hasFrame: video.readyState >= 2, seekedByUs: false, tries: 0,
     listeners: new AbortController(), unwatch: () => {} };
   const on = (event, does) => video.addEventListener(event, does, { signal: clip.listeners.signal });
   Object.assign(video, { muted: true, playsInline: true, loop: true });
@@ -96,16 +97,16 @@ function joined(clip) {
 
 const wasTouched = () => performance.now() - touched < 1000;
 
-/** The user's hand is on a video, before Gradio does anything about it. */
-function touch() {
-  touched = performance.now();
-  touchedAtRest = !state.playing;
-}
+/** Gradio starts or pauses a video at a click, and tells of it later: until then it is left as it is. */
+const isChanged = ({ video, told }) => wasTouched() && told !== null && told === video.paused;
 
 /** Gradio plays new videos by itself: only a play from the user's hand counts. */
 function onPlay(clip) {
   if (clip.video.paused || state.playing) return settle();
-  if (state.goal === null && wasTouched()) return play();
+  if (state.goal === null && wasTouched()) {
+    clip.told = true;
+    return play();
+  }
   settle();
 }
 
@@ -142,7 +143,7 @@ function hasArrived(clip) {
 
 function send(clip) {
   const { video } = clip;
-  if (!video.paused) video.pause();
+  stop(clip);
   if (video.seeking || hasArrived(clip)) return;
   clip.seekedByUs = true;
   clip.tries += 1;
@@ -156,18 +157,20 @@ function settle() {
     if (all.every(hasArrived)) state.goal = null;
     else all.forEach(send);
   }
-  if (state.goal === null) all.forEach(state.playing && !state.scrubbing ? start : stop);
+  const does = state.playing && !state.scrubbing ? start : stop;
+  if (state.goal === null) all.filter(clip => !isChanged(clip)).forEach(does);
   refresh();
 }
 
-function start({ video }) {
+function start(clip) {
+  const { video } = clip;
+  clip.told = true;
   if (video.paused) video.play().catch(refused);
 }
 
-function stop({ video }) {
-  // One that the user has started a moment ago: its event, which starts the other too, is still on its way.
-  const isStarting = touchedAtRest && wasTouched();
-  if (!video.paused && !isStarting) video.pause();
+function stop(clip) {
+  clip.told = false;
+  if (!clip.video.paused) clip.video.pause();
 }
 
 function refused(error) {
