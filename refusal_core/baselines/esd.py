@@ -5,8 +5,9 @@ The stand-in for fine-tuning methods: the only baseline here that trains. Writte
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +43,19 @@ def esd_weights(model: Model, concept: Concept, progress: Progress = silent) -> 
     states = record_calls(model, words, list(range(SEED, SEED + BATCH)))
     empty = first_call(model, ["."] * BATCH if not model.family.batches else [""] * BATCH)
     free = {name: empty[name] for name in model.family.text_arguments if name in empty}
-    denoiser = model.denoisers[0]
+    denoiser, prefix = model.denoisers[0], f"{model.denoiser_names[0]}."
+    if model.is_small:  # a copy in float32 costs nothing, and gradients of half precision are slow on a CPU
+        denoiser, free = copy.deepcopy(denoiser).float(), _in_float32(free)
+        states = [_in_float32(arguments) for arguments in states]
     goals = [_goal(denoiser, arguments, free) for arguments in states]
-    sites = [s for s in model.sites if s.kind in KINDS and s.name.startswith(f"{model.denoiser_names[0]}.")]
-    layers = {site.name: model.layers[site.name] for site in sites}
-    return _train(denoiser, layers, states, goals, progress)
+    names = [s.name for s in model.sites if s.kind in KINDS and s.name.startswith(prefix)]
+    layers = {name: cast(nn.Linear, denoiser.get_submodule(name.removeprefix(prefix))) for name in names}
+    trained = _train(denoiser, layers, states, goals, progress)
+    return {name: w.to(model.layers[name].weight.dtype) for name, w in trained.items()}
+
+
+def _in_float32(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {n: a.float() if torch.is_tensor(a) and a.is_floating_point() else a for n, a in arguments.items()}
 
 
 def _goal(denoiser: nn.Module, arguments: dict[str, Any], free: dict[str, Any]) -> Tensor:
@@ -70,13 +79,20 @@ def _train(
             for name, layer in layers.items():
                 layer.weight.data = originals[name].clone()
                 layer.weight.requires_grad_(True)
-            optimiser = torch.optim.Adam([layer.weight for layer in layers.values()], lr=RATE)
+            # Steps are smaller than half precision resolves: they are taken on float32 copies (in float32,
+            # where ``float`` copies nothing, on the weights themselves).
+            masters = {name: layer.weight.data.float() for name, layer in layers.items()}
+            optimiser = torch.optim.Adam(masters.values(), lr=RATE)
             for step in range(STEPS):
                 chosen = int(torch.randint(len(states), (1,), generator=generator))
                 loss = (predicted(denoiser, states[chosen]) - goals[chosen]).square().mean()
-                optimiser.zero_grad()
                 loss.backward()
+                for name, layer in layers.items():
+                    masters[name].grad = cast(Tensor, layer.weight.grad).float()
+                    layer.weight.grad = None
                 optimiser.step()
+                for name, layer in layers.items():
+                    layer.weight.data.copy_(masters[name])
                 progress(step / STEPS, f"Fine-tuning, step {step + 1} of {STEPS}")
             return {name: layer.weight.data.clone() for name, layer in layers.items()}
         finally:

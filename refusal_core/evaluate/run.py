@@ -242,15 +242,15 @@ def evaluate(
     journal = journal if journal is not None else Journal()
     shelf = Shelf({name: plan_method(model, presets, name) for name in methods}, journal, before)
     table = measure(model, shelf, suite, reading, journal, share=share, progress=progress)
-    return report_of(model.name, "+".join(p.concept.name for p in presets), suite, reading, shelf, table)
+    return report_of(model, "+".join(p.concept.name for p in presets), suite, reading, shelf, table)
 
 
-def report_of(model: str, concept: str, suite: Suite, reading: Reading, shelf: Shelf, table: Table) -> Report:
+def report_of(model: Model, concept: str, suite: Suite, reading: Reading, shelf: Shelf, table: Table) -> Report:
     """Return the report of a table, whole or still growing."""
     samples = [sample_of(name, p.key, group) for group in suite for name, p in shelf.planned.items()]
     cells = tuple(cells_of(table, suite))
     return Report(
-        model=model,
+        model=model.name,
         concept=concept,
         cells=cells,
         suite=suite.name,
@@ -259,9 +259,13 @@ def report_of(model: str, concept: str, suite: Suite, reading: Reading, shelf: S
         costs=_with_ratios(shelf.costs(), table, suite),
         methods={name: {"key": p.key, "recipe": p.recipe} for name, p in shelf.planned.items()},
         samples=tuple(samples) if reading.samples else (),
-        versions=versions() | ({"blocks": COMPILED} if COMPILED in reading.marks else {}),
+        versions=versions() | _made_with(model, reading),
         notes=(*shelf.troubles(), *unjudged(chain.from_iterable(table.values())), *_unanswered(cells)),
     )
+
+
+def _made_with(model: Model, reading: Reading) -> dict[str, str]:
+    return {"weights": model.precision} | ({"blocks": COMPILED} if COMPILED in reading.marks else {})
 
 
 def unjudged(measured: Iterable[Measured]) -> list[str]:

@@ -201,5 +201,5 @@ class Sweep:
             step = part(progress, max(0.02, i / len(runs)), (i + 1) / len(runs))
             table = measure(model, shelf, suite, reading, journal, share=share, progress=step)
             named = replace(suite, name=f"{suite.name}, {self.split} split")
-            reports.append(report_of(model.name, preset.concept.name, named, reading, shelf, table))
+            reports.append(report_of(model, preset.concept.name, named, reading, shelf, table))
         return Swept(tuple(reports), tuple(self.grid), tuple(suite for _, suite in runs), pictures)

@@ -35,3 +35,9 @@ def _checked(asked: str) -> str:
         known = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise InputError(f"There is no device '{asked}' here; choose one of {known}.")
     return asked
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether the CPU has units that multiply matrices of bfloat16; without, float32 is faster."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+    return bool(known.get("amx_bf16"))

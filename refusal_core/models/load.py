@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
 from refusal_core.models.compiling import compile_parts
-from refusal_core.models.devices import device_of
+from refusal_core.models.devices import device_of, multiplies_bfloat16
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.family import DEFAULTS_FILE, Defaults
 from refusal_core.models.hub_files import NO_PIPELINE, published_parameters, why_not
@@ -24,6 +24,8 @@ from refusal_core.models.model import Model, family_of, wrap_pipeline
 from refusal_core.progress import Progress, silent
 from refusal_core.shards import expect_safetensors, read_index
 
+# Decoders of frames that stay in float32, as diffusers' documentation has it for Wan and SkyReels V2.
+PRECISE = ("AutoencoderKLWan",)
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Offload = Literal["none", "model", "sequential", "group"]
@@ -76,7 +78,7 @@ class LoadSettings:
     """How a model is loaded."""
 
     device: str = "auto"  # GPU where there is one
-    dtype: str = "auto"  # float32 on a CPU, bfloat16 elsewhere
+    dtype: str = "auto"  # see ``weights``
     offload: Offload = "none"  # where the GPU is too small
     revision: str | None = None  # of a hub id: a tag or a commit
     denoiser: Path | None = None  # a single file to take the denoiser from
@@ -99,8 +101,12 @@ class LoadSettings:
 
     @property
     def weights(self) -> torch.dtype:
-        """The dtype of the weights."""
-        return DTYPES.get(self.dtype, torch.float32 if self.place == "cpu" else torch.bfloat16)
+        """The dtype of the weights; auto: bfloat16 on a GPU, float32 on a CPU.
+
+        Whoever compiles for speed gets bfloat16 on a CPU, too, where that has units for it.
+        """
+        fast = self.place != "cpu" or (self.compiled and multiplies_bfloat16())
+        return DTYPES.get(self.dtype, torch.bfloat16 if fast else torch.float32)
 
 
 def load_model(source: str, settings: LoadSettings | None = None, *, progress: Progress = silent) -> Model:
@@ -127,12 +133,13 @@ def load_model(source: str, settings: LoadSettings | None = None, *, progress: P
     bundled = BUNDLED.get(source)
     path = bundled_folder(source) or source
     progress(0.0, f"Loading {source}")
-    kind = pipeline_class(path, settings.revision)
+    config = _pipeline_config(path, settings.revision)
+    kind = _class_in(config)
     known = _is_known(kind, settings)
     check_memory(path, settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipeline = _from_pretrained(path, source, settings, kind)
+        pipeline = _from_pretrained(path, source, settings, config)
     family = None if known else guess_family(pipeline)
     if family is not None and not (settings.accept_guess and settings.accept_guess(describe_guess(family))):
         raise ModelError(f"{kind} is not known, and the guess of its structure was not confirmed.")
@@ -157,8 +164,8 @@ def _is_known(kind: str, settings: LoadSettings) -> bool:
     return True
 
 
-def pipeline_class(path: str, revision: str | None = None) -> str:
-    """Return the class of a pipeline from its model_index.json, before any weight is read.
+def _pipeline_config(path: str, revision: str | None) -> dict[str, Any]:
+    """Return a pipeline's model_index.json, before any weight is read.
 
     Raises:
         ModelError: missing, gated, out of reach, or no diffusers pipeline at all.
@@ -175,9 +182,12 @@ def pipeline_class(path: str, revision: str | None = None) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config: Any = DiffusionPipeline.load_config(path, revision=revision)
+            return dict(DiffusionPipeline.load_config(path, revision=revision))
     except (OSError, ValueError, hub.HTTPError) as e:
         raise ModelError(f"'{path}' {_why(e, path)}") from e
+
+
+def _class_in(config: Mapping[str, Any]) -> str:
     return str(config.get("_class_name", "an unknown class"))
 
 
@@ -189,7 +199,7 @@ def _has_index(folder: Path) -> bool:
     return (folder / "model_index.json").exists()
 
 
-def _from_pretrained(path: str, source: str, settings: LoadSettings, kind: str) -> Any:
+def _from_pretrained(path: str, source: str, settings: LoadSettings, config: Mapping[str, Any]) -> Any:
     import diffusers
 
     more: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
@@ -197,10 +207,10 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, kind: str) 
         expect_safetensors(Path(path))
     try:
         pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
-            path, dtype=settings.weights, use_safetensors=True, trust_remote_code=False, **more
+            path, dtype=_dtypes(settings, config), use_safetensors=True, trust_remote_code=False, **more
         )
         if settings.denoiser is not None:  # from_pretrained lets a denoiser handed to it go, silently
-            pipeline.register_modules(**_single_file(Path(settings.denoiser), path, kind, settings))
+            pipeline.register_modules(**_single_file(Path(settings.denoiser), path, config, settings))
         return pipeline
     except torch.OutOfMemoryError as e:
         raise MemoryLimitError(f"'{source}' {NO_ROOM}") from e
@@ -208,14 +218,25 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, kind: str) 
         raise ModelError(f"'{source}' {_why(e, path)}") from e
 
 
-def _single_file(file: Path, path: str, kind: str, settings: LoadSettings) -> dict[str, Any]:
+def _dtypes(settings: LoadSettings, config: Mapping[str, Any]) -> dict[str, torch.dtype]:
+    """Return the dtype of each part of a pipeline."""
+    precise = [
+        part
+        for part, entry in config.items()
+        if isinstance(entry, list) and any(name in entry for name in PRECISE)
+    ]
+    return {"default": settings.weights, **dict.fromkeys(precise, torch.float32)}
+
+
+def _single_file(
+    file: Path, path: str, config: Mapping[str, Any], settings: LoadSettings
+) -> dict[str, Any]:
     """Return the denoiser of a single safetensors file, with the configuration of the pipeline."""
     import diffusers
 
     if file.suffix != ".safetensors" or not file.is_file():
         raise FileError(f"'{file.name}' is no .safetensors file; other formats are not read.")
-    attribute = family_of(kind).denoisers[0]
-    config: Any = diffusers.DiffusionPipeline.load_config(path, revision=settings.revision)
+    attribute = family_of(_class_in(config)).denoisers[0]
     network = getattr(diffusers, config[attribute][1])
     if not hasattr(network, "from_single_file"):
         raise ModelError(f"diffusers cannot load {network.__name__} from one file; convert it to a folder.")
@@ -282,8 +303,7 @@ def describe_needs(source: str, settings: LoadSettings | None = None) -> Needs:
     """Return what a model would take. Raises as ``load_model`` does, before it reads weights."""
     settings = settings or LoadSettings()
     path = bundled_folder(source) or source
-    kind = pipeline_class(path, settings.revision)
-    family = family_of(kind)
+    family = family_of(_class_in(_pipeline_config(path, settings.revision)))
     needed = needed_bytes(path, settings)
     title = BUNDLED[source].title if source in BUNDLED else f"{source} ({family.title})"
     dtype = str(settings.weights).removeprefix("torch.")
@@ -302,18 +322,18 @@ def needed_bytes(path: str, settings: LoadSettings) -> int | None:
     """Return about how much memory the weights take on the device; None where it cannot be told.
 
     The headers of a folder's files tell, or of those on the hub; where the hub cannot be reached, only the
-    denoisers of what is in the table are known.
+    denoisers of what is in the table are known. A decoder is taken for one in float32: it is small.
     """
     if Path(path).is_dir():
-        parts = [_numbers(folder) for folder in sorted(Path(path).iterdir()) if folder.is_dir()]
-    elif not (parts := list(published_parameters(path, settings.revision).values())):
+        parts = {folder.name: _numbers(folder) for folder in Path(path).iterdir() if folder.is_dir()}
+    elif not (parts := published_parameters(path, settings.revision)):
         try:
             found = inventory(path)
         except ModelError:
             return None
-        parts = [found.largest, found.parameters - found.largest]
-    largest = max(parts, default=0) if settings.offload == "model" else sum(parts)
-    return largest * settings.weights.itemsize or None
+        parts = {"largest": found.largest, "rest": found.parameters - found.largest}
+    sizes = [n * (4 if name == "vae" else settings.weights.itemsize) for name, n in parts.items()]
+    return (max(sizes, default=0) if settings.offload == "model" else sum(sizes)) or None
 
 
 def _numbers(folder: Path) -> int:

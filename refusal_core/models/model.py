@@ -53,6 +53,11 @@ class Model:
     revision: str | None = None  # of a hub id: a tag or a commit
 
     @property
+    def precision(self) -> str:
+        """The dtype of the editable weights, such as ``bfloat16``."""
+        return str(next(iter(self.layers.values())).weight.dtype).removeprefix("torch.")
+
+    @property
     def denoisers(self) -> tuple[nn.Module, ...]:
         """The networks that predict noise or velocity, in execution order."""
         return tuple(m for _, m in _denoisers(self.pipeline, self.family))

@@ -81,7 +81,7 @@ def evaluate(
     reading = Reading(toyworld_judge(), "toyworld", samples=folder, batch=8)
     report = Report(held.name, preset.concept.name, ())
     for table in growing(held.model, shelf, chosen, reading, journal, progress=progress):
-        report = report_of(held.name, preset.concept.name, chosen, reading, shelf, table)
+        report = report_of(held.model, preset.concept.name, chosen, reading, shelf, table)
         head, rows = report.table()
         yield Evaluated(tuple(head), tuple(tuple(row) for row in rows), report.notes)
     yield _finished(report, folder)
