@@ -82,6 +82,25 @@ def test_esd_moves_only_cross_attention(tiny: Model, fire: rc.Concept, unchanged
     assert all(p.requires_grad for p in tiny.denoisers[0].parameters())
 
 
+def test_esd_takes_steps_that_half_precision_does_not_resolve(fire: rc.Concept, monkeypatch) -> None:
+    """From 0.03 on bfloat16 rounds a step of 1e-5 away: taken on its own weights, none would ever move."""
+    monkeypatch.setattr(esd, "STEPS", 30)
+    monkeypatch.setattr(esd, "RATE", 1e-5)
+    moved = {}
+    for small in (True, False):  # a copy in float32, or, of a large model, copies of the weights alone
+        model = tiny_model("wan")
+        for network in (model.pipeline.transformer, model.pipeline.text_encoder):
+            network.to(torch.bfloat16)
+        monkeypatch.setattr(Model, "is_small", small)
+        before = {name: layer.weight.clone() for name, layer in model.layers.items()}
+        weights = esd_weights(model, fire)
+        assert all(torch.equal(before[name], layer.weight) for name, layer in model.layers.items())
+        assert {w.dtype for w in weights.values()} == {torch.bfloat16}
+        changed = [(w != before[name])[before[name].abs() > 0.03] for name, w in weights.items()]
+        moved[small] = sum(int(c.sum()) for c in changed)
+    assert all(moved.values()), moved
+
+
 def test_esd_trains_towards_the_prompt_turned_against_itself(
     tiny: Model, fire: rc.Concept, unchanged: None, monkeypatch
 ) -> None:

@@ -28,6 +28,7 @@ from refusal_core.models.compiling import compile_parts
 from refusal_core.models.gradients import predicted
 from refusal_core.models.load import LoadSettings
 from refusal_core.models.model import Model
+from refusal_core.models.rotating import RotatingProcessor, rotate_by_products
 from refusal_core.progress import silent
 from refusal_core.selftest import CONCEPT, latents, tiny_model
 
@@ -110,6 +111,31 @@ def test_what_cannot_be_compiled_is_said_in_a_sentence(monkeypatch, capsys) -> N
     assert wanted in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotating_by_products_changes_no_bit(dtype: torch.dtype) -> None:
+    """Of Wan's denoiser; others keep their processors."""
+    model, other = tiny_model("wan"), tiny_model("cogvideox").pipeline.transformer
+    model.pipeline.transformer.to(dtype)
+    before, kept = latents(model), set(map(type, other.attn_processors.values()))
+    for denoiser in (model.pipeline.transformer, other):
+        rotate_by_products(denoiser)
+    assert set(map(type, model.pipeline.transformer.attn_processors.values())) == {RotatingProcessor}
+    assert torch.equal(latents(model), before)
+    assert set(map(type, other.attn_processors.values())) == kept
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_half_precision_is_chosen_unasked_only_where_it_is_faster(monkeypatch, units: bool) -> None:
+    """A CPU without units for bfloat16 takes several times as long with it."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units}, raising=False)
+    chosen = torch.bfloat16 if units else torch.float32
+    assert LoadSettings(device="cpu", compiled=True).weights == chosen
+    assert LoadSettings(device="cpu").weights == torch.float32, "who does not compile gets what was trained"
+    assert LoadSettings(device="cpu", compiled=True, dtype="float32").weights == torch.float32
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # torch 2.8
+    assert LoadSettings(device="cpu", compiled=True).weights == torch.float32
+
+
 def test_only_long_runs_of_a_bundled_model_are_compiled_unasked(monkeypatch) -> None:
     monkeypatch.setattr("refusal_core.evaluate.plans.can_compile", lambda _place: True)
     whole = Evaluation(presets="all", methods="all").compiled_where_it_pays()
@@ -143,8 +169,9 @@ def test_readings_and_report_say_that_blocks_were_compiled(traced: list[object],
     plan = Evaluation(videos=1, methods="original", loading=LoadSettings(compiled=True))
     (made,) = plan.run(tmp_path, Share(), silent)
     assert traced and made.versions["blocks"] == "compiled"
+    assert made.versions["weights"] == str(plan.loading.weights).removeprefix("torch.")
     (plain,) = Evaluation(videos=1, methods="original").run(tmp_path, Share(), silent)
-    assert "blocks" not in plain.versions
+    assert "blocks" not in plain.versions and plain.versions["weights"] == "float32"
     assert len(Journal(tmp_path)) == 8, "four groups each: neither took the other's readings"
 
 

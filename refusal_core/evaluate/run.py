@@ -245,7 +245,9 @@ def evaluate(
     return report_of(model, "+".join(p.concept.name for p in presets), suite, reading, shelf, table)
 
 
-def report_of(model: Model, concept: str, suite: Suite, reading: Reading, shelf: Shelf, table: Table) -> Report:
+def report_of(
+    model: Model, concept: str, suite: Suite, reading: Reading, shelf: Shelf, table: Table
+) -> Report:
     """Return the report of a table, whole or still growing."""
     samples = [sample_of(name, p.key, group) for group in suite for name, p in shelf.planned.items()]
     cells = tuple(cells_of(table, suite))

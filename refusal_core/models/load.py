@@ -228,9 +228,7 @@ def _dtypes(settings: LoadSettings, config: Mapping[str, Any]) -> dict[str, torc
     return {"default": settings.weights, **dict.fromkeys(precise, torch.float32)}
 
 
-def _single_file(
-    file: Path, path: str, config: Mapping[str, Any], settings: LoadSettings
-) -> dict[str, Any]:
+def _single_file(file: Path, path: str, config: Mapping[str, Any], settings: LoadSettings) -> dict[str, Any]:
     """Return the denoiser of a single safetensors file, with the configuration of the pipeline."""
     import diffusers
 
