@@ -290,23 +290,29 @@ def test_a_run_started_at_once_is_kept_too(browser: Browser, url: str) -> None:
     context.close()
 
 
-def test_a_run_is_in_the_history_once_it_is_called_done(
+def test_a_run_is_kept_and_its_edit_saved_once_it_is_called_done(
     browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However slow the disk: who leaves the page at that word, or waits on the history page, has the run."""
-    add, kept = History.add, []
+    add, save, kept, saved = History.add, Workbench.save_edit, [], []
 
     def slowly(self: History, *arguments: Any) -> str:
         time.sleep(2)
         kept.append(add(self, *arguments))
         return kept[-1]
 
+    def late(self: Workbench, *arguments: Any, **named: Any) -> Path:
+        time.sleep(2)
+        saved.append(save(self, *arguments, **named))
+        return saved[-1]
+
     monkeypatch.setattr(History, "add", slowly)
+    monkeypatch.setattr(Workbench, "save_edit", late)
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     open_page(page, url)
     compare(page)
-    assert len(kept) == 1
+    assert len(kept) == len(saved) == 1
     context.close()
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()

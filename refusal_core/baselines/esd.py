@@ -85,7 +85,7 @@ def _train(
             optimiser = torch.optim.Adam(masters.values(), lr=RATE)
             for step in range(STEPS):
                 chosen = int(torch.randint(len(states), (1,), generator=generator))
-                loss = (predicted(denoiser, states[chosen]) - goals[chosen]).square().mean()
+                loss = (predicted(denoiser, states[chosen]).float() - goals[chosen].float()).square().mean()
                 loss.backward()
                 for name, layer in layers.items():
                     masters[name].grad = cast(Tensor, layer.weight.grad).float()

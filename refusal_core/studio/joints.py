@@ -219,6 +219,7 @@ def _join_compare(workbench: Workbench, runs: History, form: Form, stops: Stops)
                 two.spectrum: map.spectrum(view),
                 two.title: heading(2, "step_edit", "ready"),
                 three.title: heading(3, "step_compare", "done", note),
+                three.status: status("done", "done", " ".join(found.notes)),  # with the last thing done
             }
         except Cancelled:
             failed = heading(3, "step_compare", "stale", note)
@@ -276,7 +277,7 @@ def _progressed(found: Comparison, form: Form) -> Values:
             three.original_verdict: compare.verdict(found.original),
         }
     return {
-        three.status: status("done", "done", " ".join(found.notes)),
+        three.status: status("working", "both_ready"),
         three.unlearned: str(found.unlearned.path),
         three.unlearned_verdict: compare.verdict(found.unlearned, found.quality),
         three.both: gr.DownloadButton(value=found.side_by_side, interactive=True),
