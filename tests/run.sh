@@ -6,10 +6,11 @@ cd "$(dirname "$0")/.."
 venv="${VENV:-.venv}"
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
 # Everything by its hash but torch: that comes in the build this machine is given, with CUDA or without.
+# Byte code is left to the imports: to compile all of every package takes longer than to install it.
 awk '/^[^ #]/ { skip = /^(torch|triton)==|^(nvidia|cuda)-/ } !skip' tests/locked.txt >"$venv/locked.txt"
-"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes \
+"$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check --no-deps --require-hashes \
     --only-binary :all: --no-binary pyvips -r "$venv/locked.txt"
-"$venv/bin/pip" install --quiet --disable-pip-version-check \
+"$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check \
     -r requirements.txt -r tests/requirements.txt -c tests/constraints.txt
 if ! command -v chromium >/dev/null && [ -z "${REFUSAL_CHROMIUM:-}" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
