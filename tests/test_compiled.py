@@ -188,6 +188,15 @@ def test_nothing_is_compiled_where_every_reading_is_there(
         assert again.cells == made.cells
 
 
+def test_two_precisions_of_one_file_share_no_readings() -> None:
+    """The bundled weights are stored in half precision: values, and so the fingerprints, are the same."""
+    half, whole = (rc.load_model("toyworld", LoadSettings(dtype=d)) for d in ("float16", "float32"))
+    assert half.fingerprint == whole.fingerprint
+    fire = [load_preset("fire")]
+    for method in ("original", "whitened", "uce"):
+        assert plan_method(half, fire, method).key != plan_method(whole, fire, method).key
+
+
 @pytest.mark.parametrize("method", ["uce", "anchored"])
 def test_a_treatment_is_prepared_by_one_process_and_found_by_the_next(
     toy: Model, tmp_path: Path, method: str

@@ -171,5 +171,7 @@ def _recipe(model: Model, preset: Preset, method: str) -> Recipe:
 
 def treatment_key(model: Model, kind: str, parts: object) -> str:
     """Return a short hash of all that decides a treatment's videos but prompt and seed."""
-    whole = json.dumps([asdict(model.fingerprint), asdict(model.defaults), parts], default=str)
+    # The fingerprint is of the values, which two precisions may share: of a file in half precision they do.
+    precision = [] if model.precision == "float32" else [model.precision]
+    whole = json.dumps([asdict(model.fingerprint), asdict(model.defaults), parts, *precision], default=str)
     return f"{kind}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
