@@ -229,16 +229,21 @@ _hooked: list[bool] = []
 
 @contextmanager
 def watched(folder: Path) -> Iterator[list[str]]:
-    """Yield a list of what is touched outside a folder while the block runs."""
+    """Yield a list of what is touched outside a folder while the block runs.
+
+    Python itself may keep byte code of what a loader is the first to import: not meanwhile.
+    """
     if not _hooked:
         sys.addaudithook(_WATCH)  # for the life of the process: Python has no way to take it out
         _hooked.append(True)
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     _WATCH.found = []
     _WATCH.folder = folder
     try:
         yield _WATCH.found
     finally:
         _WATCH.folder = None
+        sys.dont_write_bytecode = kept
 
 
 def fresh_folder(parent: Path) -> Path:
