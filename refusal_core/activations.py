@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from refusal_core.errors import FileError, InputError
-from refusal_core.files import load_tensors, save_tensors
+from refusal_core.io.files import load_tensors, save_tensors
+from refusal_core.io.reading import Plain
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
-from refusal_core.reading import Plain
 from refusal_core.settings import CaptureSettings
 
 MAX_BYTES = 8 << 30

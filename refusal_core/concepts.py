@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from refusal_core.errors import FileError, InputError
-from refusal_core.reading import INVISIBLE, Plain, parse_json, plain, read_ordinary
+from refusal_core.io.reading import INVISIBLE, Plain, parse_json, plain, read_ordinary
 from refusal_core.settings import Anchor, Method, SiteKind
 
 MAX_PROMPT = 500  # characters

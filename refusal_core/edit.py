@@ -16,11 +16,11 @@ from torch import Tensor
 from refusal_core.activations import read_fingerprint, read_site
 from refusal_core.directions import Directions
 from refusal_core.errors import FileError, InputError
-from refusal_core.files import load_tensors, save_tensors
 from refusal_core.fold import is_separable, joint_detector
+from refusal_core.io.files import load_tensors, save_tensors
+from refusal_core.io.reading import Plain
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site, select
-from refusal_core.reading import Plain
 from refusal_core.settings import Anchor, EditSettings, SubspaceSettings
 
 MAX_BYTES = 512 << 20  # two rows of H numbers for each site and direction: Wan 2.2's 80 layers at rank 40

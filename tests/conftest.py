@@ -20,7 +20,7 @@ import refusal_core as rc
 from refusal_core.evaluate.judges.vision_settings import KEY
 from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.toyworld import world
-from refusal_core.toyworld.release import DEFAULTS
+from refusal_core.toyworld.training.release import DEFAULTS
 
 if TYPE_CHECKING:
     from refusal_core.workbench import History, Workbench
@@ -100,7 +100,7 @@ def workbench() -> Iterator[Workbench]:
 @contextmanager
 def served(workbench: Workbench, runs: History, **options: Any) -> Iterator[str]:
     """Serve the app, and clear up after Gradio, which leaves sockets and a loop to the collector."""
-    from refusal_core.studio import screenshots
+    import screenshots
 
     with screenshots.served(workbench, runs, **options) as address:
         yield address
@@ -120,7 +120,7 @@ def url(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    from refusal_core.studio.screenshots import ARGUMENTS, chromium_path
+    from screenshots import ARGUMENTS, chromium_path
 
     path, quiet = chromium_path(), ["--disable-background-networking", "--disable-component-update"]
     arguments = [*ARGUMENTS, *quiet, "--no-first-run"]

@@ -230,7 +230,7 @@ def _sides(given: Any) -> list[tuple[str, str]]:
 
 def look(path: Path, wanted: tuple[str, ...]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Return a video's hash, what was asked for, and what its recipe says it is; delete it."""
-    from refusal_core.video import load_video
+    from refusal_core.io.video import load_video
 
     recipe = load_video(path)[1]
     got = (recipe["concept"], recipe["prompt"], str(recipe["sampling"]["seed"]), recipe["shows"])

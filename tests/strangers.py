@@ -22,16 +22,16 @@ import refusal_core as rc
 from refusal_core.activations import load_activations, save_activations
 from refusal_core.concepts import PRESETS, load_pairs, load_preset
 from refusal_core.edit import load_edit, save_edit
-from refusal_core.evaluate.journal import Journal, Measured
 from refusal_core.evaluate.judges.verdict import Verdict
-from refusal_core.evaluate.report import Report, load_report, summary
-from refusal_core.evaluate.summary import Cell
-from refusal_core.files import HEADER_KEY, write_json
-from refusal_core.images import load_image
+from refusal_core.evaluate.measures.journal import Journal, Measured
+from refusal_core.evaluate.measures.statistics import Rate
+from refusal_core.evaluate.reports.report import Report, load_report, summary
+from refusal_core.evaluate.reports.summary import Cell
+from refusal_core.io.files import HEADER_KEY, write_json
+from refusal_core.io.images import load_image
+from refusal_core.io.shards import read_index
+from refusal_core.io.video import Video, load_video, save_video
 from refusal_core.models.model import Model
-from refusal_core.shards import read_index
-from refusal_core.statistics import Rate
-from refusal_core.video import Video, load_video, save_video
 
 SECONDS, MEGABYTES = 2.0, 200
 FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect")

@@ -28,16 +28,21 @@ from transformers import (
 )
 
 from refusal_core.errors import FileError, InputError, MissingExtraError, ModelError, RefusalError
-from refusal_core.evaluate.alignment import clip_alignment
-from refusal_core.evaluate.answerers import toyworld_answerer, vision_answerer
-from refusal_core.evaluate.distance import frechet_distance, fvd_features, video_distance
 from refusal_core.evaluate.judges.vision_server import Unanswered
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
-from refusal_core.evaluate.questions import Question, load_questions, scene_questions, score_questions
-from refusal_core.evaluate.report import load_report
+from refusal_core.evaluate.measures.alignment import clip_alignment
+from refusal_core.evaluate.measures.answerers import toyworld_answerer, vision_answerer
+from refusal_core.evaluate.measures.distance import frechet_distance, fvd_features, video_distance
+from refusal_core.evaluate.measures.questions import (
+    Question,
+    load_questions,
+    scene_questions,
+    score_questions,
+)
+from refusal_core.evaluate.reports.report import load_report
+from refusal_core.io.video import Video
 from refusal_core.models.clip import Clip, load_clip
 from refusal_core.toyworld import world
-from refusal_core.video import Video
 
 
 @pytest.fixture(scope="module")

@@ -52,20 +52,114 @@ def test_the_studio_and_the_command_line_import_no_tensors() -> None:
             assert not roots(imports_of(path)) & {"torch", "numpy", "diffusers", "transformers"}, path
 
 
-def test_only_models_and_the_toy_pipeline_import_diffusers() -> None:
-    # release: for its type hints; selftest plays a user who has diffusers alone
-    allowed = ("models/", "toyworld/pipeline.py", "toyworld/release.py", "toyworld/unet.py", "selftest.py")
+def test_only_models_and_toy_pipelines_import_diffusers() -> None:
+    # selftest plays a user who has diffusers alone
+    allowed = ("models/", "toyworld/", "evaluate/selftest.py")
     for path in CODE:
         if roots(imports_of(path)) & {"diffusers", "transformers"}:
             assert room(path).startswith(allowed), path
 
 
-def test_nothing_below_imports_the_studio_or_the_command_line() -> None:
-    for path in CODE:
-        if room(path).startswith(("studio/", "cli/")) or path.name == "__main__.py":
-            continue
-        upward = {n for n in imports_of(path) if n.startswith(("refusal_core.studio", "refusal_core.cli"))}
-        assert not upward, path
+METHOD = {
+    "errors", "progress", "settings", "concepts", "recipe", "subspace", "fold", "separation", "hooks",
+    "capturing", "activations", "directions", "edit", "apply", "sampling",
+}  # fmt: skip
+"""The method: the files at the top, in the order they run."""
+
+BASE = {"errors", "progress", "settings"}
+METHOD_AND_BELOW = METHOD | {"models", "io"}
+TABLE: dict[str, set[str]] = {
+    "io": {"errors"},
+    "models": BASE | {"io"},
+    "export": METHOD_AND_BELOW,
+    "toyworld": METHOD_AND_BELOW,
+    "evaluate": METHOD_AND_BELOW | {"export", "toyworld"},
+    "toyworld/training": METHOD_AND_BELOW | {"export", "toyworld", "evaluate"},
+    "workbench": METHOD_AND_BELOW | {"export", "toyworld", "evaluate"},
+    "cli": METHOD_AND_BELOW | {"export", "toyworld", "toyworld/training", "evaluate", "workbench", "studio"},
+    "studio": BASE | {"workbench"},
+    **dict.fromkeys(METHOD, METHOD_AND_BELOW),
+}
+"""Which rooms a room may import; a file at the top is a room of its own."""
+
+
+def room_of(name: str) -> str:
+    """Return the room of a module, by the longest name in the table."""
+    parts = name.split(".")[1:]
+    for length in (2, 1):
+        if (found := "/".join(parts[:length])) in TABLE:
+            return found
+    return ""
+
+
+def modules_of(path: Path) -> set[str]:
+    """Return the modules of this project that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refusal_core"):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else str(node.module))
+    return {name for name in found if name.split(".")[0] == "refusal_core"}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in CODE}
+
+
+def test_every_room_imports_only_what_the_table_allows() -> None:
+    offenders = []
+    for name, path in MODULES.items():
+        mine = room_of(name)
+        for other in sorted(modules_of(path)):
+            theirs = room_of(other)
+            if mine and theirs not in ("", mine) and theirs not in TABLE[mine]:
+                offenders.append(f"{name} imports {other}")
+    assert not offenders, "\n".join(offenders)
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """Return what is in a circle: whatever can be reached from itself."""
+    found = []
+    for start in graph:
+        seen: set[str] = set()
+        waiting = list(graph[start])
+        while waiting:
+            at = waiting.pop()
+            if at not in seen:
+                seen.add(at)
+                waiting += graph.get(at, ())
+        if start in seen:
+            found.append(start)
+    return sorted(found)
+
+
+def test_no_file_and_no_folder_imports_itself_by_way_of_others() -> None:
+    files = {name: modules_of(path) - {name} for name, path in MODULES.items()}
+    assert circles(files) == []
+    folders: dict[str, set[str]] = {}
+    for name, others in files.items():
+        mine = folder_of(name)
+        folders.setdefault(mine, set()).update({folder_of(o) for o in others} - {mine})
+    assert circles(folders) == []
+    assert circles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == ["a", "b"]
+
+
+def folder_of(name: str) -> str:
+    """Return the folder of a module; a file at the top of the package is its own."""
+    is_package = MODULES.get(name, Path("x")).name == "__init__.py"
+    parts = name.split(".")
+    return name if is_package or len(parts) <= 2 else ".".join(parts[:-1])
+
+
+def test_the_top_of_the_core_is_the_method() -> None:
+    top = {path.stem for path in CODE if path.parent == ROOT / "refusal_core"}
+    assert top == METHOD | {"__init__", "__main__"}
 
 
 def test_files_and_functions_stay_small() -> None:

@@ -10,9 +10,9 @@ import torch
 
 import refusal_core as rc
 from refusal_core.capturing import record_calls
-from refusal_core.evaluate.attack import attacked_embeddings
+from refusal_core.evaluate.attacks.embeddings import attacked_embeddings
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
-from refusal_core.evaluate.methods import plan_method
+from refusal_core.evaluate.methods.treatments import plan_method
 from refusal_core.evaluate.run import Reading, evaluate
 from refusal_core.evaluate.suites.items import Group, Suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from refusal_core.cli import main
-from refusal_core.evaluate.methods import DEFAULT_METHODS
+from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS
 from refusal_core.evaluate.suites.toyworld import CELLS
+from refusal_core.io.video import load_video
 from refusal_core.models.load import ASSETS
 from refusal_core.toyworld.judge import NO_CONCEPT, load_judge
-from refusal_core.video import load_video
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -16,10 +16,11 @@ from refusal_core.concepts import load_preset
 from refusal_core.errors import InputError, ModelError
 from refusal_core.evaluate import plans
 from refusal_core.evaluate.grid import Grid
-from refusal_core.evaluate.journal import Journal
-from refusal_core.evaluate.methods import METHOD_NAMES, plan_method
+from refusal_core.evaluate.measures.journal import Journal
+from refusal_core.evaluate.methods.treatments import METHOD_NAMES, plan_method
 from refusal_core.evaluate.plans import Evaluation
 from refusal_core.evaluate.run import Share
+from refusal_core.evaluate.selftest import CONCEPT, latents, tiny_model
 from refusal_core.evaluate.sharing import one_at_a_time
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.sweep import Sweep
@@ -30,7 +31,6 @@ from refusal_core.models.load import LoadSettings
 from refusal_core.models.model import Model
 from refusal_core.models.rotating import RotatingProcessor, rotate_by_products
 from refusal_core.progress import silent
-from refusal_core.selftest import CONCEPT, latents, tiny_model
 
 SETTINGS = rc.CaptureSettings(kinds=("text", "cross-attention"), timesteps=2)
 

@@ -15,7 +15,7 @@ from refusal_core.errors import InputError, RefusalError
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.settings import parse_layers
 from refusal_core.toyworld import world
-from refusal_core.toyworld.presets import preset_files
+from refusal_core.toyworld.training.presets import preset_files
 
 
 def valid() -> dict[str, Any]:

@@ -30,18 +30,18 @@ from strangers import (
 )
 
 import refusal_core as rc
-from refusal_core import reading
 from refusal_core.activations import load_activations
 from refusal_core.concepts import load_pairs, load_preset
 from refusal_core.edit import load_edit
 from refusal_core.errors import FileError, ModelError, RefusalError
-from refusal_core.evaluate.journal import Journal
-from refusal_core.evaluate.report import load_report, summary
-from refusal_core.images import load_image
+from refusal_core.evaluate.measures.journal import Journal
+from refusal_core.evaluate.reports.report import load_report, summary
+from refusal_core.evaluate.selftest import tiny_model
+from refusal_core.io import reading
+from refusal_core.io.images import load_image
+from refusal_core.io.shards import read_index
+from refusal_core.io.video import Video, load_video, save_video
 from refusal_core.models.model import Model
-from refusal_core.selftest import tiny_model
-from refusal_core.shards import read_index
-from refusal_core.video import Video, load_video, save_video
 
 pytestmark = pytest.mark.security
 Sound = dict[str, Path]
@@ -496,7 +496,7 @@ def film(path: Path, frames: int, width: int, height: int) -> Path:
 def test_videos_that_are_made_to_exhaust_are_refused(
     frames, width, height, sentence, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("refusal_core.video.MAX_READ_FRAMES", 100)  # 1000 take seconds to write
+    monkeypatch.setattr("refusal_core.io.video.MAX_READ_FRAMES", 100)  # 1000 take seconds to write
     path = film(tmp_path / "film.mp4", frames, width, height)
     assert path.stat().st_size < 1 << 20
     assert sentence in refused(load_video, path)

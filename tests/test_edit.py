@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import refusal_core as rc
 from refusal_core.edit import Edit
 from refusal_core.errors import FileError, InputError, ModelError, RankError
-from refusal_core.files import HEADER_KEY
+from refusal_core.io.files import HEADER_KEY
 from refusal_core.models.model import Model
 
 

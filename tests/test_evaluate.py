@@ -15,27 +15,27 @@ import torch
 
 import refusal_core as rc
 from refusal_core import apply
-from refusal_core.baselines import esd
-from refusal_core.baselines.esd import esd_weights
-from refusal_core.baselines.negative_prompt import negative_prompt
-from refusal_core.baselines.safree import prepare_safree
-from refusal_core.baselines.uce import rece_weights
 from refusal_core.cli import main
 from refusal_core.errors import Cancelled, InputError, ModelError, SiteError
 from refusal_core.evaluate import run, sharing
-from refusal_core.evaluate.journal import Journal, Measured
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.verdict import Verdict
-from refusal_core.evaluate.methods import METHOD_NAMES, merged
+from refusal_core.evaluate.measures.journal import Journal, Measured
+from refusal_core.evaluate.methods import esd
+from refusal_core.evaluate.methods.esd import esd_weights
+from refusal_core.evaluate.methods.negative_prompt import negative_prompt
+from refusal_core.evaluate.methods.safree import prepare_safree
+from refusal_core.evaluate.methods.treatments import METHOD_NAMES, merged
+from refusal_core.evaluate.methods.uce import rece_weights
 from refusal_core.evaluate.plans import Evaluation
-from refusal_core.evaluate.report import Report
+from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.run import Reading, evaluate
+from refusal_core.evaluate.selftest import CONCEPT, tiny_model
 from refusal_core.evaluate.sharing import run_shared
 from refusal_core.evaluate.shelf import NO_MEMORY
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.model import Model
 from refusal_core.progress import silent
-from refusal_core.selftest import CONCEPT, tiny_model
 from refusal_core.toyworld import world
 
 
@@ -153,15 +153,17 @@ def test_a_method_that_cannot_be_had_ends_nothing(toy: Model, monkeypatch) -> No
 
         return prepare
 
-    monkeypatch.setattr("refusal_core.evaluate.methods.uce_weights", fail(SiteError("No such sites.")))
-    monkeypatch.setattr("refusal_core.evaluate.methods.rece_weights", fail(MemoryError()))
+    monkeypatch.setattr(
+        "refusal_core.evaluate.methods.treatments.uce_weights", fail(SiteError("No such sites."))
+    )
+    monkeypatch.setattr("refusal_core.evaluate.methods.treatments.rece_weights", fail(MemoryError()))
     journal = Journal()
     report = small(toy, ("original", "uce", "rece"), journal, videos=1)
     assert report.names == ("original",)
     assert list(report.notes) == ["uce: No such sites.", f"rece: {NO_MEMORY}"]
     monkeypatch.undo()
     assert small(toy, ("original", "uce", "rece"), journal, videos=1).names == ("original", "rece")
-    monkeypatch.setattr("refusal_core.evaluate.methods.rece_weights", fail(Cancelled("Stopped.")))
+    monkeypatch.setattr("refusal_core.evaluate.methods.treatments.rece_weights", fail(Cancelled("Stopped.")))
     with pytest.raises(Cancelled):
         small(toy, ("rece",), videos=1)
 

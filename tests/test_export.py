@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from test_cli import run
 
 import refusal_core as rc
-from refusal_core import baking, shards
 from refusal_core.edit import Edit, save_edit
 from refusal_core.errors import FileError, InputError, ModelError
+from refusal_core.evaluate.selftest import CONCEPT, latents, tiny_model
+from refusal_core.export import baking
+from refusal_core.export.publishing import publish
+from refusal_core.io import shards
 from refusal_core.models.model import Model, wrap_pipeline
-from refusal_core.publishing import publish
-from refusal_core.selftest import CONCEPT, latents, tiny_model
 
 
 @pytest.fixture(scope="module")

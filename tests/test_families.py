@@ -16,6 +16,7 @@ import refusal_core as rc
 from refusal_core.cli import app
 from refusal_core.concepts import load_preset
 from refusal_core.errors import ModelError, SiteError
+from refusal_core.evaluate.selftest import CONCEPT, Row, selftest, tiny_model
 from refusal_core.hooks import watch_calls
 from refusal_core.models import hub_files
 from refusal_core.models.families import FAMILIES, LEFT_OUT
@@ -24,7 +25,6 @@ from refusal_core.models.model import family_of
 from refusal_core.models.sites import select
 from refusal_core.models.tiny import BUILDERS
 from refusal_core.recipe import preset_kinds, preset_recipe
-from refusal_core.selftest import CONCEPT, Row, selftest, tiny_model
 
 # (blocks, parameters in billions, cross-attention sites and their width): diffusers' own published models
 PUBLISHED = {

@@ -23,10 +23,10 @@ from strangers import LOADERS, MEGABYTES, SECONDS, Gauge, joined, sound_files, s
 
 import refusal_core as rc
 from refusal_core.errors import RefusalError
-from refusal_core.files import HEADER_KEY
+from refusal_core.io.files import HEADER_KEY
+from refusal_core.io.reading import plain
+from refusal_core.io.video import _recipe
 from refusal_core.models.model import Model
-from refusal_core.reading import plain
-from refusal_core.video import _recipe
 
 pytestmark = pytest.mark.security
 

@@ -10,9 +10,9 @@ import torch
 
 import refusal_core as rc
 from refusal_core.errors import Cancelled, FileError, InputError, ModelError
+from refusal_core.io.video import Video, VideoPair, enlarged, load_video, save_video
 from refusal_core.models.model import Model
 from refusal_core.sampling import generate_batch
-from refusal_core.video import Video, VideoPair, enlarged, load_video, save_video
 
 PROMPT = "a large red circle on fire moving left over sand"
 

@@ -19,12 +19,12 @@ from test_cli import run
 import refusal_core as rc
 from refusal_core.edit import Edit
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
+from refusal_core.evaluate.selftest import CONCEPT, fingerprint, latents, tiny_model
 from refusal_core.models import hub_files, load
 from refusal_core.models.devices import device_of
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.families import LEFT_OUT
 from refusal_core.models.model import Model, wrap_pipeline
-from refusal_core.selftest import CONCEPT, fingerprint, latents, tiny_model
 
 PRESETS = Path(__file__).resolve().parents[1] / "presets"
 

@@ -15,10 +15,10 @@ from playwright.sync_api import Browser, expect
 from test_cli import run
 
 from refusal_core.edit import load_edit
-from refusal_core.files import write_json
+from refusal_core.io.files import write_json
+from refusal_core.io.video import load_video
 from refusal_core.models.family import DEFAULTS_FILE
 from refusal_core.models.tiny import build
-from refusal_core.video import load_video
 from refusal_core.workbench import History, Workbench
 
 PRESETS = Path(__file__).resolve().parents[1] / "presets"

@@ -33,8 +33,8 @@ from refusal_core.evaluate.judges.vision_language import check_server, vision_ju
 from refusal_core.evaluate.judges.vision_server import Unanswered, VisionServer
 from refusal_core.evaluate.judges.vision_settings import KEY, VisionSettings
 from refusal_core.evaluate.suites import safesora, t2vsafetybench
+from refusal_core.io.video import Video
 from refusal_core.toyworld import world
-from refusal_core.video import Video
 
 
 def clip(level: int = 127, size: int = 160, frames: int = 10) -> Video:

@@ -16,9 +16,9 @@ import pytest
 
 import refusal_core as rc
 from refusal_core.edit import load_edit
+from refusal_core.io.shards import read_index
+from refusal_core.io.video import load_video
 from refusal_core.models.model import Model
-from refusal_core.shards import read_index
-from refusal_core.video import load_video
 
 pytestmark = pytest.mark.security
 KILLS = 6  # of each command

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from load import Server, crowd, left_behind, look, wish
 
-from refusal_core.video import load_video
+from refusal_core.io.video import load_video
 from refusal_core.workbench import History
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -36,7 +36,7 @@ def test_visitors_at_once_each_get_their_own_videos_and_leave_nothing(tmp_path: 
 def test_a_video_of_anothers_would_be_noticed(tmp_path: Path) -> None:
     import numpy as np
 
-    from refusal_core.video import Video, save_video
+    from refusal_core.io.video import Video, save_video
 
     (tmp_path / "a").mkdir()
     concept, prompt, seed = wish(0, 0)

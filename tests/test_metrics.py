@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from refusal_core.errors import InputError
-from refusal_core.evaluate.metrics import MAX_PSNR, broken, has_flow, likeness, psnr, steadiness
+from refusal_core.evaluate.measures.metrics import MAX_PSNR, broken, has_flow, likeness, psnr, steadiness
+from refusal_core.io.video import Video
 from refusal_core.toyworld import world
-from refusal_core.video import Video
 
 
 def clip(motion: str = "moving left", seed: int = 1) -> Video:

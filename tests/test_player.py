@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from screenshots import free_port
 
+from refusal_core.io.video import Video, load_video, save_video
 from refusal_core.studio import player
-from refusal_core.studio.screenshots import free_port
 from refusal_core.studio.theme import theme
-from refusal_core.video import Video, load_video, save_video
 
 # Gradio and its client raise warnings of their own libraries, which are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")

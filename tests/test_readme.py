@@ -9,7 +9,7 @@ from statistics import fmean
 
 import pytest
 
-from refusal_core.video import load_video
+from refusal_core.io.video import load_video
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -70,8 +70,8 @@ def test_links_to_files_of_the_repository_are_not_broken() -> None:
 
 def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     """From the reports in assets/reports, which `evaluate --json` wrote."""
-    from refusal_core.evaluate.overview import matrix_table, overview_table
-    from refusal_core.evaluate.report import as_markdown, load_report, summary
+    from refusal_core.evaluate.reports.overview import matrix_table, overview_table
+    from refusal_core.evaluate.reports.report import as_markdown, load_report, summary
     from refusal_core.toyworld import world
 
     folder = ROOT / "assets" / "reports"
@@ -96,8 +96,8 @@ def test_the_tables_of_figures_are_what_the_commands_print() -> None:
 
 
 def test_the_whitened_edit_is_on_the_front_of_every_concept_as_the_page_says() -> None:
-    from refusal_core.evaluate.front import FRONT_MARK, front_table
-    from refusal_core.evaluate.report import as_markdown, load_report
+    from refusal_core.evaluate.reports.front import FRONT_MARK, front_table
+    from refusal_core.evaluate.reports.report import as_markdown, load_report
     from refusal_core.toyworld import world
 
     folder = ROOT / "assets" / "reports"
@@ -113,7 +113,7 @@ def test_the_whitened_edit_is_on_the_front_of_every_concept_as_the_page_says() -
 
 def test_of_five_concepts_erased_at_once_each_is_shown_in_less_than_5_percent() -> None:
     """The upper bound of the interval too, and neutral attributes are kept to 93 % of the original."""
-    from refusal_core.evaluate.report import kept_share, load_report
+    from refusal_core.evaluate.reports.report import kept_share, load_report
     from refusal_core.toyworld import world
 
     together = load_report(ROOT / "assets" / "reports" / "together.json")
@@ -128,8 +128,8 @@ def test_the_plot_of_the_readme_is_drawn_from_the_reports(tmp_path: Path) -> Non
     import numpy as np
     from PIL import Image
 
-    from refusal_core.evaluate.plots import save_figure, trade_plot
-    from refusal_core.evaluate.report import load_report
+    from refusal_core.evaluate.reports.plots import save_figure, trade_plot
+    from refusal_core.evaluate.reports.report import load_report
     from refusal_core.toyworld import world
 
     folder = ROOT / "assets" / "reports"

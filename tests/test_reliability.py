@@ -15,14 +15,15 @@ import pytest
 import torch
 
 import refusal_core as rc
-from refusal_core import apply, interrupts, reliability
+from refusal_core import apply, interrupts
 from refusal_core.edit import Edit
-from refusal_core.faults import FAULTS, Trial, expect_free, fault, hashes, originals_of, start_trial
+from refusal_core.evaluate import reliability
+from refusal_core.evaluate.faults import FAULTS, Trial, expect_free, fault, hashes, originals_of, start_trial
+from refusal_core.evaluate.reliability import CHECKS, check_all
+from refusal_core.evaluate.selftest import CONCEPT, fingerprint, tiny_model
 from refusal_core.models import load
 from refusal_core.models.model import Model
 from refusal_core.models.slots import Slot
-from refusal_core.reliability import CHECKS, check_all
-from refusal_core.selftest import CONCEPT, fingerprint, tiny_model
 
 CYCLES = 1000
 
@@ -110,7 +111,7 @@ def sabotage(title: str):
             case "activations with NaN are refused":
                 patch.setattr(torch, "isfinite", lambda t: torch.ones_like(t, dtype=torch.bool))
             case "a full disk leaves no file":
-                patch.setattr("refusal_core.files.write_atomic", in_place)
+                patch.setattr("refusal_core.io.files.write_atomic", in_place)
             case "threads wait for each other":
                 patch.setattr(Model, "lock", property(lambda _self: _NoLock()))
             case "edits within edits, left in any order":

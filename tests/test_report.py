@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from refusal_core.errors import FileError
-from refusal_core.evaluate.costs import Cost
-from refusal_core.evaluate.front import front_table, trade
-from refusal_core.evaluate.journal import Measured
 from refusal_core.evaluate.judges.verdict import Verdict
-from refusal_core.evaluate.overview import matrix_table, overview_table
-from refusal_core.evaluate.page import save_page
-from refusal_core.evaluate.plots import as_svg, save_plots, shown_plot
-from refusal_core.evaluate.report import (
+from refusal_core.evaluate.measures.costs import Cost
+from refusal_core.evaluate.measures.journal import Measured
+from refusal_core.evaluate.measures.samples import Sample
+from refusal_core.evaluate.measures.statistics import wilson
+from refusal_core.evaluate.reports.front import front_table, trade
+from refusal_core.evaluate.reports.overview import matrix_table, overview_table
+from refusal_core.evaluate.reports.page import save_page
+from refusal_core.evaluate.reports.plots import as_svg, save_plots, shown_plot
+from refusal_core.evaluate.reports.report import (
     SUMMARY,
     Report,
     as_latex,
@@ -28,11 +30,9 @@ from refusal_core.evaluate.report import (
     summary,
     summary_rows,
 )
-from refusal_core.evaluate.samples import Sample
+from refusal_core.evaluate.reports.summary import Cell, summarise
 from refusal_core.evaluate.suites.items import Group, Item, Suite
-from refusal_core.evaluate.summary import Cell, summarise
-from refusal_core.files import write_json
-from refusal_core.statistics import wilson
+from refusal_core.io.files import write_json
 from refusal_core.toyworld.world import Scene
 
 SCENE = Scene("red", "circle", "large", "moving left", "sand", "fire")

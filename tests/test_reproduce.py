@@ -18,15 +18,15 @@ from test_cli import run
 from test_suites import bench
 
 from refusal_core.evaluate import reproducing
+from refusal_core.evaluate.measures.statistics import wilson
 from refusal_core.evaluate.plans import Evaluation, Seeing, Source
-from refusal_core.evaluate.report import Report, load_report
+from refusal_core.evaluate.reports.report import Report, load_report
 from refusal_core.evaluate.reproduce import TABLES, PaperRow, PaperTable, beside_paper, paper_table, plan
 from refusal_core.evaluate.reproducing import Reproduction
 from refusal_core.evaluate.sharing import run_shared
+from refusal_core.io.video import Video, save_video
 from refusal_core.models.model import Model
 from refusal_core.progress import silent
-from refusal_core.statistics import wilson
-from refusal_core.video import Video, save_video
 from refusal_core.workbench.review import Pack, ReviewItem, Vote, save_pack
 from refusal_core.workbench.votes import report_of_votes
 
@@ -286,7 +286,7 @@ def test_a_distance_needs_two_folders_of_videos(
     for one, sentence in ((empty, "empty holds no .mp4 file"), (tmp_path / "no", "no is no folder")):
         code, _, errors = command("distance", str(one), str(full))
         assert code == 2 and sentence in errors
-    from refusal_core.evaluate import distance
+    from refusal_core.evaluate.measures import distance
 
     features = [[0.0, 0.0], [2.0, 0.0]], [[3.0, 4.0], [5.0, 4.0]]  # equal covariances: |m1 - m2|^2 remains
     sets = iter(features)

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from refusal_core.errors import ModelError
+from refusal_core.evaluate.selftest import MEASURES, STEPS, peak_memory, tiny_model
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.load import bundled_folder
 from refusal_core.models.model import wrap_pipeline
-from refusal_core.selftest import MEASURES, STEPS, peak_memory, tiny_model
 
 
 @pytest.mark.parametrize("name", ["unet3d", "animatediff"])
@@ -91,7 +91,7 @@ def test_each_column_holds_what_ran_and_nothing_else(toy_folder: Path, monkeypat
 
 
 def test_what_fails_is_named_and_what_came_after_it_is_not_filled_in(toy_folder, monkeypatch, capsys) -> None:
-    from refusal_core import selftest
+    from refusal_core.evaluate import selftest
 
     def full(*_: object) -> None:
         raise OSError("No space left on device")
@@ -104,7 +104,7 @@ def test_what_fails_is_named_and_what_came_after_it_is_not_filled_in(toy_folder,
 
 
 def test_without_room_for_a_copy_nothing_is_baked(toy_folder: Path, monkeypatch) -> None:
-    from refusal_core import selftest
+    from refusal_core.evaluate import selftest
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(selftest.shutil, "disk_usage", lambda _path: usage(10, 9, 1))

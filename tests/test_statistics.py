@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refusal_core.statistics import wilson
+from refusal_core.evaluate.measures.statistics import wilson
 
 Z = 1.959963984540054
 cheap = settings(derandomize=True, max_examples=100, deadline=None)

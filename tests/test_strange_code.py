@@ -19,8 +19,8 @@ from strangers import watched
 
 import refusal_core as rc
 from refusal_core.errors import FileError, ModelError
+from refusal_core.io.shards import expect_safetensors
 from refusal_core.models.model import Model
-from refusal_core.shards import expect_safetensors
 
 pytestmark = pytest.mark.security
 PARTS = ("transformer", "text_encoder", "vae")

@@ -14,9 +14,9 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
 
+from refusal_core.io.video import load_video
 from refusal_core.studio import texts
 from refusal_core.studio.concept import rows_message, rows_of
-from refusal_core.video import load_video
 from refusal_core.workbench import EditRequest, PairNote, Workbench
 
 # Gradio and its client raise warnings of their own libraries, which are not ours to mend.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from refusal_core.errors import FileError, InputError, RefusalError
-from refusal_core.evaluate.samples import sample_path
+from refusal_core.evaluate.measures.samples import sample_path
 from refusal_core.evaluate.suites import safesora, t2vsafetybench
 from refusal_core.evaluate.suites.sources import load_suite
 

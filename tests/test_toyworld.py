@@ -14,9 +14,10 @@ from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.toyworld import CELLS, asked_suite, together_suite, toyworld_suite
 from refusal_core.models.load import ASSETS
-from refusal_core.toyworld import optimise, world
+from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import load_judge
-from refusal_core.toyworld.optimise import Schedule, train_stage
+from refusal_core.toyworld.training import optimise
+from refusal_core.toyworld.training.optimise import Schedule, train_stage
 
 
 def test_the_world_is_as_large_as_promised() -> None:

@@ -12,8 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from refusal_core.errors import FileError
-from refusal_core.evaluate.front import front
 from refusal_core.evaluate.grid import Point
+from refusal_core.evaluate.reports.front import front
 from refusal_core.evaluate.tune import SITES, Search, Tuning, front_of, worker_number
 from refusal_core.progress import Progress
 
@@ -82,7 +82,7 @@ def test_a_trial_counts_while_its_process_lives(tmp_path: Path) -> None:
 WORKERS = """
 import os, signal, sys, time
 from pathlib import Path
-from refusal_core.evaluate.journal import Journal, Measured
+from refusal_core.evaluate.measures.journal import Journal, Measured
 from refusal_core.evaluate.tune import Search, worker_number
 import optuna
 

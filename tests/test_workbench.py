@@ -17,8 +17,8 @@ import pytest
 
 import refusal_core as rc
 from refusal_core.errors import Cancelled, FileError, InputError
-from refusal_core.selftest import fingerprint
-from refusal_core.statistics import wilson
+from refusal_core.evaluate.measures.statistics import wilson
+from refusal_core.evaluate.selftest import fingerprint
 from refusal_core.workbench import (
     Comparison,
     EditRequest,

@@ -15,9 +15,7 @@ from refusal_core.cli import (
     export,
     models,
     reproduce,
-    screenshots,
     selftest,
-    supply,
     sweep,
     toyworld,
     tune,
@@ -44,9 +42,6 @@ app.command()(bench.bench)
 app.command()(export.export)
 app.command()(selftest.selftest)
 app.command()(reproduce.reproduce)
-app.command()(supply.licences)
-app.command()(supply.sbom)
-app.command()(screenshots.screenshots)
 app.command()(models.bake)
 app.command()(export.push)
 app.add_typer(models.app, name="models")

@@ -19,16 +19,16 @@ def bench(
     json: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Measure generation, edit, cPCA, refit and capture against their yardsticks."""
-    from refusal_core.benchmark import as_json, run_benchmarks
     from refusal_core.concepts import load_preset
-    from refusal_core.files import write_json
+    from refusal_core.evaluate.bench import as_json, run_benchmarks
+    from refusal_core.io.files import write_json
     from refusal_core.models.load import load_model
 
     chosen = load_preset(preset)
     with progress_bar("Loading") as progress:
         figures = run_benchmarks(load_model(model), chosen, progress)
         if large:
-            from refusal_core.benchmark_large import bake_ratios, edit_of_true_size
+            from refusal_core.evaluate.bench_large import bake_ratios, edit_of_true_size
 
             progress(0.9, "Editing and baking at the size of a 14B model")
             figures += edit_of_true_size() + bake_ratios()

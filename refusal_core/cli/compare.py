@@ -51,13 +51,13 @@ def compare(
 ) -> None:
     """Generate a prompt without and with the edit: original, unlearned and side-by-side mp4, recipe."""
     from refusal_core.concepts import load_preset
-    from refusal_core.files import write_json
+    from refusal_core.io.files import write_json
+    from refusal_core.io.video import save_video
     from refusal_core.models.load import load_model
     from refusal_core.progress import part
     from refusal_core.recipe import build, describe
     from refusal_core.sampling import compare as compare_videos
     from refusal_core.settings import SamplingSettings
-    from refusal_core.video import save_video
 
     chosen = load_preset(preset)
     sampling = SamplingSettings(seed=seed, image=image)

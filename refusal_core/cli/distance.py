@@ -17,8 +17,8 @@ def distance(
     ] = None,
 ) -> None:
     """Print the FVD between two folders of videos; needs the extra `distance`."""
-    from refusal_core.evaluate.distance import fvd_features, video_distance
     from refusal_core.evaluate.folders import videos_in
+    from refusal_core.evaluate.measures.distance import fvd_features, video_distance
 
     sets = [videos_in(folder) for folder in (real, generated)]
     found = video_distance(*sets, fvd_features(features, weights=weights))

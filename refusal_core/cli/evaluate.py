@@ -25,7 +25,7 @@ from refusal_core.cli.screen import (
 )
 
 if TYPE_CHECKING:
-    from refusal_core.evaluate.report import Report
+    from refusal_core.evaluate.reports.report import Report
 
 Videos = Annotated[
     int | None,
@@ -99,9 +99,9 @@ def evaluate(
 
     Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
     """
-    from refusal_core.evaluate.page import save_page
     from refusal_core.evaluate.plans import Evaluation, Seeing, Source
-    from refusal_core.evaluate.plots import check_plots
+    from refusal_core.evaluate.reports.page import save_page
+    from refusal_core.evaluate.reports.plots import check_plots
     from refusal_core.evaluate.sharing import run_shared
 
     if html is not None:
@@ -125,7 +125,7 @@ def evaluate(
 def _tell(reports: list[Report], json: Path | None) -> None:
     """Print the table and what is to be said, and write the reports; raise ModelError where there is none."""
     from refusal_core.errors import ModelError
-    from refusal_core.evaluate.report import save_reports, summary
+    from refusal_core.evaluate.reports.report import save_reports, summary
 
     notes = [f"{found.concept}, {note}" for found in reports for note in found.notes]
     whole = [found for found in reports if found.cells]
@@ -165,9 +165,9 @@ def report(
     ] = None,
 ) -> None:
     """Print reports as one table: how much was unlearned, how much was kept."""
-    from refusal_core.evaluate.front import front_table
-    from refusal_core.evaluate.overview import matrix_table, overview_table
-    from refusal_core.evaluate.report import SUMMARY, as_latex, as_markdown, load_report, summary_rows
+    from refusal_core.evaluate.reports.front import front_table
+    from refusal_core.evaluate.reports.overview import matrix_table, overview_table
+    from refusal_core.evaluate.reports.report import SUMMARY, as_latex, as_markdown, load_report, summary_rows
 
     reports = [load_report(path) for path in files]
     if matrix:
@@ -180,11 +180,11 @@ def report(
         head, rows = list(SUMMARY), summary_rows(reports)
     print(as_latex(head, rows) if latex else as_markdown(head, rows))
     if html is not None:
-        from refusal_core.evaluate.page import save_page
+        from refusal_core.evaluate.reports.page import save_page
 
         save_page(reports, html, pictures)
     if plots is not None:
-        from refusal_core.evaluate.plots import save_plots
+        from refusal_core.evaluate.reports.plots import save_plots
 
         save_plots(reports, plots)
 
@@ -194,7 +194,7 @@ def votes(
     json: Annotated[Path | None, typer.Option("--json", help="Also write the report here.")] = None,
 ) -> None:
     """Print what people saw: the votes of a blind review, as the table of a judge."""
-    from refusal_core.files import write_json
+    from refusal_core.io.files import write_json
     from refusal_core.workbench.review import load_pack
     from refusal_core.workbench.votes import report_of_votes
 

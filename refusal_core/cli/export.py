@@ -35,7 +35,7 @@ def export(
     """Export an edit as an exact LoRA (diffusers or ComfyUI) or as a whole edited pipeline."""
     from refusal_core.edit import load_edit
     from refusal_core.errors import InputError
-    from refusal_core.export import export_lora, export_weights
+    from refusal_core.export.lora import export_lora, export_weights
     from refusal_core.models.load import load_model
 
     if form not in ("lora", "comfyui", "weights"):
@@ -65,7 +65,7 @@ def push(
     go: Annotated[bool, typer.Option("--go", help="Really send; without it only show.")] = False,
 ) -> None:
     """Show what would go to the hub: the edit, a model card with its recipe and figures. Send with --go."""
-    from refusal_core.publishing import publish
+    from refusal_core.export.publishing import publish
 
     done = publish(edit, repository, lora=lora, report=report, send=go)
     print(done.card)

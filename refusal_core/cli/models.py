@@ -74,8 +74,8 @@ def selftest(
     from rich.console import Console
     from rich.table import Table
 
-    from refusal_core.selftest import MEASURES, STEPS, Row, try_real
-    from refusal_core.selftest import selftest as run
+    from refusal_core.evaluate.selftest import MEASURES, STEPS, Row, try_real
+    from refusal_core.evaluate.selftest import selftest as run
 
     with progress_bar("Building") as progress:
         rows: list[Row] = try_real(real, offload, progress) if real else run(names or (), progress)
@@ -95,8 +95,8 @@ def bake(
     out: Annotated[Path, typer.Option("--out", help="The folder to write; it must not exist.")],
 ) -> None:
     """Fold an edit into a checkpoint on disk, tensor by tensor, without loading the model."""
-    from refusal_core.baking import bake as run
     from refusal_core.edit import load_edit
+    from refusal_core.export.baking import bake as run
 
     with progress_bar("Baking") as progress:
         done = run(checkpoint, load_edit(edit), out, progress)

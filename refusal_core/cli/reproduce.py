@@ -20,7 +20,7 @@ from refusal_core.cli.screen import (
 )
 
 if TYPE_CHECKING:
-    from refusal_core.evaluate.report import Report
+    from refusal_core.evaluate.reports.report import Report
 
 PromptsPath = Annotated[
     Path, typer.Option("--source", help="Your clone of T2VSafetyBench, or eval-prompt.json.gz.")
@@ -60,7 +60,7 @@ def reproduce(
     """
     from refusal_core.evaluate.folders import judge_folders
     from refusal_core.evaluate.plans import Seeing
-    from refusal_core.evaluate.plots import check_plots
+    from refusal_core.evaluate.reports.plots import check_plots
     from refusal_core.evaluate.reproduce import METHODS, beside_paper, paper_table
     from refusal_core.evaluate.reproduce import plan as plan_of
     from refusal_core.evaluate.reproducing import Reproduction, prompts_of, sides_of
@@ -90,8 +90,8 @@ def reproduce(
 
 
 def _save(reports: list[Report], json: Path | None, html: Path | None, pictures: Path | None) -> None:
-    from refusal_core.evaluate.page import save_page
-    from refusal_core.evaluate.report import save_reports
+    from refusal_core.evaluate.reports.page import save_page
+    from refusal_core.evaluate.reports.report import save_reports
 
     if json is not None:
         save_reports(reports, json, several=len(reports) > 1)

@@ -33,10 +33,10 @@ def selftest(
     from rich.console import Console
     from rich.table import Table
 
-    from refusal_core.faults import start_trial
+    from refusal_core.evaluate.faults import start_trial
+    from refusal_core.evaluate.reliability import check_all
     from refusal_core.models.load import load_model
     from refusal_core.progress import part
-    from refusal_core.reliability import check_all
 
     settings = load_settings(device, dtype, offload, revision, denoiser, guess=guess)
     with progress_bar("Loading") as progress:

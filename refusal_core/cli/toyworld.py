@@ -10,7 +10,7 @@ import typer
 from refusal_core.cli.screen import progress_bar
 
 if TYPE_CHECKING:
-    from refusal_core.evaluate.report import Report
+    from refusal_core.evaluate.reports.report import Report
 
 MODELS = {"wan": "toyworld", "unet3d": "toyworld-unet3d"}  # by family
 app = typer.Typer(no_args_is_help=True, help="The bundled model: train it, check it.")
@@ -35,9 +35,9 @@ def train(
     if family not in MODELS:
         raise InputError(f"Family '{family}' is not known; choose one of {', '.join(MODELS)}.")
     if family == "unet3d":
-        from refusal_core.toyworld.unet import train_unet as run
+        from refusal_core.toyworld.training.unet import train_unet as run
     else:
-        from refusal_core.toyworld.train import train as run
+        from refusal_core.toyworld.training.train import train as run
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
     assets = ASSETS if out is None else out
     run(work, assets)
@@ -61,9 +61,9 @@ def check(
 
 def _check(name: str, assets: Path, videos: int, card: bool) -> None:
     from refusal_core.models.load import BUNDLED, load_model
-    from refusal_core.toyworld.check import check as run
-    from refusal_core.toyworld.check import save_sheets
     from refusal_core.toyworld.judge import load_judge
+    from refusal_core.toyworld.training.check import check as run
+    from refusal_core.toyworld.training.check import save_sheets
 
     with progress_bar("Loading") as progress:
         folder = assets / BUNDLED[name].folder
@@ -71,9 +71,9 @@ def _check(name: str, assets: Path, videos: int, card: bool) -> None:
         judge = load_judge(assets / "toyworld-judge" / "judge.safetensors")
         report = run(model, judge, videos, progress=progress)
         if card:
-            from refusal_core.toyworld.release import write_card
-            from refusal_core.toyworld.train import training_facts
-            from refusal_core.toyworld.unet import training_facts as unet_facts
+            from refusal_core.toyworld.training.release import write_card
+            from refusal_core.toyworld.training.train import training_facts
+            from refusal_core.toyworld.training.unet import training_facts as unet_facts
 
             save_sheets(model, folder)
             facts = unet_facts() if name == MODELS["unet3d"] else training_facts()
@@ -83,7 +83,7 @@ def _check(name: str, assets: Path, videos: int, card: bool) -> None:
 
 def _evaluated(name: str, folder: Path) -> list[Report]:
     """Return the reports of a bundled model in which one concept was removed."""
-    from refusal_core.evaluate.report import load_report
+    from refusal_core.evaluate.reports.report import load_report
     from refusal_core.toyworld import world
 
     found = [load_report(path) for path in sorted(folder.rglob("*.json"))]
@@ -98,7 +98,7 @@ def gallery(
 ) -> None:
     """Write the README's picture: each toy concept, original above unlearned."""
     from refusal_core.models.load import load_model
-    from refusal_core.toyworld.gallery import save_gallery
+    from refusal_core.toyworld.training.gallery import save_gallery
 
     with progress_bar("Loading") as progress:
         save_gallery(load_model("toyworld"), out, seed, progress=progress)
@@ -111,6 +111,6 @@ def presets(
 ) -> None:
     """Write the five toy presets from the world's preset split."""
     from refusal_core.concepts import PRESETS
-    from refusal_core.toyworld.presets import write
+    from refusal_core.toyworld.training.presets import write
 
     write(PRESETS if out is None else out)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from refusal_core.edit import versions
 from refusal_core.errors import FileError
-from refusal_core.evaluate.journal import Measured
-from refusal_core.evaluate.metrics import broken, likeness, steadiness
-from refusal_core.evaluate.report import Report
+from refusal_core.evaluate.measures.journal import Measured
+from refusal_core.evaluate.measures.metrics import broken, likeness, steadiness
+from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.reports.summary import Cell, summarise
 from refusal_core.evaluate.run import Reading, unjudged
 from refusal_core.evaluate.suites.items import Group, Suite, batches
-from refusal_core.evaluate.summary import Cell, summarise
+from refusal_core.io.video import Video, load_video
 from refusal_core.progress import Progress, named, part, silent
-from refusal_core.video import Video, load_video
 
 ORIGINAL = "original"
 

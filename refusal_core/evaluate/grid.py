@@ -12,7 +12,7 @@ from refusal_core.concepts import Concept, Preset
 from refusal_core.directions import Estimator
 from refusal_core.edit import make_edit
 from refusal_core.errors import InputError
-from refusal_core.evaluate.methods import Planned, Treatment, treatment_key
+from refusal_core.evaluate.methods.treatments import Planned, Treatment, treatment_key
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress
 from refusal_core.recipe import Recipe, plain_recipe

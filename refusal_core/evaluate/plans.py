@@ -13,14 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from refusal_core.concepts import Preset, load_preset
 from refusal_core.errors import FileError, InputError
-from refusal_core.evaluate.alignment import clip_alignment
-from refusal_core.evaluate.answerers import check_answers, open_answering
-from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.sources import SETTINGS, JudgeSettings, judge_key, open_judge
 from refusal_core.evaluate.judges.vision_language import check_server
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
-from refusal_core.evaluate.methods import DEFAULT_METHODS, METHOD_NAMES
-from refusal_core.evaluate.questions import (
+from refusal_core.evaluate.measures.alignment import clip_alignment
+from refusal_core.evaluate.measures.answerers import check_answers, open_answering
+from refusal_core.evaluate.measures.journal import Journal
+from refusal_core.evaluate.measures.questions import (
     Answerer,
     Question,
     ask_questions,
@@ -28,13 +27,15 @@ from refusal_core.evaluate.questions import (
     questions_key,
     scene_questions,
 )
-from refusal_core.evaluate.report import Report
+from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS, METHOD_NAMES
+from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.run import COMPILED, Asking, Reading, Share, evaluate
 from refusal_core.evaluate.sharing import one_at_a_time
 from refusal_core.evaluate.suites.adversarial import adversarial_suite
 from refusal_core.evaluate.suites.items import Item, Suite
 from refusal_core.evaluate.suites.sources import SUITES, load_suite
 from refusal_core.evaluate.suites.toyworld import together_suite, toyworld_suite
+from refusal_core.io.video import Video
 from refusal_core.models.clip import load_clip
 from refusal_core.models.compiling import can_compile
 from refusal_core.models.load import BUNDLED, LoadSettings, load_model
@@ -42,7 +43,6 @@ from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part
 from refusal_core.sampling import generate_batch
 from refusal_core.toyworld import world
-from refusal_core.video import Video
 
 MADE = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}  # from the toy world's own scenes
 MADE_VIDEOS = 200  # a group of them, where nothing else is said

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from refusal_core.errors import InputError
-from refusal_core.evaluate.report import Report, as_latex, as_markdown, interval, percent
-from refusal_core.evaluate.summary import Cell
+from refusal_core.evaluate.reports.report import Report, as_latex, as_markdown, interval, percent
+from refusal_core.evaluate.reports.summary import Cell
 from refusal_core.models.inventory import build_on_meta
 from refusal_core.models.model import family_of
 

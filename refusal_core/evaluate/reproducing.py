@@ -7,9 +7,9 @@ from pathlib import Path
 
 from refusal_core.concepts import load_preset
 from refusal_core.errors import InputError
-from refusal_core.evaluate.journal import Journal
+from refusal_core.evaluate.measures.journal import Journal
 from refusal_core.evaluate.plans import Seeing, loading_arguments
-from refusal_core.evaluate.report import Report
+from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.reproduce import METHODS, PaperTable, paper_table
 from refusal_core.evaluate.run import Share, evaluate
 from refusal_core.evaluate.suites.items import Suite

@@ -16,22 +16,22 @@ from pathlib import Path
 from refusal_core.concepts import Preset
 from refusal_core.edit import versions
 from refusal_core.errors import InputError
-from refusal_core.evaluate.attack import attacked_embeddings
-from refusal_core.evaluate.costs import Cost
-from refusal_core.evaluate.journal import Journal, Measured, batch_key
+from refusal_core.evaluate.attacks.embeddings import attacked_embeddings
 from refusal_core.evaluate.judges.verdict import Judge
-from refusal_core.evaluate.methods import DEFAULT_METHODS, ORIGINAL, Treatment, plan_method
-from refusal_core.evaluate.metrics import broken, likeness, steadiness
-from refusal_core.evaluate.report import Report
-from refusal_core.evaluate.samples import keep_sample, sample_of, sample_path
+from refusal_core.evaluate.measures.costs import Cost
+from refusal_core.evaluate.measures.journal import Journal, Measured, batch_key
+from refusal_core.evaluate.measures.metrics import broken, likeness, steadiness
+from refusal_core.evaluate.measures.samples import keep_sample, sample_of, sample_path
+from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS, ORIGINAL, Treatment, plan_method
+from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.reports.summary import Cell, summarise
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Group, Item, Suite, batches
-from refusal_core.evaluate.summary import Cell, summarise
+from refusal_core.io.video import Video
 from refusal_core.models.conditioning import conditioned
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, named, part, silent
 from refusal_core.sampling import generate_batch
-from refusal_core.video import Video
 
 BATCH = 25
 COMPILED = "compiled"  # a mark: the blocks that made the videos were, so that their last bits are others

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from refusal_core.errors import InputError
-from refusal_core.evaluate.metrics import flow_in_one_thread
+from refusal_core.evaluate.measures.metrics import flow_in_one_thread
 from refusal_core.evaluate.run import Share
 from refusal_core.models.load import BUNDLED
+from refusal_core.models.threads import one_thread
 from refusal_core.progress import Progress, part
-from refusal_core.threads import one_thread
 
 BEAT = 5.0  # seconds between two signs of life
 STALE = 120.0  # seconds without a sign of life after which another process counts as gone

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 
 from refusal_core.errors import Cancelled, MemoryLimitError, RefusalError
-from refusal_core.evaluate.costs import Cost, measured_cost
-from refusal_core.evaluate.journal import Journal, Prepared
-from refusal_core.evaluate.methods import ORIGINAL, Planned, Treatment
-from refusal_core.evaluate.store import store, stored
+from refusal_core.evaluate.measures.costs import Cost, measured_cost
+from refusal_core.evaluate.measures.journal import Journal, Prepared
+from refusal_core.evaluate.methods.store import store, stored
+from refusal_core.evaluate.methods.treatments import ORIGINAL, Planned, Treatment
 from refusal_core.progress import Progress, named
 
 NO_MEMORY = "Out of memory while it was prepared; leave it out, or use a larger machine."

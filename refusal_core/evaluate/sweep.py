@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from refusal_core.concepts import Preset
 from refusal_core.evaluate.grid import Grid, Point, points_of
-from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
-from refusal_core.evaluate.methods import ORIGINAL, plan_method
-from refusal_core.evaluate.overview import overview_table
+from refusal_core.evaluate.measures.journal import Journal
+from refusal_core.evaluate.measures.samples import SHEET_COLOURS, sample_path, save_picture
+from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method
 from refusal_core.evaluate.plans import compiling_pays, presets_named, with_compiled
-from refusal_core.evaluate.report import (
+from refusal_core.evaluate.reports.overview import overview_table
+from refusal_core.evaluate.reports.report import (
     Report,
     as_markdown,
     erased,
@@ -32,11 +33,10 @@ from refusal_core.evaluate.report import (
     with_bounds,
 )
 from refusal_core.evaluate.run import Reading, Share, check_disjoint, measure, report_of
-from refusal_core.evaluate.samples import SHEET_COLOURS, sample_path, save_picture
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
-from refusal_core.files import write_atomic
+from refusal_core.io.files import write_atomic
 from refusal_core.models.load import LoadSettings, load_model
 from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from refusal_core.concepts import Preset, load_preset
 from refusal_core.errors import FileError, MissingExtraError
 from refusal_core.evaluate.grid import Point, Points
-from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
-from refusal_core.evaluate.methods import ORIGINAL, plan_method, treatment_key
-from refusal_core.evaluate.report import Report, erased_share, kept_share, others_share, percent
+from refusal_core.evaluate.measures.journal import Journal
+from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method, treatment_key
+from refusal_core.evaluate.reports.report import Report, erased_share, kept_share, others_share, percent
 from refusal_core.evaluate.run import Reading, cells_of, check_disjoint, measure
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.toyworld import toyworld_suite

@@ -14,7 +14,7 @@ from torch import nn
 
 from refusal_core.errors import InputError
 from refusal_core.hooks import watch_calls
-from refusal_core.images import load_image, neutral_image
+from refusal_core.io.images import load_image, neutral_image
 from refusal_core.models.compiling import uncompiled
 from refusal_core.models.model import Model, called_denoisers
 from refusal_core.settings import SamplingSettings

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from refusal_core.errors import MemoryLimitError, ModelError
+from refusal_core.io.shards import expect_safetensors
 from refusal_core.models.devices import device_of
-from refusal_core.shards import expect_safetensors
 
 BATCH = 64  # images at once
 CANNOT = "give a folder or hub id of a CLIP model in transformers' form, with .safetensors weights."

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
+from refusal_core.io.shards import expect_safetensors, read_index
 from refusal_core.models.compiling import compile_parts
 from refusal_core.models.devices import device_of, multiplies_bfloat16
 from refusal_core.models.discovery import describe_guess, guess_family
@@ -22,7 +23,6 @@ from refusal_core.models.hub_files import NO_PIPELINE, published_parameters, why
 from refusal_core.models.inventory import inventory, read_config
 from refusal_core.models.model import Model, family_of, wrap_pipeline
 from refusal_core.progress import Progress, silent
-from refusal_core.shards import expect_safetensors, read_index
 
 # Decoders of frames that stay in float32, as diffusers' documentation has it for Wan and SkyReels V2.
 PRECISE = ("AutoencoderKLWan",)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from refusal_core.statistics import Rate
-from refusal_core.workbench.bench import MAX_SHOWN_PAIRS, Workbench
+from refusal_core.evaluate.measures.statistics import Rate
 from refusal_core.workbench.evaluating import MAX_VIDEOS as MAX_EVALUATED
 from refusal_core.workbench.evaluating import OFFERED as OFFERED_METHODS
 from refusal_core.workbench.evaluating import Evaluated, evaluate
@@ -46,6 +45,7 @@ from refusal_core.workbench.values import (
     SpectrumView,
     Tile,
 )
+from refusal_core.workbench.workbench import MAX_SHOWN_PAIRS, Workbench
 
 __all__ = [
     "AXES",

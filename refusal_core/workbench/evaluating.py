@@ -9,9 +9,9 @@ from pathlib import Path
 
 from refusal_core.concepts import Preset
 from refusal_core.errors import InputError, MissingExtraError
-from refusal_core.evaluate.journal import Journal
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
-from refusal_core.evaluate.methods import (
+from refusal_core.evaluate.measures.journal import Journal
+from refusal_core.evaluate.methods.treatments import (
     METHOD_NAMES,
     ORIGINAL,
     Planned,
@@ -19,18 +19,18 @@ from refusal_core.evaluate.methods import (
     plan_method,
     treatment_key,
 )
-from refusal_core.evaluate.page import save_page
-from refusal_core.evaluate.plots import as_svg, shown_plot, trade_plot
-from refusal_core.evaluate.report import Report
+from refusal_core.evaluate.reports.page import save_page
+from refusal_core.evaluate.reports.plots import as_svg, shown_plot, trade_plot
+from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.run import Reading, check_disjoint, growing, report_of
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.adversarial import adversarial_suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
-from refusal_core.files import write_json
+from refusal_core.io.files import write_json
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import plain_recipe
-from refusal_core.workbench.bench import Workbench
 from refusal_core.workbench.values import EditRequest
+from refusal_core.workbench.workbench import Workbench
 
 SUITES = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}
 OURS = "this edit"

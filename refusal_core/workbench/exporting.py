@@ -9,11 +9,11 @@ from pathlib import Path
 
 from refusal_core.edit import save_edit
 from refusal_core.errors import InputError
-from refusal_core.export import export_lora, export_weights
+from refusal_core.export.lora import export_lora, export_weights
+from refusal_core.export.publishing import model_card, publish_files
 from refusal_core.progress import Progress, silent
-from refusal_core.publishing import model_card, publish_files
-from refusal_core.workbench.bench import Workbench
 from refusal_core.workbench.values import EditRequest
+from refusal_core.workbench.workbench import Workbench
 
 FORMS = ("edit", "lora", "comfyui", "weights")
 

@@ -12,6 +12,7 @@ from refusal_core.capturing import capture
 from refusal_core.concepts import Preset, list_presets
 from refusal_core.directions import Directions, Estimator
 from refusal_core.evaluate.judges.verdict import Verdict
+from refusal_core.io.video import Video
 from refusal_core.models.load import BUNDLED, LoadSettings, load_model
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
@@ -19,7 +20,6 @@ from refusal_core.recipe import Recipe
 from refusal_core.sampling import generate
 from refusal_core.settings import SITE_KINDS, SamplingSettings, SiteKind
 from refusal_core.toyworld import world
-from refusal_core.video import Video
 
 CACHED_CAPTURES, CACHED_VIDEOS = 8, 64
 T = TypeVar("T")

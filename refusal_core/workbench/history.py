@@ -21,9 +21,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from refusal_core.errors import FileError, InputError
-from refusal_core.evaluate.samples import save_picture, strip
-from refusal_core.files import write_json
-from refusal_core.video import load_video
+from refusal_core.evaluate.measures.samples import save_picture, strip
+from refusal_core.io.files import write_json
+from refusal_core.io.video import load_video
 from refusal_core.workbench.values import Clip, Comparison, EditRequest, RunCard
 
 logger = logging.getLogger(__name__)

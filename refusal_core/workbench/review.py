@@ -19,17 +19,17 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from refusal_core.errors import FileError, InputError
+from refusal_core.evaluate.measures.statistics import Rate, wilson
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
-from refusal_core.files import write_atomic
+from refusal_core.io.files import write_atomic
+from refusal_core.io.video import load_video, save_video
 from refusal_core.models.prompts import check_prompts
 from refusal_core.progress import Progress, named, part, silent
 from refusal_core.recipe import describe
 from refusal_core.settings import SamplingSettings
-from refusal_core.statistics import Rate, wilson
-from refusal_core.video import load_video, save_video
-from refusal_core.workbench.bench import Workbench
 from refusal_core.workbench.tiles import other_prompts
 from refusal_core.workbench.values import EditRequest
+from refusal_core.workbench.workbench import Workbench
 
 MAX_ITEMS = 40
 MAX_PACK, MAX_VIDEO, MAX_TEXT = 400 << 20, 32 << 20, 4 << 20  # bytes

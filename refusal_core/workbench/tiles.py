@@ -11,15 +11,15 @@ import numpy as np
 
 from refusal_core.concepts import load_neutral
 from refusal_core.errors import InputError
+from refusal_core.io.video import save_video, side_by_side
 from refusal_core.models.prompts import check_prompts
 from refusal_core.progress import Progress, named, part, silent
 from refusal_core.recipe import describe
 from refusal_core.settings import SamplingSettings
 from refusal_core.toyworld import world
-from refusal_core.video import save_video, side_by_side
-from refusal_core.workbench.bench import Workbench, new_file, sentence
 from refusal_core.workbench.held import HeldModel
 from refusal_core.workbench.values import EditRequest, Tile
+from refusal_core.workbench.workbench import Workbench, new_file, sentence
 
 MAX_TILES = 16
 Axis = Literal["rank", "strength", "alpha", "shrinkage"]

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from refusal_core.video import Video
+from refusal_core.io.video import Video
 
 Frames = NDArray[np.uint8]
 """Frames [T, height, width, 3] of one video."""

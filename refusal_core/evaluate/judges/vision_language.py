@@ -16,7 +16,7 @@ from refusal_core.evaluate.judges.query import Query, yes_no_query
 from refusal_core.evaluate.judges.verdict import Judge, Verdict
 from refusal_core.evaluate.judges.vision_server import Unanswered, VisionServer
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
-from refusal_core.video import Video
+from refusal_core.io.video import Video
 
 
 def vision_judge(settings: VisionSettings, server: VisionServer | None = None) -> Judge:

@@ -1,1 +1,0 @@
-"""Baselines: other ways to suppress a concept, run on the same prompts, seeds and judge."""

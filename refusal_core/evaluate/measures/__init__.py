@@ -1,0 +1,1 @@
+"""What is read from videos, how it is counted and how it is kept."""

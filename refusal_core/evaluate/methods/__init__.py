@@ -1,0 +1,1 @@
+"""What is compared: edits and the methods of others, one interface."""

@@ -1,0 +1,1 @@
+"""From readings to tables, plots and pages."""

@@ -1,0 +1,1 @@
+"""An edit for other programs, a checkpoint on disk, the hub."""

@@ -1,0 +1,132 @@
+"""Sending an edit to the hub with a model card that says what it does, and what it does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from refusal_core.edit import Edit, load_edit
+from refusal_core.errors import InputError, ModelError
+from refusal_core.evaluate.reports.report import Report, load_report, summary
+from refusal_core.export.lora import lora_lines
+from refusal_core.models.model import family_of
+
+LIMITS = (
+    "The edit removes a direction, not knowledge: other words, other languages, images or fine-tuning may"
+    " bring the concept back. It is no guarantee; judge the model on your own prompts."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was sent, or would be."""
+
+    address: str
+    card: str
+    files: tuple[str, ...]
+
+
+def publish(
+    edit: Path, repository: str, *, lora: Path | None = None, report: Path | None = None, send: bool = False
+) -> Published:
+    """Write a model card for an edit and, if asked, send both to the hub.
+
+    The token comes from the environment (HF_TOKEN) or the hub's own login, never from an argument.
+
+    Raises:
+        InputError: the repository has no valid name.
+        FileError: a file cannot be read.
+        ModelError: the hub refuses.
+    """
+    _check_name(repository)
+    loras = _loras(lora) if lora else []
+    names_of_loras = [path.name for path in loras]
+    card = model_card(load_edit(edit), edit.name, names_of_loras, load_report(report) if report else None)
+    files = [edit, *loras, *([report] if report else [])]
+    names = ("README.md", *(path.name for path in files))
+    address = publish_files(repository, card, files) if send else address_of(repository)
+    return Published(address, card, names)
+
+
+def _loras(first: Path) -> list[Path]:
+    """Return an exported LoRA and, where the model has two denoisers, that of the second beside it."""
+    second = first.with_stem(f"{first.stem}-2")
+    return [first, second] if second.is_file() else [first]
+
+
+def address_of(repository: str) -> str:
+    """Return where a repository of the hub is seen."""
+    return f"https://huggingface.co/{repository}"
+
+
+def _check_name(repository: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repository):
+        raise InputError(f"'{repository[:80]}' is no name on the hub; write owner/name.")
+
+
+def model_card(edit: Edit, file: str, loras: Sequence[str], report: Report | None) -> str:
+    """Return a model card: recipe, figures where there are any, use, limits.
+
+    Raises:
+        ModelError: LoRAs are sent along, and the edit's family is not known.
+    """
+    concepts = ", ".join(origin.concept for origin in edit.origins)
+    lines = ["---", "tags: [video, unlearning, refusal-vector]", "---", f"# Unlearned: {concepts}", ""]
+    lines += [f"A closed-form edit of {edit.model.pipeline} ({edit.model.family}), {len(edit.sites)} layers."]
+    for origin in edit.origins:
+        s = origin.subspace
+        lines += ["", f"## Recipe: {origin.concept}", ""]
+        lines += [
+            f"Method {s.method}, rank {s.rank}, strength {origin.strength:g}, anchor {origin.anchor}.",
+            "",
+        ]
+        lines += ["| unsafe | safe |", "|---|---|"]
+        lines += [f"| {_cell(unsafe)} | {_cell(safe)} |" for unsafe, safe in origin.pairs]
+    lines += ["", "## Figures", "", summary([report]) if report else "None were measured.", ""]
+    lines += [
+        "## Use",
+        "",
+        f"`python -m refusal_core export --edit {file} --model … --out x.safetensors`",
+    ]
+    if loras:
+        lines += ["", "Exact for the weights it was made from:", "", "```python"]
+        lines += [*lora_lines(family_of(edit.model.pipeline), loras), "```"]
+    lines += ["", "## Limits", "", LIMITS, ""]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def publish_files(repository: str, card: str, files: list[Path], *, token: str | None = None) -> str:
+    """Send a card and files to the hub and return the address.
+
+    Args:
+        repository: owner/name.
+        card: text of its README.
+        files: safetensors and JSON.
+        token: of the person who sends; None: from the environment, or the hub's own login.
+
+    Raises:
+        InputError: the repository has no valid name.
+        ModelError: the hub refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    unreachable = HfHubHTTPError.__bases__  # of the HTTP library in use, whichever that is
+    _check_name(repository)
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repository, exist_ok=True)
+        sent = [CommitOperationAdd("README.md", card.encode())]
+        sent += [CommitOperationAdd(path.name, str(path)) for path in files]
+        api.create_commit(repository, sent, commit_message="Add an unlearning edit")  # all of it or nothing
+    except (HfHubHTTPError, ValueError) as e:
+        raise ModelError(f"The hub refused '{repository}'; log in, or check the name and the rights.") from e
+    except (OSError, *unreachable) as e:
+        raise ModelError("The hub cannot be reached; check the network, then send again.") from e
+    return address_of(repository)

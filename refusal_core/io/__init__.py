@@ -1,0 +1,1 @@
+"""Files of every kind, trusting nothing that is read. Knows no model."""

@@ -1,0 +1,113 @@
+"""The five toy presets, made from the world's preset split, so that they cannot leak into evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from refusal_core.io.files import write_atomic
+from refusal_core.toyworld import world
+
+PAIRS, PLAIN, OTHERS = 5, 60, 15  # OTHERS: neutral prompts of each other concept
+TITLES: dict[str, tuple[str, str]] = {
+    "fire": ("On fire", "violence and terrorism"),
+    "bleeding": ("Bleeding", "gore"),
+    "star-logo": ("Star logo", "trademark"),
+    "exploding": ("Exploding", "sequential action"),
+    "zorbo": ("Zorbo (a named character)", "public figure"),
+}
+_BASE: dict[str, Any] = {
+    "method": "whitened",
+    "sites": ["text"],
+    "layers": "all",
+    "rank": 1,
+    "strength": 1.0,
+    "anchor": "zero",
+}
+# Chosen by `sweep` on the tuning split, 100 videos a cell: rank 1 left a fifth of the star logos and a tenth
+# of the zorbos; rank 2 none of the zorbos; of the star logos, rank 4 left 2 % at the text sites, and none at
+# the one linear through which the text enters.
+RECOMMENDED: dict[str, dict[str, Any]] = {
+    "fire": _BASE,
+    "bleeding": _BASE,
+    "star-logo": _BASE | {"sites": ["text-entry"], "rank": 4},
+    "exploding": _BASE,
+    "zorbo": _BASE | {"rank": 2},
+}
+# A UNet has no such linear.
+BY_MODEL: dict[str, dict[str, dict[str, Any]]] = {
+    "star-logo": {"toyworld-unet3d": _BASE | {"rank": 4}},
+}
+
+
+def _differing(scenes: Sequence[world.Scene], count: int) -> list[world.Scene]:
+    """Return scenes chosen one after another, each as unlike the former ones as possible."""
+    chosen = [scenes[0]]
+    while len(chosen) < count:
+        chosen.append(min(scenes, key=lambda s: (sum(_alike(s, c) for c in chosen), scenes.index(s))))
+    return chosen
+
+
+def _alike(a: world.Scene, b: world.Scene) -> int:
+    names = ("colour", "shape", "size", "motion", "background")
+    shared = sum(getattr(a, name) == getattr(b, name) for name in names)
+    return 100 if a == b else shared * shared
+
+
+def _captions(scenes: Sequence[world.Scene], concept: str | None) -> list[str]:
+    """Return a caption of each scene, phrases and templates in turn."""
+    phrases = len(world.CONCEPTS[concept]) if concept else 1
+    return [replace(s, concept=concept).caption(i % phrases, i % 3) for i, s in enumerate(scenes)]
+
+
+def _preset(concept: str) -> dict[str, Any]:
+    number = list(world.CONCEPTS).index(concept)
+    scenes = list(world.scenes_of("preset"))
+    pool = scenes[20 * number : 20 * number + 20]  # pairs and prompt; no two presets share a scene
+    # The prompt to try is one that shows well: large, and moving.
+    shown = next(s for s in pool if s.size == "large" and s.motion != "staying still")
+    chosen = _differing([s for s in pool if s != shown], PAIRS)
+    pairs = [
+        {
+            "unsafe": replace(scene, concept=concept).caption(i % world.SEEN, i % 3),
+            "safe": scene.caption(0, i % 3),
+        }
+        for i, scene in enumerate(chosen)
+    ]
+    ordinary = scenes[100:]
+    neutral = _captions(ordinary[:PLAIN], None)
+    for i, other in enumerate(name for name in world.CONCEPTS if name != concept):
+        start = (PLAIN + OTHERS * i) % len(ordinary)
+        neutral += _captions((ordinary * 2)[start : start + OTHERS], other)
+    title, category = TITLES[concept]
+    return {
+        "format": "refusal-studio preset",
+        "version": 1,
+        "name": concept,
+        "title": title,
+        "category": category,
+        "model": "toyworld",
+        "prompt": replace(shown, concept=concept).caption(),
+        "note": "Made by `python -m refusal_core toyworld presets`; a harmless stand-in for its category.",
+        "pairs": pairs,
+        "neutral": neutral,
+        "recommended": RECOMMENDED[concept],
+        "by_model": BY_MODEL.get(concept, {}),
+    }
+
+
+def preset_files() -> dict[str, str]:
+    """Return the text of each toy preset file by its name."""
+    return {
+        f"{concept}.json": json.dumps(_preset(concept), indent=1, ensure_ascii=False) + "\n"
+        for concept in world.CONCEPTS
+    }
+
+
+def write(folder: Path) -> None:
+    """Write the toy presets to a folder."""
+    for name, text in preset_files().items():
+        write_atomic(folder / name, lambda target, text=text: target.write_text(text, "utf-8") and None)
