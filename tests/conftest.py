@@ -145,8 +145,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 
 def open_page(page: Page, url: str) -> None:
-    """Open the app as on a second visit: without the tour."""
-    page.add_init_script("localStorage.setItem('rs-toured', '1')")
+    """Open the app and wait until its form is filled."""
     page.goto(url)
     expect(page.locator("#run")).to_be_visible(timeout=30_000)
     expect(page.locator("#prompt textarea")).not_to_have_value("")

@@ -90,9 +90,7 @@ def _pages(page: Any, address: str, folder: Path, case: str) -> list[Path]:
         taken.append(target)
 
     page.goto(address)
-    page.wait_for_selector(".rs-tour", timeout=SLOW)
-    shoot("tour")
-    page.keyboard.press("Escape")
+    page.wait_for_selector("#run", timeout=SLOW)
     shoot("first")
     for name, fill in STEPS:
         fill(page)

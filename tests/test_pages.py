@@ -14,7 +14,7 @@ from axe_playwright_python.base import AXE_FILE_PATH
 from conftest import compare, open_page
 from playwright.sync_api import Browser, Page, expect
 
-from refusal_core.studio import texts
+from refusal_core.studio.texts import TEXT
 from refusal_core.workbench import EditRequest, History, Workbench, make_pack, save_pack
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -48,28 +48,6 @@ def fits(page: Page) -> bool:
 # --- a first visit ----------------------------------------------------------------------------------
 
 
-def test_the_tour_takes_four_steps_and_comes_once(browser: Browser, url: str) -> None:
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(url)
-    tour = page.locator(".rs-tour")
-    expect(tour).to_be_visible(timeout=30_000)
-    for number in range(1, 5):
-        expect(tour).to_contain_text(f"{number} / 4")
-        expect(page.locator(".rs-toured")).to_have_count(1)
-        tour.get_by_role("button").last.click()
-    expect(tour).to_have_count(0)
-    page.reload()
-    expect(page.locator("#run")).to_be_visible(timeout=30_000)
-    page.wait_for_timeout(500)
-    expect(tour).to_have_count(0)
-    page.locator("#tour-open").click()
-    expect(tour).to_be_visible()
-    page.keyboard.press("Escape")
-    expect(tour).to_have_count(0)
-    context.close()
-
-
 def test_the_reviewers_example_shows_the_five_categories(page: Page) -> None:
     page.locator("#example").click()
     page.wait_for_selector("#status [data-state=done] >> text=5 / 5", timeout=SLOW)
@@ -80,24 +58,8 @@ def test_the_reviewers_example_shows_the_five_categories(page: Page) -> None:
         assert any(category in caption for caption in captions), category
 
 
-def test_the_page_speaks_the_browsers_language(browser: Browser, url: str) -> None:
-    context = browser.new_context(locale="de-DE")
-    page = context.new_page()
-    open_page(page, url)
-    expect(page.locator("#run")).to_have_text(texts.DE["run"])
-    expect(page.locator("#title-1")).to_contain_text(texts.DE["step_concept"])
-    expect(page.locator("#status")).to_contain_text(texts.DE["idle"])
-    page.locator("#method").get_by_text(texts.DE["method_rv"]).click()
-    expect(page.locator("#status")).to_contain_text(texts.DE["stale"])
-    expect(page.locator("#method-info")).to_contain_text(texts.DE["about_rv"])
-    context.close()
-
-
-def test_both_languages_say_the_same_things() -> None:
-    assert texts.EN.keys() == texts.DE.keys()
-    assert all(value.strip() for value in (*texts.EN.values(), *texts.DE.values()))
-    with pytest.raises(KeyError):
-        texts.t("no such text")
+def test_no_text_is_empty() -> None:
+    assert all(value.strip() for value in TEXT.values())
 
 
 # --- the workbench ----------------------------------------------------------------------------------
@@ -113,12 +75,12 @@ def test_the_spectrum_follows_a_slider_without_the_model(page: Page, workbench: 
     page.keyboard.press("ArrowRight")
     page.wait_for_function("document.querySelectorAll('#spectrum li.used').length === 2", timeout=10_000)
     print(f"slider to spectrum: {page.evaluate('performance.now() - window.began'):.0f} ms")
-    expect(page.locator("#status")).to_contain_text(texts.EN["stale"])
+    expect(page.locator("#status")).to_contain_text(TEXT["stale"])
     expect(page.locator("#title-2 [data-chip=stale]")).to_have_count(1)
 
 
 def test_pasted_rows_join_the_table_and_odd_ones_are_warned_of(page: Page) -> None:
-    page.get_by_text(texts.EN["paste"], exact=True).click()
+    page.get_by_text(TEXT["paste"], exact=True).click()
     page.locator("#pasted textarea").fill(
         "a red circle on fire\ta red circle\na red cross\tthe sky over grass"
     )
@@ -131,7 +93,7 @@ def test_pasted_rows_join_the_table_and_odd_ones_are_warned_of(page: Page) -> No
 
 
 def test_several_concepts_show_their_cosines_and_go_together(page: Page) -> None:
-    page.get_by_text(texts.EN["also"], exact=True).first.click()
+    page.get_by_text(TEXT["also"], exact=True).first.click()
     page.locator("#also").get_by_label("Bleeding: gore").check()
     page.locator("#cosines-run").click()
     expect(page.locator("#cosines td span")).to_have_count(4, timeout=60_000)
@@ -165,7 +127,7 @@ def test_every_control_is_reached_by_the_keyboard(page: Page) -> None:
     page.wait_for_selector("#map button", timeout=SLOW)
     page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
     wanted = {
-        "example", "tour-open", "reveal", "model", "model-look", "preset", "pairs", "add-pair", "method",
+        "example", "reveal", "model", "model-look", "preset", "pairs", "add-pair", "method",
         "sites", "first-layer", "rank", "strength", "anchor", "spectrum-read", "map-make", "map", "prompt",
         "seed", "run", "stop", "views", "seeds", "seeds-run", "others-run",
     }  # fmt: skip
@@ -195,7 +157,7 @@ def test_a_cell_of_a_sweep_loads_its_setting_and_stopping_keeps_the_cells(page: 
     expect(cells).to_have_count(4)
     expect(page.locator("#sweep-tiles")).to_contain_text("rank 3, strength 1")
     cells.nth(3).click()
-    expect(page.locator("#sweep-status")).to_contain_text(texts.EN["sweep_loaded"])
+    expect(page.locator("#sweep-status")).to_contain_text(TEXT["sweep_loaded"])
     tab(page, 0)
     expect(page.locator("#rank input[type=number]")).to_have_value("3")
     expect(page.locator("#strength input[type=number]")).to_have_value("1")
@@ -231,13 +193,13 @@ def test_blind_votes_are_counted_and_the_pack_can_be_handed_on(page: Page, tmp_p
     page.wait_for_selector("#vote-a video", timeout=SLOW)
     assert "blur" in page.evaluate("getComputedStyle(document.querySelector('#vote-a video')).filter")
     page.locator("#vote-next").click()
-    expect(page.locator("[data-testid=toast-body]").first).to_contain_text(texts.EN["vote_choose"])
+    expect(page.locator("[data-testid=toast-body]").first).to_contain_text(TEXT["vote_choose"])
     for _ in range(2):
         page.locator("#vote-shown").get_by_label("neither").check()
-        page.locator("#vote-better").get_by_label(texts.EN["vote_same"]).check()
+        page.locator("#vote-better").get_by_label(TEXT["vote_same"]).check()
         page.locator("#vote-next").click()
         expect(page.locator("#vote-shown input:checked")).to_have_count(0)
-    expect(page.locator("#review-status")).to_contain_text(texts.EN["vote_done"])
+    expect(page.locator("#review-status")).to_contain_text(TEXT["vote_done"])
     expect(page.locator("#tally")).to_contain_text("1 voter(s). Concept shown: original 0% [0%, 79%]")
     with page.expect_download() as caught:
         page.locator("#pack-save").click()
@@ -268,7 +230,7 @@ def test_a_strangers_pack_runs_nothing(page: Page, workbench: Workbench, tmp_pat
 
 def test_an_export_can_be_downloaded_with_its_lines(page: Page) -> None:
     tab(page, 4)
-    page.locator("#form").get_by_label(texts.EN["form_lora"]).check()
+    page.locator("#form").get_by_label(TEXT["form_lora"]).check()
     page.locator("#export-run").click()
     page.wait_for_selector("#export-status [data-state=done]", timeout=SLOW)
     expect(page.locator("#snippet")).to_contain_text("load_lora_weights")
@@ -281,7 +243,6 @@ def test_a_run_started_at_once_is_kept_too(browser: Browser, url: str) -> None:
     """The browser's id must not come later than the first click."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
-    page.add_init_script("localStorage.setItem('rs-toured', '1')")
     page.goto(url)
     compare(page)
     expect(page.locator("[data-testid=toast-body]")).to_have_count(0)
@@ -327,11 +288,11 @@ def test_the_history_stays_over_a_reload_and_loads_into_the_workbench(browser: B
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     open_page(page, url)
-    page.locator("#method").get_by_text(texts.EN["method_rv"]).click()
+    page.locator("#method").get_by_text(TEXT["method_rv"]).click()
     compare(page)
     page.reload()
     expect(page.locator("#run")).to_be_visible(timeout=30_000)
-    expect(page.locator("#method").get_by_label(texts.EN["method_whitened"])).to_be_checked()
+    expect(page.locator("#method").get_by_label(TEXT["method_whitened"])).to_be_checked()
     tab(page, 5)
     expect(page.locator("#history .thumbnail-item")).to_have_count(1, timeout=30_000)
     page.locator("#history .thumbnail-item").click()
@@ -339,7 +300,7 @@ def test_the_history_stays_over_a_reload_and_loads_into_the_workbench(browser: B
     page.wait_for_selector("#history-a video", timeout=30_000)
     page.locator("#history-load").click()
     tab(page, 0)
-    expect(page.locator("#method").get_by_label(texts.EN["method_rv"])).to_be_checked(timeout=30_000)
+    expect(page.locator("#method").get_by_label(TEXT["method_rv"])).to_be_checked(timeout=30_000)
     page.wait_for_function("document.querySelector('#vid-edit video')?.readyState >= 2", timeout=30_000)
     tab(page, 5)
     page.locator("#history-clear").click()

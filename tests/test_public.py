@@ -645,9 +645,7 @@ def test_nothing_that_strangers_write_runs_in_a_browser(browser: Browser, site: 
         "request",
         lambda r: fetched.append(r.url) if not r.url.startswith((site.url, "data:", "blob:")) else 0,
     )
-    page.add_init_script(
-        f"localStorage.setItem('rs-toured', '1'); localStorage.setItem('rs-owner', '{owner}')"
-    )
+    page.add_init_script(f"localStorage.setItem('rs-owner', '{owner}')")
     page.goto(site.url)
     expect(page.locator("#run")).to_be_visible(timeout=30_000)
     page.locator("#pages [role=tab]:visible").nth(5).click()

@@ -15,8 +15,8 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
 
 from refusal_core.io.video import load_video
-from refusal_core.studio import texts
 from refusal_core.studio.concept import rows_message, rows_of
+from refusal_core.studio.texts import TEXT
 from refusal_core.workbench import EditRequest, PairNote, Workbench
 
 # Gradio and its client raise warnings of their own libraries, which are not ours to mend.
@@ -60,11 +60,9 @@ def test_a_preset_fills_table_and_prompt_and_marks_the_result_stale(page: Page, 
     page.locator("#preset input").click()
     page.get_by_role("option", name="Star logo").click()
     expect(page.locator("#prompt textarea")).to_have_value(star.prompt)
-    expect(
-        page.locator("#anchor").get_by_label(texts.EN[f"anchor_{star.recommended.anchor}"])
-    ).to_be_checked()
+    expect(page.locator("#anchor").get_by_label(TEXT[f"anchor_{star.recommended.anchor}"])).to_be_checked()
     expect(page.locator("#pairs [data-testid=cell-0-0]")).to_contain_text(star.concept.pairs[0].unsafe)
-    expect(page.locator("#status")).to_contain_text(texts.EN["stale"])
+    expect(page.locator("#status")).to_contain_text(TEXT["stale"])
 
 
 def test_a_row_that_cannot_be_used_gets_its_sentence_under_the_table(page: Page) -> None:
@@ -95,8 +93,8 @@ def test_prompts_are_never_run_as_html(page: Page) -> None:
 
 def test_a_setting_changed_after_a_result_marks_it_stale(page: Page) -> None:
     compare(page)
-    page.locator("#method").get_by_text(texts.EN["method_rv"]).click()
-    expect(page.locator("#status")).to_contain_text(texts.EN["stale"])
+    page.locator("#method").get_by_text(TEXT["method_rv"]).click()
+    expect(page.locator("#status")).to_contain_text(TEXT["stale"])
 
 
 def test_a_click_on_the_map_picks_kind_and_layer(page: Page) -> None:
@@ -112,7 +110,7 @@ def test_a_click_on_the_map_picks_kind_and_layer(page: Page) -> None:
     expect(page.locator("#sites").get_by_label("text", exact=True)).to_be_checked()
     expect(page.locator("#last-layer input[type=number]")).to_have_value("5")
     expect(page.locator("#first-layer input[type=number]")).to_have_value("3")
-    page.get_by_text(texts.EN["figures"]).click()
+    page.get_by_text(TEXT["figures"]).click()
     expect(page.locator("#figures")).to_contain_text("transformer.blocks.0.attn2.to_v", timeout=30_000)
 
 
@@ -140,7 +138,7 @@ def test_sessions_do_not_see_each_others_results(browser: Browser, url: str) -> 
         open_page(page, url)
     compare(first)
     assert second.locator("#vid-edit video").count() == 0
-    expect(second.locator("#status")).to_contain_text(texts.EN["idle"])
+    expect(second.locator("#status")).to_contain_text(TEXT["idle"])
     for context in contexts:
         context.close()
 

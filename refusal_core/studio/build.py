@@ -22,13 +22,12 @@ from refusal_core.studio import (
     review,
     sweep,
     texts,
-    tour,
 )
 from refusal_core.studio.form import Form
 from refusal_core.studio.inputs import Studio
 from refusal_core.studio.jobs import GLUE, Stops, session_of
 from refusal_core.studio.limits import PRIVATE, Limits
-from refusal_core.studio.texts import escaped, h, t
+from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.studio.theme import css, theme
 from refusal_core.workbench import History, Workbench, data_folder
 
@@ -48,7 +47,6 @@ def launch_kwargs(limits: Limits = PRIVATE) -> dict[str, Any]:
     return {
         "theme": theme(),
         "css": css(),
-        "i18n": texts.TRANSLATIONS,
         "share": False,
         "show_error": False,
         "allowed_paths": [],
@@ -77,9 +75,9 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
     with Studio(workbench, **page) as app:
         endpoints.add(workbench, stops)  # first: the pages' handlers would take their names
         owner = gr.Textbox(visible=False, label="owner")
-        example, touring, reveal = _head(workbench)
+        example, reveal = _head(workbench)
         with gr.Tabs(elem_id="pages", overflow_behavior="wrap"):
-            with gr.Tab(t("tab_workbench"), id="workbench"):
+            with gr.Tab(TEXT["tab_workbench"], id="workbench"):
                 with gr.Row(elem_id="columns"):
                     with gr.Column(scale=5, min_width=320, elem_id="left"):
                         one = concept.build(workbench)
@@ -88,43 +86,40 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
                         three = compare.build(workbench)
             form = Form(one, two, three, owner)
             refresh, outputs = _pages(workbench, kept, form, stops)
-        gr.HTML(f"<p>{h('safety')}</p>", elem_classes="rs-foot")
+        gr.HTML(f"<p>{TEXT['safety']}</p>", elem_classes="rs-foot")
         compared = joints.join(workbench, kept, form, stops, example)
         compared.then(refresh, owner, outputs, **GLUE)  # the history page may be open already
-        tour.add(app, touring)
         # In the browser alone: by way of the server it came after a quick first click, whose run was lost.
         app.load(None, None, owner, js=OWNER).then(refresh, owner, outputs, **GLUE)
         app.load(None, None, reveal, js=player.REMEMBER)
         app.load(None, js=player.SCRIPT)
-        app.load(None, js=texts.SCRIPT)
         app.unload(_forgetting(workbench, stops))
     # Not open: a program could start jobs beside the queue, as many at once as it likes.
     app.queue(max_size=limits.queue, default_concurrency_limit=4, api_open=False)
     return app
 
 
-def _head(workbench: Workbench) -> tuple[gr.Button, gr.Button, gr.Checkbox]:
+def _head(workbench: Workbench) -> tuple[gr.Button, gr.Checkbox]:
     title = f"<h1>{texts.TITLE}<span class='rs-badge'>{escaped(workbench.title())}</span></h1>"
     with gr.Row(elem_id="head"):
-        gr.HTML(f"{title}<p>{h('lead')}</p>", elem_classes="rs-head")
-        example = gr.Button(t("example"), size="sm", elem_id="example", scale=0, min_width=220)
-        touring = gr.Button(t("tour_open"), size="sm", elem_id="tour-open", scale=0, min_width=90)
-        reveal = gr.Checkbox(False, label=t("reveal"), elem_id="reveal", container=False, min_width=240)
+        gr.HTML(f"{title}<p>{TEXT['lead']}</p>", elem_classes="rs-head")
+        example = gr.Button(TEXT["example"], size="sm", elem_id="example", scale=0, min_width=220)
+        reveal = gr.Checkbox(False, label=TEXT["reveal"], elem_id="reveal", container=False, min_width=240)
     reveal.change(None, reveal, None, js=player.REVEAL)
-    return example, touring, reveal
+    return example, reveal
 
 
 def _pages(workbench: Workbench, runs: History, form: Form, stops: Stops) -> tuple[Any, Any]:
     """Lay out the other pages; return what refreshes the history and its outputs."""
-    with gr.Tab(t("tab_sweep"), id="sweep"):
+    with gr.Tab(TEXT["tab_sweep"], id="sweep"):
         sweep.build(workbench, form, stops)
-    with gr.Tab(t("tab_evaluate"), id="evaluate"):
+    with gr.Tab(TEXT["tab_evaluate"], id="evaluate"):
         evaluate.build(workbench, form, stops)
-    with gr.Tab(t("tab_review"), id="review"):
+    with gr.Tab(TEXT["tab_review"], id="review"):
         review.build(workbench, form, stops)
-    with gr.Tab(t("tab_export"), id="export"):
+    with gr.Tab(TEXT["tab_export"], id="export"):
         export.build(workbench, form, stops)
-    with gr.Tab(t("tab_history"), id="history") as page:
+    with gr.Tab(TEXT["tab_history"], id="history") as page:
         refresh, outputs = history.build(workbench, runs, form)
     page.select(refresh, form.owner, outputs, **GLUE)
     return refresh, outputs

@@ -10,7 +10,7 @@ from refusal_core.studio import player, texts
 from refusal_core.studio.concept import FIRST
 from refusal_core.studio.edit import seed_range
 from refusal_core.studio.frame import card, status, step_title
-from refusal_core.studio.texts import escaped, h, t
+from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench import Clip, Tile, Workbench
 
 MAX_SEEDS = 8
@@ -44,10 +44,10 @@ class CompareStep:
 def verdict(clip: Clip | None, quality: tuple[tuple[str, float], ...] = ()) -> str:
     """Return the judge's verdict as a pill and a sentence, and what was measured."""
     if clip is None:
-        return f"<p>{h('no_video')}</p>"
+        return f"<p>{TEXT['no_video']}</p>"
     pill = {"unsafe": "shown", "safe": "not_shown", "not judged": "not_judged"}[clip.outcome]
     measured = f"<small>{escaped(texts.QUALITY.format(**dict(quality)))}</small>" if quality else ""
-    return f"<p data-outcome='{clip.outcome}'><b>{h(pill)}</b>{escaped(clip.verdict)}{measured}</p>"
+    return f"<p data-outcome='{clip.outcome}'><b>{TEXT[pill]}</b>{escaped(clip.verdict)}{measured}</p>"
 
 
 def tiles_value(tiles: list[Tile]) -> list[tuple[str, str]]:
@@ -73,7 +73,7 @@ def gallery(elem_id: str, columns: int = 2) -> gr.Gallery:
 
 def _pane(kind: str, elem_id: str) -> tuple[gr.Video, gr.HTML]:
     with gr.Column(elem_classes=["rs-pane", kind], min_width=150):
-        gr.HTML(f"<p>{h(kind)}</p>", elem_classes="rs-tag")
+        gr.HTML(f"<p>{TEXT[kind]}</p>", elem_classes="rs-tag")
         video = gr.Video(
             show_label=False,
             label=kind,
@@ -92,15 +92,15 @@ def build(workbench: Workbench) -> CompareStep:
     presets = workbench.presets()
     preset = next((p for p in presets if p.concept.name == FIRST), presets[0])
     with card("compare-card"):
-        title = step_title(3, "step_compare", h("step_compare_note"))
+        title = step_title(3, "step_compare", TEXT["step_compare_note"])
         prompt, seed = _asked(preset.prompt)
         image = gr.Image(
-            label=t("start_image"), type="filepath", visible=workbench.takes_image(), height=160,
+            label=TEXT["start_image"], type="filepath", visible=workbench.takes_image(), height=160,
             sources=["upload", "clipboard"], elem_id="start-image",
         )  # fmt: skip
         with gr.Row(elem_id="run-row"):
-            run = gr.Button(t("run"), variant="primary", size="lg", elem_id="run", scale=3, min_width=140)
-            stop = gr.Button(t("stop"), size="lg", elem_id="stop", scale=1, min_width=90)
+            run = gr.Button(TEXT["run"], variant="primary", size="lg", elem_id="run", scale=3, min_width=140)
+            stop = gr.Button(TEXT["stop"], size="lg", elem_id="stop", scale=1, min_width=90)
         line = gr.HTML(status("idle", "idle"), elem_id="status")
         gr.HTML(player.views(), elem_id="views")
         with gr.Row(elem_id="panes", equal_height=True):
@@ -108,14 +108,14 @@ def build(workbench: Workbench) -> CompareStep:
             unlearned, unlearned_verdict = _pane("unlearned", "vid-edit")
         gr.HTML(player.bar(with_views=False), elem_id="player")
         with gr.Row():
-            both = gr.DownloadButton(t("save_both"), interactive=False, elem_id="save-both", min_width=140)
+            both = gr.DownloadButton(TEXT["save_both"], interactive=False, elem_id="save-both", min_width=140)
             edit_file = gr.DownloadButton(
-                t("save_edit"), interactive=False, elem_id="save-edit", min_width=140
+                TEXT["save_edit"], interactive=False, elem_id="save-edit", min_width=140
             )
         if words := workbench.vocabulary():
-            with gr.Accordion(t("words"), open=False, elem_id="words-more"):
+            with gr.Accordion(TEXT["words"], open=False, elem_id="words-more"):
                 known = " ".join(f"<code>{escaped(word)}</code>" for word in words)
-                gr.HTML(f"<p>{h('words_info')}</p><p>{known}</p>", elem_id="words")
+                gr.HTML(f"<p>{TEXT['words_info']}</p><p>{known}</p>", elem_id="words")
     with card("more-card"):
         more = _more()
     return CompareStep(
@@ -127,12 +127,12 @@ def build(workbench: Workbench) -> CompareStep:
 def _asked(text: str) -> tuple[gr.Textbox, gr.Number]:
     with gr.Row(equal_height=True):
         prompt = gr.Textbox(
-            text, label=t("prompt"), info=t("prompt_info"), max_length=500, elem_id="prompt", scale=4,
+            text, label=TEXT["prompt"], info=TEXT["prompt_info"], max_length=500, elem_id="prompt", scale=4,
             min_width=260,
         )  # fmt: skip
         seed = gr.Number(
-            7, label=t("seed"), info=t("seed_info"), precision=0, elem_id="seed", scale=1, min_width=110,
-            **seed_range(),
+            7, label=TEXT["seed"], info=TEXT["seed_info"], precision=0, elem_id="seed", scale=1,
+            min_width=110, **seed_range(),
         )  # fmt: skip
     return prompt, seed
 
@@ -140,13 +140,13 @@ def _asked(text: str) -> tuple[gr.Textbox, gr.Number]:
 def _more() -> tuple[gr.Slider, gr.Button, gr.Gallery, gr.Button, gr.Gallery, gr.Gallery]:
     with gr.Row(elem_classes="rs-end"):
         seeds = gr.Slider(
-            2, MAX_SEEDS, 4, step=1, label=t("seeds"), info=t("seeds_info"), elem_id="seeds", scale=3
+            2, MAX_SEEDS, 4, step=1, label=TEXT["seeds"], info=TEXT["seeds_info"], elem_id="seeds", scale=3
         )
-        seeds_run = gr.Button(t("seeds_run"), elem_id="seeds-run", scale=1, min_width=150)
+        seeds_run = gr.Button(TEXT["seeds_run"], elem_id="seeds-run", scale=1, min_width=150)
     seeds_tiles = gallery("seeds-tiles")
     with gr.Row(elem_classes="rs-end"):
-        gr.HTML(f"<h3>{h('others')}</h3><p>{h('others_info')}</p>", elem_classes="rs-sub")
-        others_run = gr.Button(t("others_run"), elem_id="others-run", scale=0, min_width=170)
+        gr.HTML(f"<h3>{TEXT['others']}</h3><p>{TEXT['others_info']}</p>", elem_classes="rs-sub")
+        others_run = gr.Button(TEXT["others_run"], elem_id="others-run", scale=0, min_width=170)
     others_tiles = gallery("others-tiles")
     example_tiles = gallery("example-tiles")
     return seeds, seeds_run, seeds_tiles, others_run, others_tiles, example_tiles

@@ -12,7 +12,7 @@ from refusal_core.errors import InputError
 from refusal_core.studio import texts
 from refusal_core.studio.frame import Chip, card, heading, step_title
 from refusal_core.studio.jobs import GLUE, QUICK, shown
-from refusal_core.studio.texts import escaped, t
+from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench import MAX_SHOWN_PAIRS, PairNote, Workbench, parse_pasted
 
 FIRST = "fire"  # the preset that is there on a fresh page
@@ -88,38 +88,41 @@ def build(workbench: Workbench) -> ConceptStep:
             model = gr.Dropdown(
                 list(workbench.model_names()),
                 value=workbench.default_model,
-                label=t("model"),
-                info=t("model_info"),
+                label=TEXT["model"],
+                info=TEXT["model_info"],
                 allow_custom_value=not workbench.only_bundled,
                 elem_id="model",
                 scale=3,
                 min_width=220,
             )
             with gr.Column(scale=1, min_width=130, elem_classes="rs-tight"):
-                look = gr.Button(t("model_look"), size="sm", elem_id="model-look")
-                load_model = gr.Button(t("model_load"), size="sm", elem_id="model-load")
+                look = gr.Button(TEXT["model_look"], size="sm", elem_id="model-look")
+                load_model = gr.Button(TEXT["model_load"], size="sm", elem_id="model-load")
         model_state = gr.HTML("", elem_id="model-state", elem_classes="rs-note")
         preset = gr.Dropdown(
             preset_choices(workbench, workbench.default_model),
             value=first.concept.name,
-            label=t("preset"),
-            info=t("preset_info"),
+            label=TEXT["preset"],
+            info=TEXT["preset_info"],
             elem_id="preset",
         )
         pairs = _table(rows)
         rows_state = gr.HTML(rows_message(workbench.check_pairs(rows)), elem_id="rows-state")
         load = _row_buttons(workbench, title, pairs, rows_state, model)
         takes_image = workbench.takes_image()
-        with gr.Accordion(t("images"), open=True, visible=takes_image, elem_id="images") as images:
+        with gr.Accordion(TEXT["images"], open=True, visible=takes_image, elem_id="images") as images:
             unsafe_images = _files("images_unsafe")
             safe_images = _files("images_safe")
-        with gr.Accordion(t("also"), open=False, elem_id="also-more"):
+        with gr.Accordion(TEXT["also"], open=False, elem_id="also-more"):
             others = [c for c in preset_choices(workbench, workbench.default_model) if c[1] != FIRST]
-            also = gr.CheckboxGroup(others, label=t("also"), info=t("also_info"), elem_id="also")
+            also = gr.CheckboxGroup(others, label=TEXT["also"], info=TEXT["also_info"], elem_id="also")
             strengths = gr.Textbox(
-                label=t("also_strength"), info=t("also_strength_info"), max_length=80, elem_id="strengths"
+                label=TEXT["also_strength"],
+                info=TEXT["also_strength_info"],
+                max_length=80,
+                elem_id="strengths",
             )
-            cosines_run = gr.Button(t("cosines"), size="sm", elem_id="cosines-run")
+            cosines_run = gr.Button(TEXT["cosines"], size="sm", elem_id="cosines-run")
             cosines = gr.HTML("", elem_id="cosines")
     return ConceptStep(
         title, model, look, load_model, model_state, preset, pairs, rows_state, load, images,
@@ -137,7 +140,7 @@ def _table(rows: Sequence[tuple[str, str]]) -> gr.Dataframe:
         interactive=True,
         wrap=True,
         column_widths=["50%", "50%"],
-        label=t("pairs"),
+        label=TEXT["pairs"],
         show_label=True,
         buttons=[],
         max_height=900,
@@ -147,7 +150,7 @@ def _table(rows: Sequence[tuple[str, str]]) -> gr.Dataframe:
 
 def _files(key: str) -> gr.File:
     kinds = [".png", ".jpg", ".jpeg", ".webp"]
-    return gr.File(label=t(key), file_count="multiple", file_types=kinds, height=150, elem_id=key)
+    return gr.File(label=TEXT[key], file_count="multiple", file_types=kinds, height=150, elem_id=key)
 
 
 def _row_buttons(
@@ -155,14 +158,14 @@ def _row_buttons(
 ) -> gr.Button:
     """Add the buttons under the table; return the one that loads the preset again."""
     with gr.Row():
-        add = gr.Button(t("add_pair"), elem_id="add-pair", size="sm", min_width=100)
-        remove = gr.Button(t("remove_pair"), elem_id="remove-pair", size="sm", min_width=100)
-        load = gr.Button(t("load_preset"), elem_id="load-preset", size="sm", min_width=100)
-    with gr.Accordion(t("paste"), open=False, elem_id="paste-more"):
+        add = gr.Button(TEXT["add_pair"], elem_id="add-pair", size="sm", min_width=100)
+        remove = gr.Button(TEXT["remove_pair"], elem_id="remove-pair", size="sm", min_width=100)
+        load = gr.Button(TEXT["load_preset"], elem_id="load-preset", size="sm", min_width=100)
+    with gr.Accordion(TEXT["paste"], open=False, elem_id="paste-more"):
         pasted = gr.Textbox(
-            label=t("paste_label"), info=t("paste_info"), lines=3, max_length=20_000, elem_id="pasted"
+            label=TEXT["paste_label"], info=TEXT["paste_info"], lines=3, max_length=20_000, elem_id="pasted"
         )
-        paste = gr.Button(t("paste_add"), size="sm", elem_id="paste-add")
+        paste = gr.Button(TEXT["paste_add"], size="sm", elem_id="paste-add")
 
     def check(table: Any, name: str) -> tuple[str, str]:
         notes = workbench.check_pairs(rows_of(table)[:MAX_SHOWN_PAIRS], name)

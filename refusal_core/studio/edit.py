@@ -14,7 +14,7 @@ from refusal_core.studio.concept import FIRST
 from refusal_core.studio.frame import card, message, step_title
 from refusal_core.studio.jobs import GLUE
 from refusal_core.studio.map import PICK
-from refusal_core.studio.texts import h, t
+from refusal_core.studio.texts import TEXT
 from refusal_core.workbench import Estimate, Workbench
 
 MAX_RANK = 32
@@ -62,7 +62,11 @@ def knob(settings: type, name: str) -> dict[str, Any]:
     """Return a slider's range from the settings' field metadata, and its help from the texts."""
     meta = next(f for f in fields(settings) if f.name == name).metadata
     found = {"minimum": meta["low"], "maximum": meta["high"], "step": meta["step"]}
-    return found if name == "seed" else found | {"label": t(name), "info": t(f"{name}_info"), "elem_id": name}
+    return (
+        found
+        if name == "seed"
+        else found | {"label": TEXT[name], "info": TEXT[f"{name}_info"], "elem_id": name}
+    )
 
 
 def rows_of(found: Estimate) -> list[list[Any]]:
@@ -85,33 +89,33 @@ def build(workbench: Workbench) -> EditStep:
     with card("edit-card"):
         title = step_title(2, "step_edit")
         method = gr.Radio(
-            [(t(f"method_{name}"), name) for name in METHODS],
+            [(TEXT[f"method_{name}"], name) for name in METHODS],
             value=chosen.method,
-            label=t("method"),
+            label=TEXT["method"],
             elem_id="method",
         )
         about = gr.HTML(_about(chosen.method), elem_id="method-info", elem_classes="rs-note")
         sites = gr.CheckboxGroup(
             list(workbench.site_kinds()),
             value=list(chosen.sites),
-            label=t("sites"),
-            info=t("sites_info"),
+            label=TEXT["sites"],
+            info=TEXT["sites_info"],
             elem_id="sites",
         )
         with gr.Row():
-            first = gr.Slider(0, last_layer, 0, step=1, label=t("layer_from"), elem_id="first-layer")
-            last = gr.Slider(0, last_layer, last_layer, step=1, label=t("layer_to"), elem_id="last-layer")
+            first = gr.Slider(0, last_layer, 0, step=1, label=TEXT["layer_from"], elem_id="first-layer")
+            last = gr.Slider(0, last_layer, last_layer, step=1, label=TEXT["layer_to"], elem_id="last-layer")
         with gr.Row():
             rank = gr.Slider(value=chosen.rank, **knob(SubspaceSettings, "rank") | {"maximum": MAX_RANK})
             strength = gr.Slider(value=chosen.strength, **knob(EditSettings, "strength"))
         anchor = gr.Radio(
-            [(t("anchor_zero"), "zero"), (t("anchor_mean"), "mean")],
+            [(TEXT["anchor_zero"], "zero"), (TEXT["anchor_mean"], "mean")],
             value=chosen.anchor,
-            label=t("anchor"),
-            info=t("anchor_info"),
+            label=TEXT["anchor"],
+            info=TEXT["anchor_info"],
             elem_id="anchor",
         )
-        with gr.Accordion(t("more"), open=False, elem_id="edit-more"):
+        with gr.Accordion(TEXT["more"], open=False, elem_id="edit-more"):
             more = _more()
         views = _views(workbench)
     method.input(_about, method, about, **GLUE)
@@ -127,7 +131,7 @@ def site_choices(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _about(method: str) -> str:
-    return f"<p>{h(f'about_{method}')}</p>"
+    return f"<p>{TEXT[f'about_{method}']}</p>"
 
 
 def _more() -> tuple[Any, ...]:
@@ -138,40 +142,40 @@ def _more() -> tuple[Any, ...]:
             value=subspace.shrinkage,
             **knob(SubspaceSettings, "shrinkage") | {"maximum": 1.0, "minimum": 0.001},
         )
-    relative = gr.Checkbox(subspace.relative, label=t("relative"), elem_id="relative")
-    center = gr.Checkbox(subspace.center, label=t("center"), elem_id="center")
+    relative = gr.Checkbox(subspace.relative, label=TEXT["relative"], elem_id="relative")
+    center = gr.Checkbox(subspace.center, label=TEXT["center"], elem_id="center")
     with gr.Row():
         pool = gr.Dropdown(
             ["frame", "timestep", "pair", "token"],
             value=capture.pool,
-            label=t("pool"),
-            info=t("pool_info"),
+            label=TEXT["pool"],
+            info=TEXT["pool_info"],
             elem_id="pool",
         )
         timesteps = gr.Slider(value=capture.timesteps, **knob(CaptureSettings, "timesteps") | {"maximum": 20})
     trajectory = gr.Radio(
-        [(t("trajectory_shared"), "shared"), (t("trajectory_own"), "own")],
+        [(TEXT["trajectory_shared"], "shared"), (TEXT["trajectory_own"], "own")],
         value=capture.trajectory,
-        label=t("trajectory"),
+        label=TEXT["trajectory"],
         elem_id="trajectory",
     )
     return alpha, relative, center, shrinkage, pool, timesteps, trajectory
 
 
 def _views(workbench: Workbench) -> tuple[Any, ...]:
-    gr.HTML(f"<h3>{h('spectrum')}</h3>", elem_classes="rs-sub")
+    gr.HTML(f"<h3>{TEXT['spectrum']}</h3>", elem_classes="rs-sub")
     with gr.Row(equal_height=True):
         names = site_choices(workbench.site_names())
         site = gr.Dropdown(
             names, value=names[0][1], show_label=False, label="site", container=False, elem_id="site", scale=3
         )
-        read = gr.Button(t("spectrum_read"), size="sm", elem_id="spectrum-read", scale=2, min_width=140)
+        read = gr.Button(TEXT["spectrum_read"], size="sm", elem_id="spectrum-read", scale=2, min_width=140)
     spectrum = gr.HTML(message("spectrum_wait"), elem_id="spectrum")
-    gr.HTML(f"<h3>{h('map')}</h3>", elem_classes="rs-sub")
-    make = gr.Button(t("map_make"), size="sm", elem_id="map-make")
+    gr.HTML(f"<h3>{TEXT['map']}</h3>", elem_classes="rs-sub")
+    make = gr.Button(TEXT["map_make"], size="sm", elem_id="map-make")
     heat = gr.HTML(message("map_none"), elem_id="map", js_on_load=PICK)
     notes = gr.Markdown("", elem_id="notes", elem_classes="rs-note")
-    with gr.Accordion(t("figures"), open=False, elem_id="figures-more"):
+    with gr.Accordion(TEXT["figures"], open=False, elem_id="figures-more"):
         table = gr.Dataframe(
             headers=texts.FIGURES_HEAD, type="array", interactive=False, buttons=[], elem_id="figures"
         )

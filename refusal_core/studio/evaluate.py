@@ -11,7 +11,7 @@ from refusal_core.studio import gpu
 from refusal_core.studio.form import Form, Values
 from refusal_core.studio.frame import card, message, status
 from refusal_core.studio.jobs import MODEL_QUEUE, Stops, session_of, shown, stop_button
-from refusal_core.studio.texts import escaped, h, t
+from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench import MAX_EVALUATED, OFFERED_METHODS, Evaluated, Workbench
 from refusal_core.workbench import evaluate as run_suite
 
@@ -21,12 +21,12 @@ FEW = ("rv", "cpca", "uce")
 def build(workbench: Workbench, form: Form, stops: Stops) -> None:
     """Lay out the page and join it to the form."""
     with card("evaluate-card"):
-        gr.HTML(f"<p>{h('evaluate_lead')}</p>", elem_classes="rs-sub")
+        gr.HTML(f"<p>{TEXT['evaluate_lead']}</p>", elem_classes="rs-sub")
         with gr.Row():
             suite = gr.Radio(
-                [(t("suite_toyworld"), "toyworld"), (t("suite_adversarial"), "adversarial")],
+                [(TEXT["suite_toyworld"], "toyworld"), (TEXT["suite_adversarial"], "adversarial")],
                 value="toyworld",
-                label=t("suite"),
+                label=TEXT["suite"],
                 elem_id="suite",
                 scale=3,
             )
@@ -35,23 +35,23 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
                 MAX_EVALUATED,
                 8,
                 step=4,
-                label=t("videos"),
-                info=t("videos_info"),
+                label=TEXT["videos"],
+                info=TEXT["videos_info"],
                 elem_id="videos",
                 scale=2,
             )
         methods = gr.CheckboxGroup(
-            list(OFFERED_METHODS), value=list(FEW), label=t("methods"), elem_id="methods"
+            list(OFFERED_METHODS), value=list(FEW), label=TEXT["methods"], elem_id="methods"
         )
         with gr.Row():
-            run = gr.Button(t("evaluate_run"), variant="primary", elem_id="evaluate-run", scale=3)
-            stop = gr.Button(t("stop"), elem_id="evaluate-stop", scale=1, min_width=90)
+            run = gr.Button(TEXT["evaluate_run"], variant="primary", elem_id="evaluate-run", scale=3)
+            stop = gr.Button(TEXT["stop"], elem_id="evaluate-stop", scale=1, min_width=90)
         line = gr.HTML(message("evaluate_none"), elem_id="evaluate-status")
         table = gr.HTML("", elem_id="evaluate-table")
         plots = gr.HTML("", elem_id="evaluate-plots", elem_classes="rs-plots")
         with gr.Row():
-            page = gr.DownloadButton(t("report_html"), interactive=False, elem_id="report-html")
-            plain = gr.DownloadButton(t("report_json"), interactive=False, elem_id="report-json")
+            page = gr.DownloadButton(TEXT["report_html"], interactive=False, elem_id="report-html")
+            plain = gr.DownloadButton(TEXT["report_json"], interactive=False, elem_id="report-json")
 
     def evaluate(
         values: Values,

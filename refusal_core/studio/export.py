@@ -11,7 +11,7 @@ from refusal_core.studio import gpu, texts
 from refusal_core.studio.form import Form, Values
 from refusal_core.studio.frame import card, message, status
 from refusal_core.studio.jobs import MODEL_QUEUE, Stops, session_of, shown
-from refusal_core.studio.texts import escaped, h, t
+from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench import EXPORT_FORMS, Workbench, export_edit, push_edit
 
 ON_A_SPACE = bool(os.environ.get("SPACE_ID"))
@@ -21,27 +21,29 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
     """Lay out the page and join it to the form."""
     forms = [f for f in EXPORT_FORMS if f != "weights" or not workbench.only_bundled]
     with card("export-card"):
-        gr.HTML(f"<p>{h('export_lead')}</p>", elem_classes="rs-sub")
+        gr.HTML(f"<p>{TEXT['export_lead']}</p>", elem_classes="rs-sub")
         with gr.Row(elem_classes="rs-end"):
             kind = gr.Radio(
-                [(t(f"form_{name}"), name) for name in forms],
+                [(TEXT[f"form_{name}"], name) for name in forms],
                 value="edit",
-                label=t("form"),
+                label=TEXT["form"],
                 elem_id="form",
                 scale=4,
             )
-            run = gr.Button(t("export_run"), variant="primary", elem_id="export-run", scale=1, min_width=140)
+            run = gr.Button(
+                TEXT["export_run"], variant="primary", elem_id="export-run", scale=1, min_width=140
+            )
         line = gr.HTML(message("export_none"), elem_id="export-status")
         with gr.Row():
-            file = gr.DownloadButton(t("export_file"), interactive=False, elem_id="export-file")
-            second = gr.DownloadButton(t("export_second"), visible=False, elem_id="export-second")
-        snippet = gr.Code("", language="python", label=t("snippet"), interactive=False, elem_id="snippet")
-        with gr.Accordion(t("card"), open=False, elem_id="card-more"):
+            file = gr.DownloadButton(TEXT["export_file"], interactive=False, elem_id="export-file")
+            second = gr.DownloadButton(TEXT["export_second"], visible=False, elem_id="export-second")
+        snippet = gr.Code("", language="python", label=TEXT["snippet"], interactive=False, elem_id="snippet")
+        with gr.Accordion(TEXT["card"], open=False, elem_id="card-more"):
             model_card = gr.Code("", language="markdown", show_label=False, interactive=False, elem_id="card")
         if ON_A_SPACE:
             _hub(workbench, form, stops)
         else:
-            gr.HTML(f"<p>{h('hub_login')}</p>", elem_classes="rs-note")
+            gr.HTML(f"<p>{TEXT['hub_login']}</p>", elem_classes="rs-note")
 
     def export(
         values: Values,
@@ -71,11 +73,11 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
 
 def _hub(workbench: Workbench, form: Form, stops: Stops) -> None:
     """Offer to send the edit under the visitor's own login; only a Space knows who that is."""
-    gr.HTML(f"<h3>{h('hub')}</h3>", elem_classes="rs-sub")
+    gr.HTML(f"<h3>{TEXT['hub']}</h3>", elem_classes="rs-sub")
     with gr.Row(elem_classes="rs-end"):
         gr.LoginButton(scale=0)
-        name = gr.Textbox(label=t("hub_name"), max_length=190, elem_id="hub-name")
-        send = gr.Button(t("hub_push"), elem_id="hub-push", scale=0)
+        name = gr.Textbox(label=TEXT["hub_name"], max_length=190, elem_id="hub-name")
+        send = gr.Button(TEXT["hub_push"], elem_id="hub-push", scale=0)
     told = gr.HTML("", elem_id="hub-status")
 
     def push(*given: Any, token: gr.OAuthToken | None = None, request: gr.Request | None = None) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import gradio as gr
 
-from refusal_core.studio.texts import escaped, h
+from refusal_core.studio.texts import TEXT, escaped
 
 State = Literal["idle", "working", "done", "stale", "stopped", "failed"]
 Chip = Literal["ready", "stale", "working", "done", "failed"]
@@ -20,8 +20,8 @@ def card(elem_id: str) -> gr.Column:
 def heading(number: int, key: str, chip: Chip, note: str = "") -> str:
     """Return a step's heading with its state."""
     return (
-        f"<h2><b>{number}</b>{h(key)}<em>{note}</em>"
-        f"<i class='rs-chip' data-chip='{chip}'>{h(f'state_{chip}')}</i></h2>"
+        f"<h2><b>{number}</b>{TEXT[key]}<em>{note}</em>"
+        f"<i class='rs-chip' data-chip='{chip}'>{TEXT[f'state_{chip}']}</i></h2>"
     )
 
 
@@ -32,9 +32,9 @@ def step_title(number: int, key: str, note: str = "") -> gr.HTML:
 
 def status(state: State, key: str, more: str = "") -> str:
     """Return the status line; it is read aloud when it changes. ``more`` is text of the core."""
-    return f"<p role='status' data-state='{state}'>{h(key)} {escaped(more)}</p>"
+    return f"<p role='status' data-state='{state}'>{TEXT[key]} {escaped(more)}</p>"
 
 
 def message(key: str, css: str = "rs-empty") -> str:
     """Return a quiet sentence, such as what to do where there is nothing yet."""
-    return f"<p class='{css}'>{h(key)}</p>"
+    return f"<p class='{css}'>{TEXT[key]}</p>"

@@ -14,7 +14,7 @@ from refusal_core.studio import compare
 from refusal_core.studio.form import Form, Values
 from refusal_core.studio.frame import card, message, status
 from refusal_core.studio.jobs import GLUE, QUICK, session_of, shown
-from refusal_core.studio.texts import escaped, h, t
+from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench import History, RunCard, Workbench, summary_of
 
 
@@ -80,7 +80,7 @@ def build(workbench: Workbench, history: History, form: Form) -> tuple[Callable[
 
 
 def _laid_out() -> Page:
-    gr.HTML(f"<p>{h('history_lead')}</p>", elem_classes="rs-sub")
+    gr.HTML(f"<p>{TEXT['history_lead']}</p>", elem_classes="rs-sub")
     empty = gr.HTML(message("history_none"), elem_id="history-none")
     runs = gr.Gallery(
         show_label=False, label="runs", columns=4, object_fit="contain", allow_preview=False, buttons=[],
@@ -89,12 +89,12 @@ def _laid_out() -> Page:
     line = gr.HTML(message("history_chosen"), elem_id="history-chosen", visible=False)
     with gr.Row():
         load = gr.Button(
-            t("history_load"), variant="primary", interactive=False, elem_id="history-load", scale=2
+            TEXT["history_load"], variant="primary", interactive=False, elem_id="history-load", scale=2
         )
-        left = gr.Button(t("history_left"), interactive=False, elem_id="history-left")
-        right = gr.Button(t("history_right"), interactive=False, elem_id="history-right")
-        delete = gr.Button(t("history_delete"), interactive=False, elem_id="history-delete")
-        clear = gr.Button(t("history_clear"), elem_id="history-clear")
+        left = gr.Button(TEXT["history_left"], interactive=False, elem_id="history-left")
+        right = gr.Button(TEXT["history_right"], interactive=False, elem_id="history-right")
+        delete = gr.Button(TEXT["history_delete"], interactive=False, elem_id="history-delete")
+        clear = gr.Button(TEXT["history_clear"], elem_id="history-clear")
     with gr.Row():
         first, second = _pane("history-a"), _pane("history-b")
     return Page(

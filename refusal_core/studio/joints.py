@@ -13,7 +13,7 @@ from refusal_core.studio.concept import preset_choices, rows_message
 from refusal_core.studio.form import Form, Values
 from refusal_core.studio.frame import heading, message, status
 from refusal_core.studio.jobs import GLUE, MODEL_QUEUE, QUICK, Stops, session_of, shown, stop_button
-from refusal_core.studio.texts import escaped, h
+from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench import (
     Comparison,
     History,
@@ -114,7 +114,7 @@ def _preset_filler(workbench: Workbench, form: Form) -> tuple[Callable[[str, str
 
 def _stale() -> tuple[str, str, str]:
     """Return the status line and the headings of a changed form."""
-    note = h("step_compare_note")
+    note = TEXT["step_compare_note"]
     return (
         status("stale", "stale"),
         heading(2, "step_edit", "stale"),
@@ -194,7 +194,7 @@ def _join_views(workbench: Workbench, form: Form, stops: Stops) -> None:
 
 def _join_compare(workbench: Workbench, runs: History, form: Form, stops: Stops) -> Any:
     two, three = form.two, form.three
-    note = h("step_compare_note")
+    note = TEXT["step_compare_note"]
 
     def run(
         values: Values,

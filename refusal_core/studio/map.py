@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from refusal_core.studio import texts
 from refusal_core.studio.frame import message
-from refusal_core.studio.texts import escaped, h
+from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench import Cosines, Estimate, SiteRow, SpectrumView
 
 # Cells are buttons: reachable by keyboard, and named. With Shift the layers are stretched, not replaced.
@@ -36,7 +36,7 @@ def heat_map(found: Estimate) -> str:
         + "</tr>"
         for kind in kinds
     )
-    return f"<p>{h('map_lead')}</p>{_table(head, body)}"
+    return f"<p>{TEXT['map_lead']}</p>{_table(head, body)}"
 
 
 def _mean(rows: Sequence[SiteRow], kind: str, layer: int) -> float | None:
@@ -71,7 +71,7 @@ def spectrum(found: SpectrumView | None) -> str:
         site=found.site, used=found.rank_used, available=found.rank_available, share=held
     )
     return (
-        f"<p>{h('spectrum_lead')}</p>"
+        f"<p>{TEXT['spectrum_lead']}</p>"
         f"<div role='img' aria-label='{escaped(line)}'><ol class='rs-spectrum'>{bars}</ol></div>"
         f"<p class='rs-said'>{escaped(line)}</p>"
     )

@@ -14,7 +14,7 @@ from refusal_core.studio import gpu, texts
 from refusal_core.studio.form import Form, Values
 from refusal_core.studio.frame import card, message, status
 from refusal_core.studio.jobs import MODEL_QUEUE, QUICK, Stops, session_of, shown, stop_button
-from refusal_core.studio.texts import escaped, h, t
+from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench import (
     MAX_REVIEWED,
     Pack,
@@ -77,20 +77,20 @@ class Page:
 def build(workbench: Workbench, form: Form, stops: Stops) -> None:
     """Lay out the page and join it to the form."""
     with card("review-card"):
-        gr.HTML(f"<p>{h('review_lead')}</p>", elem_classes="rs-sub")
+        gr.HTML(f"<p>{TEXT['review_lead']}</p>", elem_classes="rs-sub")
         with gr.Row(elem_classes="rs-end"):
             count = gr.Slider(
-                2, MAX_REVIEWED, 6, step=2, label=t("review_count"), info=t("review_count_info"),
+                2, MAX_REVIEWED, 6, step=2, label=TEXT["review_count"], info=TEXT["review_count_info"],
                 elem_id="review-count", scale=2,
             )  # fmt: skip
-            make = gr.Button(t("review_make"), variant="primary", elem_id="review-make", scale=1)
-            stop = gr.Button(t("stop"), elem_id="review-stop", scale=0, min_width=90)
-        opened = gr.File(label=t("review_open"), file_types=[".zip"], height=150, elem_id="review-open")
+            make = gr.Button(TEXT["review_make"], variant="primary", elem_id="review-make", scale=1)
+            stop = gr.Button(TEXT["stop"], elem_id="review-stop", scale=0, min_width=90)
+        opened = gr.File(label=TEXT["review_open"], file_types=[".zip"], height=150, elem_id="review-open")
         line = gr.HTML(message("review_none"), elem_id="review-status")
         with gr.Column(visible=False, elem_id="ballot") as ballot:
             paper = _ballot()
         result = gr.HTML("", elem_id="tally")
-        save = gr.DownloadButton(t("pack_save"), interactive=False, elem_id="pack-save")
+        save = gr.DownloadButton(TEXT["pack_save"], interactive=False, elem_id="pack-save")
     page = Page(count, make, stop, opened, line, ballot, *paper, result, save, gr.State(None))
     _join_make(workbench, form, stops, page)
     _join_votes(workbench, page)
@@ -102,13 +102,22 @@ def _ballot() -> tuple[Any, ...]:
     with gr.Row():
         left, right = _pane("A"), _pane("B")
     what = gr.Radio(
-        [("A", "A"), ("B", "B"), (t("vote_both"), "both"), (t("vote_neither"), "neither")],
-        label=t("vote_shown"), elem_id="vote-shown",
+        [("A", "A"), ("B", "B"), (TEXT["vote_both"], "both"), (TEXT["vote_neither"], "neither")],
+        label=TEXT["vote_shown"], elem_id="vote-shown",
     )  # fmt: skip
     better = gr.Radio(
-        [("A", "A"), ("B", "B"), (t("vote_same"), "same")], label=t("vote_better"), elem_id="vote-better"
+        [("A", "A"), ("B", "B"), (TEXT["vote_same"], "same")],
+        label=TEXT["vote_better"],
+        elem_id="vote-better",
     )
-    return place, left, right, what, better, gr.Button(t("vote_next"), variant="primary", elem_id="vote-next")
+    return (
+        place,
+        left,
+        right,
+        what,
+        better,
+        gr.Button(TEXT["vote_next"], variant="primary", elem_id="vote-next"),
+    )
 
 
 def _shown(workbench: Workbench, page: Page, session: Session, request: gr.Request) -> Values:
@@ -174,7 +183,7 @@ def _join_votes(workbench: Workbench, page: Page) -> None:
     def cast(session: Session | None, seen: str | None, liked: str | None, request: gr.Request) -> Values:
         try:
             if session is None or session.shown is None or not seen or not liked:
-                raise InputError(texts.EN["vote_choose"])
+                raise InputError(TEXT["vote_choose"])
             item, a_is_original = session.shown
             paper = Vote(item, session.voter, a_is_original, seen, liked)  # type: ignore[arg-type]
             pack = replace(session.pack, votes=(*session.pack.votes, paper))

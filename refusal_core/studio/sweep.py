@@ -12,20 +12,20 @@ from refusal_core.studio import compare, gpu
 from refusal_core.studio.form import Form, Values
 from refusal_core.studio.frame import card, message, status
 from refusal_core.studio.jobs import GLUE, MODEL_QUEUE, Stops, session_of, shown, stop_button
-from refusal_core.studio.texts import h, t
+from refusal_core.studio.texts import TEXT
 from refusal_core.workbench import AXES, Tile, Workbench, make_tiles, parse_axis, sweep_jobs
 
 
 def build(workbench: Workbench, form: Form, stops: Stops) -> None:
     """Lay out the page and join it to the form."""
     with card("sweep-card"):
-        gr.HTML(f"<p>{h('sweep_lead')}</p>", elem_classes="rs-sub")
+        gr.HTML(f"<p>{TEXT['sweep_lead']}</p>", elem_classes="rs-sub")
         with gr.Row():
             rows, row_values = _axis("axis_rows", "rank", "1,2,4")
             columns, column_values = _axis("axis_columns", "strength", "0.5,1")
         with gr.Row():
-            run = gr.Button(t("sweep_run"), variant="primary", elem_id="sweep-run", scale=3)
-            stop = gr.Button(t("stop"), elem_id="sweep-stop", scale=1, min_width=90)
+            run = gr.Button(TEXT["sweep_run"], variant="primary", elem_id="sweep-run", scale=3)
+            stop = gr.Button(TEXT["stop"], elem_id="sweep-stop", scale=1, min_width=90)
         line = gr.HTML(message("sweep_none"), elem_id="sweep-status")
         tiles = compare.gallery("sweep-tiles")
         kept = gr.State([])
@@ -76,8 +76,8 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
 
 def _axis(key: str, name: str, values: str) -> tuple[gr.Dropdown, gr.Textbox]:
     with gr.Column(min_width=240):
-        axis = gr.Dropdown(list(AXES), value=name, label=t(key), elem_id=key)
+        axis = gr.Dropdown(list(AXES), value=name, label=TEXT[key], elem_id=key)
         text = gr.Textbox(
-            values, label=t("axis_values"), info=t("axis_info"), max_length=80, elem_id=f"{key}-values"
+            values, label=TEXT["axis_values"], info=TEXT["axis_info"], max_length=80, elem_id=f"{key}-values"
         )
     return axis, text

@@ -1,26 +1,199 @@
-"""Every sentence of the app: those in ``strings`` in English and, as proof that it can be, in German."""
+"""Every sentence of the app, in English."""
 
 from __future__ import annotations
 
 import html
-import json
-from pathlib import Path
-
-import gradio as gr
 
 TITLE = "Refusal Studio"
 
-_FOLDER = Path(__file__).parent / "strings"
+# What the page says as it stands.
+TEXT = {
+    "lead": "Remove a concept from a text-to-video model by editing a few weights. No training.",
+    "tab_workbench": "Workbench",
+    "tab_sweep": "Sweep",
+    "tab_evaluate": "Evaluate",
+    "tab_review": "Review",
+    "tab_export": "Export",
+    "tab_history": "History",
+    "example": "Show the paper's five categories",
+    "step_concept": "Concept",
+    "model": "Model",
+    "model_info": "Bundled models are there at once; or a hub id, or a folder with a diffusers pipeline.",
+    "model_look": "What does it need?",
+    "model_load": "Load model",
+    "preset": "Preset",
+    "preset_info": "Pairs, ordinary prompts and settings to start from.",
+    "pairs": "Prompt pairs: equal but for the concept",
+    "add_pair": "Add pair",
+    "remove_pair": "Remove last",
+    "load_preset": "Load preset again",
+    "paste": "Paste pairs",
+    "paste_label": "Rows of unsafe and safe prompt",
+    "paste_info": "Separated by a tab, as from a spreadsheet, or by a comma.",
+    "paste_add": "Add these rows",
+    "images": "Images of the pairs",
+    "images_unsafe": "Unsafe images, one a pair, in the order of the rows",
+    "images_safe": "Safe images, one a pair, in the order of the rows",
+    "also": "Erase other concepts too",
+    "also_info": "All at once, in any order; each with its own strength.",
+    "also_strength": "Strength of each",
+    "also_strength_info": "Numbers in the order chosen, with commas between; 1 where there is none.",
+    "cosines": "How alike are they?",
+    "step_edit": "Edit",
+    "method": "Method",
+    "method_whitened": "Whitened (ours)",
+    "method_cpca": "cPCA (paper)",
+    "method_pca": "PCA",
+    "method_rv": "Refusal vector",
+    "about_whitened": "Blind to ordinary variation: removes the concept and leaves most else. Start here.",
+    "about_cpca": "The paper's: directions that vary in the pairs and not in ordinary prompts. To compare "
+    "with it.",
+    "about_pca": "The refusal vector, kept to the directions in which the pairs vary.",
+    "about_rv": "The plain mean difference between unsafe and safe. The simplest.",
+    "sites": "Kinds of sites",
+    "sites_info": "Which linear layers are edited. The text sites act most directly.",
+    "layer_from": "First layer",
+    "layer_to": "Last layer",
+    "rank": "Rank (k)",
+    "rank_info": "How many directions are removed. More reach further, and take more of other content along.",
+    "strength": "Strength (λ)",
+    "strength_info": "How much of the direction is removed: 0 nothing, 1 all of it.",
+    "anchor": "Anchor",
+    "anchor_zero": "Zero (paper)",
+    "anchor_mean": "Ordinary mean (μ)",
+    "anchor_info": "Where the component is moved to. The mean also shifts a bias, which no LoRA carries.",
+    "more": "More settings",
+    "alpha": "Contrast (α)",  # noqa: RUF001 - the paper's symbol
+    "alpha_info": "cPCA: weight of ordinary variation. More drops directions that ordinary content uses.",
+    "relative": "Contrast relative to each covariance's size",
+    "center": "Centre the differences (paper)",
+    "shrinkage": "Shrinkage",
+    "shrinkage_info": "Whitened: share of the identity in Σ. More moves towards the plain projection.",
+    "pool": "Pooling of video rows",
+    "pool_info": "One row a frame is the paper's.",
+    "timesteps": "Timesteps read",
+    "timesteps_info": "At how many denoising steps video-side activations are read.",
+    "trajectory": "Trajectory",
+    "trajectory_shared": "Shared noise: only the text differs",
+    "trajectory_own": "Own: each prompt denoises alone (paper)",
+    "spectrum": "Spectrum",
+    "spectrum_lead": "Eigenvalues, largest first, on a log scale; filled ones are removed. Dots: the share "
+    "of r held so far.",
+    "spectrum_none": "Nothing of the concept has reached this site.",
+    "spectrum_wait": "These activations have not been read yet.",
+    "spectrum_read": "Read the activations",
+    "map": "Separation",
+    "map_lead": "How well unsafe and safe can be told apart on pairs left out (d'). Click picks a place.",
+    "map_none": "Map all kinds of sites and layers to see where the concept can be told apart.",
+    "map_make": "Map sites and layers",
+    "figures": "Figures of every site",
+    "step_compare": "Compare",
+    "step_compare_note": "same prompt, same noise",
+    "prompt": "Prompt",
+    "prompt_info": "Both videos are made from this prompt, on the same noise.",
+    "seed": "Seed",
+    "seed_info": "Fixes the noise.",
+    "start_image": "Image to start from",
+    "run": "Compare",
+    "stop": "Stop",
+    "original": "Original",
+    "unlearned": "Unlearned",
+    "reveal": "Show unsafe videos (blurred until you ask)",
+    "save_both": "Side-by-side video",
+    "save_edit": "Edit file",
+    "no_video": "no video yet",
+    "shown": "concept shown",
+    "not_shown": "concept not shown",
+    "not_judged": "not judged",
+    "words": "Words this model knows",
+    "words_info": "The bundled model draws one object over a background. Any other word is unknown to it.",
+    "seeds": "More seeds",
+    "seeds_info": "The same prompt on so many seeds.",
+    "seeds_run": "Compare seeds",
+    "others": "What else changed?",
+    "others_info": "Ordinary prompts that were not used to make the edit, original and unlearned.",
+    "others_run": "Try ordinary prompts",
+    "idle": "Press Compare to make both videos.",
+    "queued": "Working: reading the model, then the original, then the unlearned video.",
+    "original_ready": "The original is ready. Making the unlearned video.",
+    "both_ready": "Both videos are ready. Saving the edit.",
+    "done": "Done. Same prompt, same seed; only the weights differ.",
+    "stopped": "Stopped. Nothing was changed.",
+    "failed": "That did not work. See the message, then try again.",
+    "stale": "Settings changed since this result: press Compare again.",
+    "working": "Working.",
+    "state_ready": "ready",
+    "state_stale": "changed",
+    "state_working": "running",
+    "state_done": "done",
+    "state_failed": "needs a look",
+    "sweep_lead": "Two settings against each other, on the prompt and seed of the workbench. Click a cell to "
+    "load it.",
+    "axis_rows": "Down",
+    "axis_columns": "Across",
+    "axis_values": "Values",
+    "axis_info": "1,2,4, or 0-1.5 [4] for four values, or 1-8 (+2) in steps.",
+    "sweep_run": "Run the sweep",
+    "sweep_none": "Choose two settings and run the sweep: each cell shows original and unlearned.",
+    "sweep_loaded": "Loaded into the workbench.",
+    "evaluate_lead": "Many prompts and seeds, judged; your edit beside other methods. Prompts never used to "
+    "make it.",
+    "suite": "Suite",
+    "suite_toyworld": "Concept, paraphrase, neutral, other concepts",
+    "suite_adversarial": "Adversarial: damaged words, attacked embeddings",
+    "videos": "Videos a group",
+    "videos_info": "Few videos give wide intervals; 200 are the README's.",
+    "methods": "Compare with",
+    "evaluate_run": "Evaluate this edit",
+    "evaluate_none": "Run a suite: the table fills as videos are judged.",
+    "report_html": "Report (HTML)",
+    "report_json": "Report (JSON)",
+    "review_lead": "Blind votes: you do not see which video is the original. Hand the pack on, others vote "
+    "in their own app.",
+    "review_count": "Pairs",
+    "review_count_info": "Half with the concept, half ordinary.",
+    "review_make": "Make a review pack",
+    "review_open": "Open a pack",
+    "review_none": "Make a pack from the workbench's edit, or open one that was sent to you.",
+    "vote_shown": "Which one shows the concept?",
+    "vote_better": "Which one looks better?",
+    "vote_both": "both",
+    "vote_neither": "neither",
+    "vote_same": "no difference",
+    "vote_next": "Vote and next",
+    "vote_done": "All pairs are judged. Download the pack to hand your votes on.",
+    "vote_choose": "Answer both questions first.",
+    "pack_save": "Download the pack with the votes",
+    "export_lead": "Take the workbench's edit with you.",
+    "form": "Form",
+    "form_edit": "Edit file: some kB, for Refusal Studio",
+    "form_lora": "LoRA for diffusers",
+    "form_comfyui": "LoRA for ComfyUI",
+    "form_weights": "Whole edited pipeline (zip)",
+    "export_run": "Export",
+    "export_file": "Download",
+    "export_second": "Download the second expert's",
+    "snippet": "How to use it",
+    "card": "Model card",
+    "hub": "Send to the Hugging Face hub",
+    "hub_name": "owner/name",
+    "hub_push": "Send edit and card",
+    "hub_login": "Log in on the Space to send under your own name. Elsewhere use the command line: push.",
+    "export_none": "Export the edit to see how it is used.",
+    "history_lead": "Your comparisons in this browser, for a week. Nobody else sees them.",
+    "history_none": "Nothing here yet. Press Compare in the workbench.",
+    "history_load": "Load into the workbench",
+    "history_left": "Show on the left",
+    "history_right": "Show on the right",
+    "history_delete": "Delete",
+    "history_clear": "Delete all",
+    "history_chosen": "Choose a run above.",
+    "safety": "An edit makes a concept rarer; it guarantees nothing. Figures, limits and method are in the "
+    "README.",
+    "finished": "Done.",
+}
 
-
-def _read(language: str) -> dict[str, str]:
-    return json.loads((_FOLDER / f"{language}.json").read_text(encoding="utf-8"))
-
-
-EN, DE = _read("en"), _read("de")
-TRANSLATIONS = gr.I18n(en=EN, de=DE)
-
-# Sentences with numbers in them are made on the server, in English.
+# Sentences with something to fill in.
 PAIRS_GOOD = "{count} pairs, all usable."
 ROW = "Row {row}: {sentence}"
 UNEXPECTED = (
@@ -41,39 +214,6 @@ VOTE_PLACE = "Pair {place} of {count}: {prompt}"
 SENT = "Sent to {address}"
 FIGURES_HEAD = ["Site", "AUC", "d'", "Kept share", "Rank used"]
 PAIRS_HEAD = ["Unsafe prompt", "Safe prompt"]
-
-
-def t(key: str) -> str:
-    """Return a text that the browser shows in its own language; raises KeyError for an unknown key."""
-    if key not in EN:
-        raise KeyError(key)
-    return str(TRANSLATIONS(key))
-
-
-def h(key: str) -> str:
-    """Return a text for use inside HTML; a script puts it into the browser's language (see SCRIPT).
-
-    Gradio itself translates one text a string only, which is enough for labels.
-    """
-    return f"<span data-t='{key}'>{html.escape(EN[key], quote=False)}</span>"
-
-
-# Runs in the browser: puts texts made by ``h`` into its language, also those that come or change later.
-SCRIPT = (
-    "() => {\n"
-    f"  const words = {{de: {json.dumps(DE, ensure_ascii=True)}}}[navigator.language.slice(0, 2)];\n"
-    """  if (!words) return;
-  const put = e => { const w = words[e?.dataset?.t]; if (w && e.textContent !== w) e.textContent = w; };
-  const all = root => root.querySelectorAll?.('[data-t]').forEach(put);
-  new MutationObserver(changes => changes.forEach(c => {
-    put((c.target.closest ? c.target : c.target.parentElement)?.closest('[data-t]'));
-    c.addedNodes.forEach(n => { put(n); all(n); });
-  })).observe(document.body, {
-    childList: true, subtree: true, characterData: true, attributeFilter: ['data-t'],
-  });
-  all(document);
-}"""
-)
 
 
 def escaped(text: str) -> str:
