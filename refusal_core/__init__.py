@@ -31,7 +31,7 @@ _HOMES = {
     "applied": "apply",
     "export_lora": "export.lora",
     "export_weights": "export.lora",
-    "bake": "export.baking",
+    "bake": "export.bake",
     "generate": "sampling",
     "compare": "sampling",
     "save_video": "io.video",

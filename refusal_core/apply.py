@@ -1,10 +1,18 @@
-"""Applying an edit: weights are swapped for the time of a block and restored bit for bit."""
+"""Applying an edit: weights are swapped for the time of a block and restored bit for bit.
+
+Python runs a signal's handler between any two steps of the main thread, so Ctrl-C can break off even a
+``finally`` before its first line. While a block is open, handlers therefore wait where weights change hands;
+in all other code they run at once, as ever.
+"""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from types import TracebackType
+from types import CodeType, FrameType, TracebackType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,7 +21,6 @@ from torch import Tensor, nn
 from refusal_core.edit import Edit, resolved
 from refusal_core.errors import MemoryLimitError, ModelError
 from refusal_core.fold import project_out, shift_bias
-from refusal_core.interrupts import breakable, hold, let_go, run_held, unbroken
 from refusal_core.models.model import Model
 from refusal_core.models.slots import Slot, slot_of
 
@@ -55,15 +62,14 @@ class _Swap(AbstractContextManager[Model]):
         self._model, self._make = model, make
         self._originals: list[tuple[Slot, Tensor]] = []
 
-    @unbroken
     def __enter__(self) -> Model:
         assert not self._originals, "a block is entered once at a time"
-        hold()
+        _hold()
         try:
             while not self._model.lock.acquire(timeout=PATIENCE):
-                run_held()  # whoever waits for another thread may press Ctrl-C
+                _run_waiting()  # whoever waits for another thread may press Ctrl-C
         except BaseException:
-            let_go()
+            _let_go()
             raise
         try:
             _open(self._model).append(self)
@@ -71,17 +77,15 @@ class _Swap(AbstractContextManager[Model]):
             self._originals = [(slot, slot.get()) for slot, _ in swaps]
             for slot, new in swaps:
                 slot.put(new)
-            run_held()
+            _run_waiting()
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self._model
 
-    @breakable
     def _new_values(self) -> list[tuple[Slot, Tensor]]:
         return self._make()
 
-    @unbroken
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -89,7 +93,7 @@ class _Swap(AbstractContextManager[Model]):
             self._put_back()
         finally:
             self._model.lock.release()
-            let_go()
+            _let_go()
 
     def _put_back(self) -> None:
         blocks = _open(self._model)
@@ -102,6 +106,65 @@ class _Swap(AbstractContextManager[Model]):
             del blocks[-len(within) :]
             for block in within:
                 block._originals = []
+
+
+# What may not be broken off, nor what it calls; but for the edit's own computation, called by the first.
+_BREAKS: dict[CodeType, bool] = {
+    _Swap.__enter__.__code__: False,
+    _Swap.__exit__.__code__: False,
+    _Swap._new_values.__code__: True,
+}
+# Signals that are sent to stop a program, or to wake it; the others are not handled in Python.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK", "SIGALRM", "SIGUSR1", "SIGUSR2")
+_SIGNALS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name))
+_handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}  # of the signals that are held
+_waiting: list[int] = []
+_depth = 0  # blocks within blocks hold once
+
+
+def _hold() -> None:
+    """Hold the signals that Python handles; in the main thread only, as it interrupts no other."""
+    global _depth
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if _depth == 0:
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler) and handler is not _postpone:
+                _handlers[number] = handler
+                signal.signal(number, _postpone)
+    _depth += 1
+
+
+def _let_go() -> None:
+    """End one ``_hold``, then run the handlers of the signals that came meanwhile."""
+    global _depth
+    if threading.current_thread() is not threading.main_thread() or _depth == 0:
+        return
+    _depth -= 1
+    if _depth == 0:
+        for number, handler in _handlers.items():
+            if signal.getsignal(number) is _postpone:  # the block may have set another
+                signal.signal(number, handler)
+    _run_waiting()
+
+
+def _run_waiting() -> None:
+    """Run the handlers of the signals that came meanwhile; they may raise, as Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():
+        while _waiting:
+            number = _waiting.pop(0)
+            _handlers[number](number, None)
+
+
+def _postpone(number: int, frame: FrameType | None) -> None:
+    at = frame
+    while at is not None and at.f_code not in _BREAKS:
+        at = at.f_back
+    if at is None or _BREAKS[at.f_code]:
+        _handlers[number](number, frame)
+    else:
+        _waiting.append(number)
 
 
 # The blocks that are open, by denoiser, outermost first: left in whatever order, the originals come back.

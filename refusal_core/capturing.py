@@ -21,11 +21,10 @@ from refusal_core.activations import Activations, Samples
 from refusal_core.concepts import Concept
 from refusal_core.errors import InputError, MemoryLimitError
 from refusal_core.hooks import StopForward, tap
-from refusal_core.models.calling import Request, call_pipeline
+from refusal_core.models.calling import Request, call_pipeline, check_prompts
 from refusal_core.models.compiling import uncompiled
 from refusal_core.models.layouts import call_shape, text_rows, video_rows
 from refusal_core.models.model import Model
-from refusal_core.models.prompts import check_prompts
 from refusal_core.models.sites import Site, select
 from refusal_core.progress import Progress, part, silent
 from refusal_core.settings import CaptureSettings, Pool, SamplingSettings

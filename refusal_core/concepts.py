@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,31 +11,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from refusal_core.errors import FileError, InputError
-from refusal_core.io.reading import INVISIBLE, Plain, parse_json, plain, read_ordinary
+from refusal_core.io.reading import MAX_PROMPT, Plain, clean_prompt, parse_json, plain, read_ordinary
 from refusal_core.settings import Anchor, Method, SiteKind
 
-MAX_PROMPT = 500  # characters
 MAX_PAIRS = 64
 MAX_NEUTRAL = 2000
 MAX_FILE = 1 << 20  # bytes of a preset or pairs file
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
-
-
-def clean_prompt(text: object, where: str) -> str:
-    """Return a prompt without surrounding space, or raise InputError with one sentence.
-
-    Control characters and invisible direction marks are refused: they show one thing and say another.
-    """
-    if not isinstance(text, str):
-        raise InputError(f"{where} must be text, not {type(text).__name__}.")
-    stripped = text.strip()
-    if not stripped:
-        raise InputError(f"{where} is empty; write a prompt.")
-    if len(stripped) > MAX_PROMPT:
-        raise InputError(f"{where} has {len(stripped)} characters; shorten it to {MAX_PROMPT}.")
-    if any(unicodedata.category(c) in INVISIBLE for c in stripped):
-        raise InputError(f"{where} holds invisible control characters; type it again by hand.")
-    return stripped
 
 
 @dataclass(frozen=True, slots=True)

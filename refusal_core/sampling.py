@@ -12,9 +12,8 @@ from refusal_core.apply import applied
 from refusal_core.edit import Edit
 from refusal_core.errors import InputError, MemoryLimitError, ModelError
 from refusal_core.io.video import Video, VideoPair
-from refusal_core.models.calling import Request, call_pipeline
+from refusal_core.models.calling import Request, call_pipeline, check_prompts
 from refusal_core.models.model import Model
-from refusal_core.models.prompts import check_prompts
 from refusal_core.progress import Progress, part, silent
 from refusal_core.settings import SamplingSettings
 

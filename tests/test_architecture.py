@@ -62,7 +62,7 @@ def test_only_models_and_toy_pipelines_import_diffusers() -> None:
 
 METHOD = {
     "errors", "progress", "settings", "concepts", "recipe", "subspace", "fold", "separation", "hooks",
-    "capturing", "activations", "directions", "edit", "apply", "sampling",
+    "capturing", "listening", "activations", "directions", "edit", "apply", "sampling",
 }  # fmt: skip
 """The method: the files at the top, in the order they run."""
 
@@ -70,7 +70,7 @@ BASE = {"errors", "progress", "settings"}
 METHOD_AND_BELOW = METHOD | {"models", "io"}
 TABLE: dict[str, set[str]] = {
     "io": {"errors"},
-    "models": BASE | {"io"},
+    "models": BASE | {"io", "hooks"},  # hooks knows torch alone
     "export": METHOD_AND_BELOW,
     "toyworld": METHOD_AND_BELOW,
     "evaluate": METHOD_AND_BELOW | {"export", "toyworld"},

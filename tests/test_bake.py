@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from refusal_core.edit import Edit, Origin, SiteEdit, save_edit
 from refusal_core.errors import FileError
 from refusal_core.evaluate import bench_large as benchmark_large
-from refusal_core.export import baking
+from refusal_core.export import bake as baking
 from refusal_core.fold import project_out
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
@@ -26,7 +26,7 @@ WEIGHT = f"{LAYER}.weight"
 BAKE = """
 import sys
 from pathlib import Path
-from refusal_core.export.baking import bake
+from refusal_core.export.bake import bake
 from refusal_core.edit import load_edit
 
 def peak():

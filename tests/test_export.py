@@ -19,8 +19,8 @@ import refusal_core as rc
 from refusal_core.edit import Edit, save_edit
 from refusal_core.errors import FileError, InputError, ModelError
 from refusal_core.evaluate.selftest import CONCEPT, latents, tiny_model
-from refusal_core.export import baking
-from refusal_core.export.publishing import publish
+from refusal_core.export import bake as baking
+from refusal_core.export.hub import publish
 from refusal_core.io import shards
 from refusal_core.models.model import Model, wrap_pipeline
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import refusal_core as rc
 from refusal_core.errors import InputError, ModelError
-from refusal_core.models.open_sora import Listener, adopt
+from refusal_core.listening import Listener
+from refusal_core.models.open_sora import adopt
 
 
 class Attention(nn.Module):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import refusal_core as rc
-from refusal_core import apply, interrupts
+from refusal_core import apply
 from refusal_core.edit import Edit
 from refusal_core.evaluate import reliability
 from refusal_core.evaluate.faults import FAULTS, Trial, expect_free, fault, hashes, originals_of, start_trial
@@ -169,7 +169,7 @@ def _exit_code(main: Callable[[], None]) -> int:
 
 # --- Ctrl-C, wherever it comes -------------------------------------------------------------------------
 
-STEPPED = {apply.__file__, interrupts.__file__, sys.modules[Slot.__module__].__file__}
+STEPPED = {apply.__file__, sys.modules[Slot.__module__].__file__}
 
 
 def interrupted_at(place: int, model: Model, edit: Edit) -> bool:
@@ -229,7 +229,7 @@ def test_ctrl_c_at_any_step_of_the_interpreter_leaves_the_weights(model: Model, 
 
 
 def test_without_holding_signals_some_steps_would_break_them(one_site: Edit, monkeypatch) -> None:
-    monkeypatch.setattr(interrupts, "_breaks", {})
+    monkeypatch.setattr(apply, "_BREAKS", {})
     assert broken_places(tiny_model("wan"), one_site)
 
 

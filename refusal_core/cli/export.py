@@ -65,9 +65,11 @@ def push(
     go: Annotated[bool, typer.Option("--go", help="Really send; without it only show.")] = False,
 ) -> None:
     """Show what would go to the hub: the edit, a model card with its recipe and figures. Send with --go."""
-    from refusal_core.export.publishing import publish
+    from refusal_core.evaluate.reports.report import load_report, summary
+    from refusal_core.export.hub import publish
 
-    done = publish(edit, repository, lora=lora, report=report, send=go)
+    figures = (report, summary([load_report(report)])) if report else None
+    done = publish(edit, repository, lora=lora, report=figures, send=go)
     print(done.card)
     print("Files: " + ", ".join(done.files))
     print(f"Sent to {done.address}" if go else f"Nothing was sent; add --go to send to {done.address}.")

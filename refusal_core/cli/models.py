@@ -96,7 +96,7 @@ def bake(
 ) -> None:
     """Fold an edit into a checkpoint on disk, tensor by tensor, without loading the model."""
     from refusal_core.edit import load_edit
-    from refusal_core.export.baking import bake as run
+    from refusal_core.export.bake import bake as run
 
     with progress_bar("Baking") as progress:
         done = run(checkpoint, load_edit(edit), out, progress)

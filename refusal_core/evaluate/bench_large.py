@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from refusal_core.edit import Edit, Origin, SiteEdit, load_edit, save_edit
 from refusal_core.evaluate.bench import Figure
-from refusal_core.export.baking import bake
+from refusal_core.export.bake import bake
 from refusal_core.fold import project_out
 from refusal_core.io.files import wait_for_disk
 from refusal_core.models.inventory import inventory

@@ -30,7 +30,7 @@ from refusal_core.concepts import Concept, PromptPair
 from refusal_core.directions import estimate
 from refusal_core.edit import Edit, load_edit, make_edit, save_edit
 from refusal_core.errors import InputError, RefusalError
-from refusal_core.export.baking import bake
+from refusal_core.export.bake import bake
 from refusal_core.export.lora import export_lora
 from refusal_core.models import tiny
 from refusal_core.models.calling import Request, call_pipeline

@@ -12,10 +12,11 @@ from typing import Annotated, Any, BinaryIO
 
 from pydantic import AfterValidator, Field
 
-from refusal_core.errors import FileError
+from refusal_core.errors import FileError, InputError
 
 MEGABYTE = 1 << 20
 METADATA = "__metadata__"  # what a safetensors header calls its own texts, beside its tensors
+MAX_PROMPT = 500  # characters
 INVISIBLE = ("Cc", "Cf", "Cs")  # control characters, marks of direction, halves of pairs
 
 
@@ -116,6 +117,23 @@ def plain(text: str) -> str:
     if any(unicodedata.category(c) in INVISIBLE for c in text):
         raise ValueError("holds invisible control characters")
     return text
+
+
+def clean_prompt(text: object, where: str) -> str:
+    """Return a prompt without surrounding space, or raise InputError with one sentence.
+
+    Control characters and invisible direction marks are refused: they show one thing and say another.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{where} must be text, not {type(text).__name__}.")
+    stripped = text.strip()
+    if not stripped:
+        raise InputError(f"{where} is empty; write a prompt.")
+    if len(stripped) > MAX_PROMPT:
+        raise InputError(f"{where} has {len(stripped)} characters; shorten it to {MAX_PROMPT}.")
+    if any(unicodedata.category(c) in INVISIBLE for c in stripped):
+        raise InputError(f"{where} holds invisible control characters; type it again by hand.")
+    return stripped
 
 
 def expect_plain(content: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import nn
 from refusal_core.errors import InputError
 from refusal_core.hooks import watch_calls
 from refusal_core.io.images import load_image, neutral_image
+from refusal_core.io.reading import clean_prompt
 from refusal_core.models.compiling import uncompiled
 from refusal_core.models.model import Model, called_denoisers
 from refusal_core.settings import SamplingSettings
@@ -93,6 +94,22 @@ def pipeline_arguments(model: Model, request: Request) -> dict[str, Any]:
         for name in ("prompt", "generator", "negative_prompt"):
             wanted |= {name: wanted[name][0]} if name in wanted else {}
     return {name: value for name, value in wanted.items() if name in known} | dict(model.extras)
+
+
+def check_prompts(model: Model, prompts: Iterable[str]) -> list[str]:
+    """Return the prompts without surrounding space.
+
+    Raises:
+        InputError: a prompt is empty, or longer than the model's text encoder reads.
+    """
+    cleaned = [clean_prompt(prompt, "The prompt") for prompt in prompts]
+    limit = model.defaults.text_length
+    for prompt, tokens in zip(cleaned, model.tokens(cleaned), strict=True):
+        if len(tokens) > limit:
+            raise InputError(
+                f"'{prompt[:40]}...' has {len(tokens)} tokens; this model reads {limit}: shorten the prompt."
+            )
+    return cleaned
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from refusal_core.edit import save_edit
 from refusal_core.errors import InputError
+from refusal_core.export.hub import model_card, publish_files
 from refusal_core.export.lora import export_lora, export_weights
-from refusal_core.export.publishing import model_card, publish_files
 from refusal_core.progress import Progress, silent
 from refusal_core.workbench.values import EditRequest
 from refusal_core.workbench.workbench import Workbench
@@ -44,7 +44,7 @@ def export(
     folder = bench.session_folder(session) / uuid.uuid4().hex
     folder.mkdir()
     edit = save_edit(made, folder / f"{name}.safetensors")
-    card = model_card(made, edit.name, None, None)
+    card = model_card(made, edit.name)
     if form == "edit":
         return Exported((edit,), edit_snippet(request.model, edit.name), card)
     if form == "weights":

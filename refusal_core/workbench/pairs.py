@@ -6,10 +6,11 @@ import csv
 import io
 from difflib import SequenceMatcher
 
-from refusal_core.concepts import MAX_FILE, MAX_PROMPT, PromptPair
+from refusal_core.concepts import MAX_FILE, PromptPair
 from refusal_core.errors import InputError, RefusalError
+from refusal_core.io.reading import MAX_PROMPT
+from refusal_core.models.calling import check_prompts
 from refusal_core.models.model import Model
-from refusal_core.models.prompts import check_prompts
 from refusal_core.workbench.values import PairNote
 
 MAX_COMPARED = 2 * MAX_PROMPT

@@ -23,7 +23,7 @@ from refusal_core.evaluate.measures.statistics import Rate, wilson
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.io.files import write_atomic
 from refusal_core.io.video import load_video, save_video
-from refusal_core.models.prompts import check_prompts
+from refusal_core.models.calling import check_prompts
 from refusal_core.progress import Progress, named, part, silent
 from refusal_core.recipe import describe
 from refusal_core.settings import SamplingSettings

@@ -12,7 +12,7 @@ import numpy as np
 from refusal_core.concepts import load_neutral
 from refusal_core.errors import InputError
 from refusal_core.io.video import save_video, side_by_side
-from refusal_core.models.prompts import check_prompts
+from refusal_core.models.calling import check_prompts
 from refusal_core.progress import Progress, named, part, silent
 from refusal_core.recipe import describe
 from refusal_core.settings import SamplingSettings

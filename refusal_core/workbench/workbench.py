@@ -21,8 +21,8 @@ from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.measures.metrics import likeness
 from refusal_core.io.video import Video, save_video, side_by_side
+from refusal_core.models.calling import check_prompts
 from refusal_core.models.load import LoadSettings, Needs, bundled_models, describe_needs
-from refusal_core.models.prompts import check_prompts
 from refusal_core.progress import Progress, part, silent
 from refusal_core.recipe import Recipe, describe, preset_kinds
 from refusal_core.sampling import generate

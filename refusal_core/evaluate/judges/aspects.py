@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from refusal_core.concepts import clean_prompt
 from refusal_core.errors import InputError
+from refusal_core.io.reading import clean_prompt
 
 MAX_ASPECT = 120  # characters
 

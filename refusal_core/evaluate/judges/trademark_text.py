@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refusal_core.concepts import clean_prompt
 from refusal_core.errors import InputError, MissingExtraError
 from refusal_core.evaluate.judges.frames import Frames, evenly_spaced
 from refusal_core.evaluate.judges.outcomes import check_count, check_range, judge_each
 from refusal_core.evaluate.judges.verdict import Judge, Verdict
+from refusal_core.io.reading import clean_prompt
 from refusal_core.io.video import Video
 
 INSTALL = "pip install 'rapidocr>=3.10,<4' 'onnxruntime>=1.20,<2'"

@@ -8,9 +8,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from refusal_core.concepts import clean_prompt
 from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.outcomes import check_count, check_range
+from refusal_core.io.reading import clean_prompt
 
 KEY = "OPENAI_API_KEY"
 

@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from refusal_core.concepts import clean_prompt
 from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.judges.aspects import TOYWORLD
 from refusal_core.evaluate.measures.statistics import Rate, wilson
 from refusal_core.evaluate.suites.files import as_text, read_bytes
+from refusal_core.io.reading import clean_prompt
 from refusal_core.io.video import Video
 from refusal_core.toyworld import world
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from refusal_core.concepts import clean_prompt
 from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.suites.items import Item
+from refusal_core.io.reading import clean_prompt
 
 MAX_ITEMS = 100_000  # of a file
 MAX_SEED = 2**31 - 1

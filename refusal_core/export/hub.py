@@ -9,7 +9,6 @@ from pathlib import Path
 
 from refusal_core.edit import Edit, load_edit
 from refusal_core.errors import InputError, ModelError
-from refusal_core.evaluate.reports.report import Report, load_report, summary
 from refusal_core.export.lora import lora_lines
 from refusal_core.models.model import family_of
 
@@ -29,11 +28,23 @@ class Published:
 
 
 def publish(
-    edit: Path, repository: str, *, lora: Path | None = None, report: Path | None = None, send: bool = False
+    edit: Path,
+    repository: str,
+    *,
+    lora: Path | None = None,
+    report: tuple[Path, str] | None = None,
+    send: bool = False,
 ) -> Published:
     """Write a model card for an edit and, if asked, send both to the hub.
 
     The token comes from the environment (HF_TOKEN) or the hub's own login, never from an argument.
+
+    Args:
+        edit: an edit file.
+        repository: owner/name.
+        lora: an exported LoRA to send along, with that of a second denoiser beside it.
+        report: a file to send along, and its figures as Markdown for the card.
+        send: False: nothing leaves this machine.
 
     Raises:
         InputError: the repository has no valid name.
@@ -42,9 +53,8 @@ def publish(
     """
     _check_name(repository)
     loras = _loras(lora) if lora else []
-    names_of_loras = [path.name for path in loras]
-    card = model_card(load_edit(edit), edit.name, names_of_loras, load_report(report) if report else None)
-    files = [edit, *loras, *([report] if report else [])]
+    card = model_card(load_edit(edit), edit.name, [path.name for path in loras], report[1] if report else "")
+    files = [edit, *loras, *(report[:1] if report else ())]
     names = ("README.md", *(path.name for path in files))
     address = publish_files(repository, card, files) if send else address_of(repository)
     return Published(address, card, names)
@@ -66,8 +76,8 @@ def _check_name(repository: str) -> None:
         raise InputError(f"'{repository[:80]}' is no name on the hub; write owner/name.")
 
 
-def model_card(edit: Edit, file: str, loras: Sequence[str], report: Report | None) -> str:
-    """Return a model card: recipe, figures where there are any, use, limits.
+def model_card(edit: Edit, file: str, loras: Sequence[str] = (), figures: str = "") -> str:
+    """Return a model card: recipe, figures (Markdown) where there are any, use, limits.
 
     Raises:
         ModelError: LoRAs are sent along, and the edit's family is not known.
@@ -84,7 +94,7 @@ def model_card(edit: Edit, file: str, loras: Sequence[str], report: Report | Non
         ]
         lines += ["| unsafe | safe |", "|---|---|"]
         lines += [f"| {_cell(unsafe)} | {_cell(safe)} |" for unsafe, safe in origin.pairs]
-    lines += ["", "## Figures", "", summary([report]) if report else "None were measured.", ""]
+    lines += ["", "## Figures", "", figures or "None were measured.", ""]
     lines += [
         "## Use",
         "",
