@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from difflib import SequenceMatcher
+
+from pydantic import TypeAdapter, ValidationError
 
 from refusal_core.capturing import capture
 from refusal_core.concepts import Concept, Preset, PromptPair
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import Edit, make_edit
+from refusal_core.errors import InputError
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.settings import (
@@ -18,7 +23,11 @@ from refusal_core.settings import (
     SamplingSettings,
     SiteKind,
     SubspaceSettings,
+    check_layers,
     parse_layers,
+    recipe_knobs,
+    values_of,
+    with_values,
 )
 
 PAPER_BLOCKS, PAPER_LAYERS, PAPER_RANK = 28, (17, 18), 100  # STDiT, counted from 1
@@ -29,9 +38,69 @@ class Recipe:
     """Everything that decides an edit, but the model."""
 
     concept: Concept
-    capture: CaptureSettings
-    subspace: SubspaceSettings
-    edit: EditSettings
+    capture: CaptureSettings = field(default_factory=CaptureSettings)
+    subspace: SubspaceSettings = field(default_factory=SubspaceSettings)
+    edit: EditSettings = field(default_factory=EditSettings)
+
+    def values(self) -> dict[str, object]:
+        """Return every setting by its knob's name, as ``changed`` takes them."""
+        return values_of(self.capture, self.subspace, self.edit)
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """An edit that is asked for, whoever asks: the app, the command line, a program, a parent process."""
+
+    model: str  # as ``load_model`` takes it
+    preset: str | None  # from which the recipe was made
+    recipe: Recipe
+    further: tuple[Recipe, ...] = ()  # of concepts that are removed at the same time
+
+
+def changed(recipe: Recipe, values: Mapping[str, object], layer_count: int | None = None) -> Recipe:
+    """Return a recipe with some settings changed, such as ``{"rank": 4, "sites": "text,feed-forward"}``.
+
+    Args:
+        recipe: to start from.
+        values: by the names of ``settings.recipe_knobs()``, as values, as text or as JSON has them.
+        layer_count: layers of the model, where it is known.
+
+    Raises:
+        InputError: a name is not known, or a value cannot be; one sentence.
+    """
+    known = [knob.name for knob in recipe_knobs()]
+    if unknown := [name for name in values if name not in known]:
+        raise InputError(f"'{unknown[0][:40]}' is no setting; choose one of {', '.join(known)}.")
+    made = replace(
+        recipe,
+        capture=with_values(recipe.capture, values),
+        subspace=with_values(recipe.subspace, values),
+        edit=with_values(recipe.edit, values),
+    )
+    if layer_count is not None:
+        for layers in (made.capture.layers, made.edit.layers):
+            check_layers(layers, layer_count)
+    return made
+
+
+def plain_request(request: EditRequest) -> dict[str, object]:
+    """Return a request as plain data for JSON, whole: ``read_request`` gives it back."""
+    plain: dict[str, object] = TypeAdapter(EditRequest).dump_python(request, mode="json")
+    return plain
+
+
+def read_request(plain: object) -> EditRequest:
+    """Return a request from plain data, for example in another process.
+
+    Raises:
+        InputError: it is no request, or something in it cannot be; one sentence.
+    """
+    try:
+        return TypeAdapter(EditRequest).validate_json(json.dumps(plain), strict=True)
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise InputError(f"The request cannot be read at {place}: {first['msg'].lower()}.") from e
 
 
 def preset_kinds(preset: Preset, model: Model) -> tuple[SiteKind, ...]:

@@ -137,7 +137,7 @@ def test_steps_are_spread_over_the_whole_trajectory() -> None:
 def test_a_layer_or_kind_that_is_not_there_gets_one_sentence(tiny: Model, fire: rc.Concept) -> None:
     with pytest.raises(SiteError, match="No site is left for text at layers 99; this model has"):
         rc.capture(tiny, fire, rc.CaptureSettings(layers=(99,)))
-    with pytest.raises(InputError, match="site kind 'brain' is not known"):
+    with pytest.raises(InputError, match="site 'brain' is not known"):
         rc.CaptureSettings(kinds=("brain",))  # type: ignore[arg-type]
 
 

@@ -127,7 +127,7 @@ def test_evaluate_writes_the_fixed_fields(
             "The prompt is empty; write a prompt.",
         ),
         (("compare", "--preset", "fire", "--seed", "-1", "--out", "x"), "seed is -1; it must lie from 0"),
-        (("compare", "--preset", "fire", "--sites", "brain", "--out", "x"), "site kind 'brain' is not known"),
+        (("compare", "--preset", "fire", "--sites", "brain", "--out", "x"), "site 'brain' is not known"),
         (("compare", "--preset", "fire", "--method", "magic", "--out", "x"), "method 'magic' is not known"),
         (
             ("compare", "--preset", "fire", "--rank", "0", "--out", "x"),
