@@ -63,7 +63,7 @@ TEXT = {
     "anchor_mean": "Ordinary mean (μ)",
     "anchor_info": "Where the component is moved to. The mean also shifts a bias, which no LoRA carries.",
     "more": "More settings",
-    "alpha": "Contrast (α)",  # noqa: RUF001 - the paper's symbol
+    "alpha": "Contrast (α)",
     "alpha_info": "cPCA: weight of ordinary variation. More drops directions that ordinary content uses.",
     "relative": "Contrast relative to each covariance's size",
     "center": "Centre the differences (paper)",
