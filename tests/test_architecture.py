@@ -189,7 +189,7 @@ def test_the_top_level_is_as_it_was_drawn() -> None:
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True)
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     drawn = {"app.py", "refusal_core", "assets", "presets", "tests", "requirements.txt", "README.md"}
-    beside = {"LICENSE", "CHANGELOG.md", "pyproject.toml"}
+    beside = {"LICENSE", "CHANGELOG.md", "SECURITY.md", "pyproject.toml"}
     assert {name for name in top if not name.startswith(".")} <= drawn | beside
     assert drawn <= top
 

@@ -1,11 +1,16 @@
-"""The README runs as it is written, and its figures are those the commands printed."""
+"""The READMEs: what they show runs, what they quote exists, their figures were printed or counted."""
 
 from __future__ import annotations
 
 import csv
+import json
 import re
+import shlex
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 
@@ -13,13 +18,42 @@ from refusal_core.io.video import load_video
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+CORE = ROOT / "refusal_core"
+WAN = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+
+
+def pages() -> dict[str, str]:
+    """Return every page in Markdown of the repository, by its path."""
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
+    return {name: (ROOT / name).read_text(encoding="utf-8") for name in listed}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def outside_blocks(text: str) -> str:
+    """Return a page without its fenced blocks."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def page(folder: str) -> str:
+    """Return the README of a folder."""
+    return (ROOT / folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
 
 
 def test_the_python_snippet_runs_and_writes_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snippet = next(s for s in SNIPPETS if s.startswith("import refusal_core"))
+    (snippet,) = blocks(README, "python")
+    assert len(snippet.strip().splitlines()) <= 8  # the import, a line without anything, six lines
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "README.md", "exec"), {})
     assert len(load_video(tmp_path / "pair.mp4")[0].frames) == 17
@@ -29,25 +63,179 @@ def test_the_python_snippet_runs_and_writes_what_it_says(
 def test_the_family_to_copy_is_a_family() -> None:
     from refusal_core.models import family
 
-    (example,) = [s for s in SNIPPETS if s.startswith("Family(")]
+    (example,) = (s for s in blocks(page("refusal_core/models"), "python") if s.startswith("Family("))
     made = eval(example, vars(family))
     assert made.blocks[0].sites["text"] == ("attn2.to_k", "attn2.to_v")
 
 
-def test_every_command_of_the_readme_exists_with_its_options() -> None:
+def test_the_files_to_copy_load(tmp_path: Path) -> None:
+    """A preset, pairs and neutral prompts as presets/README.md shows them; questions as evaluate's does."""
+    from refusal_core.concepts import Recommended, _NeutralFile, load_pairs, load_preset
+    from refusal_core.evaluate.measures.questions import load_questions
+
+    preset, pairs, neutral = blocks(page("presets"), "json")
+    (tmp_path / "preset.json").write_text(preset, encoding="utf-8")
+    made = load_preset(tmp_path / "preset.json")
+    assert made.recommended == Recommended() and made.recommended_for("toyworld-unet3d").rank == 2
+    (tmp_path / "pairs.json").write_text(pairs, encoding="utf-8")
+    assert load_pairs(tmp_path / "pairs.json")[0].unsafe_image == tmp_path / "fire.png"
+    assert len(_NeutralFile.model_validate(json.loads(neutral)).prompts) == 2
+    (questions,) = blocks(page("refusal_core/evaluate"), "json")
+    (tmp_path / "questions.json").write_text(questions, encoding="utf-8")
+    assert [q.expected for q in load_questions(tmp_path / "questions.json")["A red boat."]] == ["red", "yes"]
+
+
+def quoted_commands(text: str, known: set[str]) -> Iterator[list[str]]:
+    """Yield the words behind each ``python -m refusal_core`` and ``refusal-studio`` of a page.
+
+    Inline code may leave the beginning out where the first word is a command and more follows.
+    """
+    for line in "\n".join(blocks(text, "bash")).splitlines():
+        if call := re.search(r"(?:-m refusal_core|refusal-studio) (.*)", line):
+            yield shlex.split(call[1], comments=True)
+    for code in re.findall(r"`([^`]+)`", outside_blocks(text)):
+        call = re.match(r"(?:(?:python -m refusal_core|refusal-studio) )?(.*)", " ".join(code.split()))
+        words = shlex.split(call[1]) if call and call[1].count("'") != 1 else []
+        if words and (call[1] != " ".join(code.split()) or (words[0] in known and len(words) > 1)):
+            yield words
+
+
+def unknown_in(words: list[str], command: Any) -> list[str]:
+    """Return which words of a command line the command does not have: subcommands and options."""
+    while words and (inner := getattr(command, "commands", {}).get(words[0])):
+        command, words = inner, words[1:]
+    if words and getattr(command, "commands", None) and not words[0].startswith("-"):
+        return words[:1]
+    options = {o for parameter in command.params for o in (*parameter.opts, *parameter.secondary_opts)}
+    return [w for w in words if w.startswith("--") and w.split("=")[0] not in options | {"--help"}]
+
+
+def test_every_command_that_is_quoted_exists_with_its_options() -> None:
     from typer.main import get_command
 
     from refusal_core.cli import app
 
-    known = get_command(app).commands
-    lines = re.findall(r"-m refusal_core (\w+)(.*)", README)
-    assert lines
-    for name, rest in lines:
-        command = known[name]
-        parts = [command, *getattr(command, "commands", {}).values()]
-        options = {option for part in parts for parameter in part.params for option in parameter.opts}
-        used = set(re.findall(r"(?<= )--[a-z][a-z-]*", rest.split("  #")[0].split("`")[0]))
-        assert used <= options, (name, used - options)
+    root: Any = get_command(app)
+    checked = 0
+    for name, text in pages().items():
+        for words in quoted_commands(text, set(root.commands)):
+            assert not unknown_in(words, root), (name, words)
+            checked += 1
+    assert checked > 50
+    assert unknown_in(["evaluate", "--no-such"], root) == ["--no-such"]
+    assert unknown_in(["models", "shew", "x"], root) == ["shew"] and unknown_in(["licences"], root)
+
+
+def test_every_script_that_is_quoted_exists_with_its_options() -> None:
+    for name, text in pages().items():
+        for script, rest in re.findall(r"\b(?:python|bash) ((?:tests/)?\w+\.(?:py|sh))\b([^`\n#]*)", text):
+            written = (ROOT / script).read_text(encoding="utf-8")
+            assert all(option in written for option in re.findall(r"--[a-z]+", rest)), (name, script)
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that a page of Markdown gives a heading."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+    return re.sub(r"[^\w\- ]", "", plain.strip().lower()).replace(" ", "-")
+
+
+def test_no_link_between_files_is_broken() -> None:
+    texts = pages()
+    checked = 0
+    for name, text in texts.items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", outside_blocks(text)):
+            if target.startswith("http"):
+                continue
+            path, _, anchor = target.partition("#")
+            file = (ROOT / name).parent / path if path else ROOT / name
+            assert file.exists(), (name, target)
+            if anchor:
+                other = texts[file.resolve().relative_to(ROOT).as_posix()]
+                anchors = {slug(h) for h in re.findall(r"^#+ (.*)", other, flags=re.MULTILINE)}
+                assert anchor in anchors, (name, target)
+            checked += 1
+    assert checked > 30
+
+
+def test_every_room_is_on_the_map() -> None:
+    """refusal_core/README.md names each file and each folder at the top of the core, and no other."""
+    tables = page("refusal_core").partition("## Where")[0]
+    named = {name.rstrip("/") for row in re.findall(r"^\| (`.*?) \|", tables, flags=re.MULTILINE)
+             for name in re.findall(r"`([^`]+)`", row)}  # fmt: skip
+    here = {p.name for p in CORE.glob("*.py")} | {p.parent.name for p in CORE.glob("*/__init__.py")}
+    assert named == here
+
+
+def test_every_file_that_a_task_leads_to_exists() -> None:
+    tasks = page("refusal_core").partition("## Where")[2].partition("\n## ")[0]
+    for name in re.findall(r"`((?:\w+/)*\w+\.(?:py|sh|txt|toml)|(?:\w+/)+)`", tasks):
+        at = [CORE / name, ROOT / name, ROOT / "tests" / name, *CORE.glob(f"evaluate/*/{name}")]
+        assert any(path.exists() for path in at), name
+
+
+def test_the_price_of_the_recipe_is_counted() -> None:
+    """Operations and parameters at Wan 2.1 1.3B's published sizes, on the meta device."""
+    import torch
+    from diffusers import AutoencoderKLWan
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    from refusal_core.capturing import chosen_steps
+    from refusal_core.concepts import load_concept
+    from refusal_core.models.inventory import build_on_meta
+    from refusal_core.models.model import family_of
+    from refusal_core.settings import CaptureSettings
+
+    family = family_of("WanPipeline")
+    (checkpoint,) = (c for c in family.checkpoints if c.source == WAN)
+    denoiser = build_on_meta(checkpoint.networks[0])
+    umt5 = UMT5Config(
+        vocab_size=256_384,
+        d_model=4096,
+        d_kv=64,
+        d_ff=10_240,
+        num_layers=24,
+        num_heads=64,
+        feed_forward_proj="gated-gelu",
+    )
+    with torch.device("meta"):
+        encoder, decoder = UMT5EncoderModel(umt5), AutoencoderKLWan()
+        sizes = family.defaults
+        frames, text = 1 + (sizes.frames - 1) // 4, sizes.text_length
+        latents = torch.empty(1, 16, frames, sizes.height // 8, sizes.width // 8)
+        arguments = latents, torch.empty(1, dtype=torch.long), torch.empty(1, text, 4096)
+        tokens = torch.empty(1, text, dtype=torch.long)
+    forward, reading = (_operations(lambda: denoiser(*arguments)), _operations(lambda: encoder(tokens)))
+    concept = load_concept("real-nudity")
+    pairs, neutral = len(concept.pairs), len(concept.neutral)
+    prompts = 2 * pairs + neutral
+    steps = chosen_steps(CaptureSettings().timesteps, sizes.steps)
+    video, text_side = 2 * sizes.steps * forward, prompts * forward
+    # Safe and neutral prompts run up to the last step that is read, and repeat those that are; unsafe
+    # prompts repeat the safe ones' alone.
+    video_side = ((pairs + neutral) * (steps[-1] + len(steps)) + pairs * len(steps)) * forward
+    assert (pairs, neutral, steps[-1] + len(steps)) == (5, 226, 51)
+    for line in (
+        f"| one video | {video:.1f} | 1 |",
+        f"| {text_side:.1f} | {text_side / video:.1f} |",
+        f"| {video_side:,.0f} | {video_side / video:.0f} |",
+        f"adds {prompts * reading:.1f} PFLOP for {prompts} prompts",
+        f"the denoiser {2 * _billions(denoiser):.1f} GB, the text encoder {2 * _billions(encoder):.1f} GB",
+        f"the decoder {4 * _billions(decoder):.1f} GB",
+    ):
+        assert line in " ".join(README.split()), line
+
+
+def _operations(run: Any) -> float:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops() / 1e15
+
+
+def _billions(network: Any) -> float:
+    return sum(p.numel() for p in network.parameters()) / 1e9
 
 
 def test_the_space_runs_the_versions_that_were_tested() -> None:
@@ -60,12 +248,6 @@ def test_the_space_runs_the_versions_that_were_tested() -> None:
     assert (ROOT / head["app_file"]).is_file()
     assert head["python_version"] in ("3.11", "3.12")
     assert len(head["short_description"]) <= 60  # longer ones are refused
-
-
-def test_links_to_files_of_the_repository_are_not_broken() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
 
 
 def test_the_tables_of_figures_are_what_the_commands_print() -> None:
@@ -90,8 +272,6 @@ def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     )
     assert unet in page
     assert unet in (ROOT / "assets" / "models" / "toyworld-unet3d" / "README.md").read_text(encoding="utf-8")
-    ours = [row for row in whole.splitlines() if "| whitened |" in row]
-    assert len(ours) == len(world.CONCEPTS) and "\n".join(ours) in README
     assert {c.n for report in reports for c in report.cells} == {200}
 
 

@@ -250,7 +250,8 @@ def test_rows_of_the_table_are_read_and_their_faults_escaped() -> None:
 
 def test_the_programs_of_the_readme_run_against_the_app(url: str, capfd: pytest.CaptureFixture[str]) -> None:
     """What the README says about the endpoints and the MCP server, on the port of the tests."""
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    folder = Path(__file__).resolve().parents[1] / "refusal_core" / "studio"
+    readme = (folder / "README.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     client, agent = (snippet for snippet in snippets if "127.0.0.1:7860" in snippet)
     with ThreadPoolExecutor(1) as other:  # in this thread the browser's loop runs
