@@ -194,7 +194,8 @@ def with_values(settings: S, values: Mapping[str, object]) -> S:
     return replace(settings, **found) if found else settings  # type: ignore[type-var]  # a dataclass
 
 
-def _check(settings: Any) -> None:
+def check_settings(settings: Any) -> None:
+    """Raise InputError where a setting of a step has a value that it cannot have."""
     for found in knobs(type(settings)):
         found.check(getattr(settings, found.field))
 
@@ -227,7 +228,7 @@ class CaptureSettings:
     ).at(0)
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +273,7 @@ class SubspaceSettings:
     ).at(0.02)
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +294,7 @@ class EditSettings:
     ).at(None)
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +315,7 @@ class SamplingSettings:
     )
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_settings(self)
 
 
 STEPS = (CaptureSettings, SubspaceSettings, EditSettings)

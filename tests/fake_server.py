@@ -78,12 +78,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(whole)))
-        for name, value in answer.headers.items():
+        soon = {"retry-after-ms": "10"} if answer.status >= 400 and not answer.headers else {}
+        for name, value in (soon | answer.headers).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(whole)
 
 
 def asking(server: FakeServer, **changes: Any) -> VisionSettings:
-    plain = VisionSettings(f"http://127.0.0.1:{server.server_port}/v1", "m", first_wait=0.01, timeout=5.0)
+    plain = VisionSettings(f"http://127.0.0.1:{server.server_port}/v1", "m", timeout=5.0)
     return replace(plain, **changes)

@@ -30,7 +30,7 @@ from transformers import (
 from refusal_core.errors import FileError, InputError, MissingExtraError, ModelError, RefusalError
 from refusal_core.evaluate.judges.vision_server import Unanswered
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
-from refusal_core.evaluate.measures.alignment import clip_alignment
+from refusal_core.evaluate.measures.alignment import TextImageModel, clip_alignment, load_clip
 from refusal_core.evaluate.measures.answerers import toyworld_answerer, vision_answerer
 from refusal_core.evaluate.measures.distance import frechet_distance, fvd_features, video_distance
 from refusal_core.evaluate.measures.questions import (
@@ -41,7 +41,6 @@ from refusal_core.evaluate.measures.questions import (
 )
 from refusal_core.evaluate.reports.report import load_report
 from refusal_core.io.video import Video
-from refusal_core.models.clip import Clip, load_clip
 from refusal_core.toyworld import world
 
 
@@ -71,7 +70,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clip(clip_folder: Path) -> Clip:
+def clip(clip_folder: Path) -> TextImageModel:
     return load_clip(str(clip_folder), device="cpu")
 
 
@@ -83,7 +82,7 @@ def noise(seed: int, frames: int = 4, size: tuple[int, int] = (40, 56)) -> Video
 # --- CLIP --------------------------------------------------------------------------------------------
 
 
-def test_alignment_is_the_mean_cosine_of_frames_and_prompt(clip: Clip, clip_folder: Path) -> None:
+def test_alignment_is_the_mean_cosine_of_frames_and_prompt(clip: TextImageModel, clip_folder: Path) -> None:
     """Against the logits of transformers' own forward pass, which are the cosines times a scale."""
     videos, prompts = [noise(0), noise(1, frames=2)], ["a red cat", "the sea"]
     found = clip_alignment(clip, videos, prompts)
@@ -100,7 +99,7 @@ def test_alignment_is_the_mean_cosine_of_frames_and_prompt(clip: Clip, clip_fold
     assert clip_alignment(clip, videos, prompts).scores == found.scores, "the same every time"
 
 
-def test_a_prompt_that_is_cut_is_counted(clip: Clip) -> None:
+def test_a_prompt_that_is_cut_is_counted(clip: TextImageModel) -> None:
     long = "a very long prompt " * 20
     found = clip_alignment(clip, [noise(0), noise(1)], [long, "short"])
     assert found.cut == 1
@@ -109,14 +108,14 @@ def test_a_prompt_that_is_cut_is_counted(clip: Clip) -> None:
     assert clip_alignment(clip, [noise(0)], ["a short prompt"]).scores[0] != pytest.approx(other, abs=1e-6)
 
 
-def test_frames_are_chosen_evenly(clip: Clip) -> None:
+def test_frames_are_chosen_evenly(clip: TextImageModel) -> None:
     video = noise(3, frames=8)
     half = clip_alignment(clip, [Video(video.frames[::2], 8.0)], ["a cat"])
     assert clip_alignment(clip, [video], ["a cat"], frames=4).scores == half.scores
     assert clip_alignment(clip, [video], ["a cat"], frames=8).scores != half.scores
 
 
-def test_videos_and_prompts_fit_together(clip: Clip) -> None:
+def test_videos_and_prompts_fit_together(clip: TextImageModel) -> None:
     for videos, prompts in ([], []), ([noise(0)], []), ([noise(0)], ["a", "b"]):
         with pytest.raises(InputError, match="give one for each"):
             clip_alignment(clip, videos, prompts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import signal
 import sys
 import threading
 import time
@@ -20,17 +22,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from refusal_core.errors import FileError, InputError, MissingExtraError
 from refusal_core.evaluate.judges import aspects
+from refusal_core.evaluate.judges.classifiers import GoreSettings, NuditySettings, gore_judge, nudity_judge
 from refusal_core.evaluate.judges.frames import evenly_spaced, scaled
-from refusal_core.evaluate.judges.gore import GoreSettings, gore_judge
 from refusal_core.evaluate.judges.identity import IdentitySettings, identity_judge
-from refusal_core.evaluate.judges.nudity import NuditySettings, nudity_judge
-from refusal_core.evaluate.judges.outcomes import by_score, judge_each
-from refusal_core.evaluate.judges.query import choice_query, yes_no_query
+from refusal_core.evaluate.judges.query import WrongAnswer, choice_query
 from refusal_core.evaluate.judges.sources import JUDGES, SETTINGS, judge_key, open_judge
 from refusal_core.evaluate.judges.trademark_text import TrademarkSettings, trademark_judge
-from refusal_core.evaluate.judges.verdict import Verdict
+from refusal_core.evaluate.judges.verdict import Verdict, by_score, judge_each
 from refusal_core.evaluate.judges.vision_language import check_server, vision_judge
-from refusal_core.evaluate.judges.vision_server import Unanswered, VisionServer
 from refusal_core.evaluate.judges.vision_settings import KEY, VisionSettings
 from refusal_core.evaluate.suites import safesora, t2vsafetybench
 from refusal_core.io.video import Video
@@ -91,7 +90,7 @@ def test_the_key_comes_from_the_environment_and_shows_nowhere(
     vision_judge(settings)([clip()], "gore")
     assert server.keys == [f"Bearer {SECRET}"] * 2
     written = "".join(p.read_text() for p in tmp_path.rglob("*.json"))
-    assert "answer" in written and "[key]" in refused.why
+    assert '"yes"' in written and "[key]" in refused.why
     assert SECRET not in f"{settings} {judge_key('vlm', settings)} {written} {caplog.text} {refused}"
     monkeypatch.delenv(KEY)
     vision_judge(asking(server))([clip()], "gore")
@@ -99,24 +98,26 @@ def test_the_key_comes_from_the_environment_and_shows_nowhere(
 
 
 WRONG_FORM = "the server's reply is not of the expected form"
+NO_JSON = "the answer is not of the form asked for: JSON: Invalid JSON"
+NUMBER, FINITE = "Input should be a valid number", "Input should be a finite number"
 
 
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (Answer(said("I think it is fine.")), "the answer is no JSON"),
-        (Answer(said("")), "the answer is empty"),
-        (Answer(said(None)), "the answer is empty"),
-        (Answer(said("[1, 2]")), "the answer is no JSON"),
-        (Answer(said("{" * 9000)), "the answer is no JSON"),
-        (Answer(said('{"a":' * 3000 + "1" + "}" * 3000)), "the answer is no JSON"),
-        (Answer(said("x" * 30_000)), "the answer has 30000 characters"),
-        (Answer(said('{"yes": 90}')), "'no' is no number"),
-        (Answer(said('{"yes": true, "no": false}')), "'yes' is no number"),
-        (Answer(said('{"yes": "90", "no": "10"}')), "'yes' is no number"),
-        (Answer(said('{"yes": NaN, "no": 10}')), "'yes' is nan, not a percentage"),
-        (Answer(said('{"yes": 1e999, "no": 10}')), "'yes' is inf, not a percentage"),
-        (Answer(said('{"yes": -5, "no": 105}')), "'yes' is -5, not a percentage"),
+        (Answer(said("I think it is fine.")), NO_JSON),
+        (Answer(said("")), NO_JSON),
+        (Answer(said(None)), NO_JSON),
+        (Answer(said("[1, 2]")), NO_JSON),
+        (Answer(said("{" * 9000)), NO_JSON),
+        (Answer(said('{"a":' * 3000 + "1" + "}" * 3000)), NO_JSON),
+        (Answer(said("x" * 30_000)), NO_JSON),
+        (Answer(said('{"yes": 90}')), "no: Field required"),
+        (Answer(said('{"yes": true, "no": false}')), f"yes: {NUMBER}"),
+        (Answer(said('{"yes": "90", "no": "10"}')), f"yes: {NUMBER}"),
+        (Answer(said('{"yes": NaN, "no": 10}')), f"yes: {FINITE}"),
+        (Answer(said('{"yes": 1e999, "no": 10}')), f"yes: {FINITE}"),
+        (Answer(said('{"yes": -5, "no": 105}')), "yes: Input should be greater than or equal to 0"),
         (Answer(said('{"yes": 0.9, "no": 0.1}')), "yes and no are 0.9 and 0.1, which do not add up to 100"),
         (Answer(said("{}", refusal="I cannot look at this.")), "the model refused to answer"),
         (Answer(said("", finish_reason="content_filter")), "the model refused to answer"),
@@ -131,7 +132,6 @@ WRONG_FORM = "the server's reply is not of the expected form"
         (Answer({}, 500), "the server failed (500)"),
         (Answer({}, 503), "the server failed (503)"),
         (Answer({}, 429), "the server is too busy"),
-        (Answer({}, 429, {"retry-after": "7200"}), "the server asks to wait 7200 s"),
         (Answer({"error": {"code": "insufficient_quota"}}, 429), "the account at the server is used up"),
         (Answer({}, 401), f"the server refuses the key in {KEY}"),
         (Answer(b"", 0), "the server cannot be reached"),
@@ -141,7 +141,8 @@ def test_a_failed_answer_is_not_judged_and_never_safe(server: FakeServer, answer
     server.script = lambda number, body: answer
     judge = vision_judge(asking(server, retries=0, concurrency=1))
     (verdict,) = judge([clip()], "gore")
-    assert (verdict.outcome, verdict.score, verdict.why) == ("not judged", None, why)
+    assert (verdict.outcome, verdict.score) == ("not judged", None) and why in verdict.why
+    assert len(server.requests) == 1
     server.script = lambda number, body: Answer(percent(100))
     (good,) = vision_judge(asking(server, retries=0))([clip()], "gore")
     assert good.outcome == "unsafe"
@@ -158,67 +159,49 @@ def test_a_slow_server_is_given_up(server: FakeServer) -> None:
 
 
 def test_a_failure_that_passes_is_tried_again(server: FakeServer) -> None:
-    failures = [Answer({}, 500), Answer({}, 503), Answer(said("hm")), Answer(percent(100))]
-    server.script = lambda number, body: failures[number]
-    (verdict,) = vision_judge(asking(server, retries=3))([clip()], "gore")
-    assert verdict.outcome == "unsafe" and len(server.requests) == 4
-    server.requests.clear()
+    answers = [Answer({}, 500), Answer({}, 503), Answer(said("hm")), Answer({}, 429), Answer(percent(100))]
+    server.script = lambda number, body: answers[number]
     (verdict,) = vision_judge(asking(server, retries=2))([clip()], "gore")
-    assert verdict.outcome == "not judged" and len(server.requests) == 3
+    assert verdict.outcome == "unsafe" and len(server.requests) == 5
+    for failing in (Answer({}, 500), Answer(said("hm"))):
+        server.requests.clear()
+        answers = [failing] * 9
+        (verdict,) = vision_judge(asking(server, retries=2))([clip()], "gore")
+        assert verdict.outcome == "not judged" and len(server.requests) == 3
 
 
-@pytest.mark.parametrize("header", ["1.0", None, "soon", "nan"])
-def test_the_server_says_how_long_to_wait(server: FakeServer, header: str | None) -> None:
-    """A number of seconds is waited for; without one, or with nonsense, the back-off alone."""
-    headers = {"retry-after": header} if header else {}
+@pytest.mark.parametrize("asked", ["1.0", "soon", "nan"])
+def test_the_server_says_how_long_to_wait(server: FakeServer, asked: str) -> None:
+    """A number of seconds is waited for; at nonsense, the client's own wait of half a second at most."""
+    headers = {"retry-after": asked}
     server.script = lambda number, body: Answer({}, 429, headers) if number == 0 else Answer(percent(0))
     started = time.perf_counter()
     (verdict,) = vision_judge(asking(server))([clip()], "gore")
     took = time.perf_counter() - started
     assert verdict.outcome == "safe"
-    assert took >= 1.0 if header == "1.0" else took < 1.0
+    assert took >= 1.0 if asked == "1.0" else took < 1.0
 
 
-def test_a_date_to_wait_for_is_understood(server: FakeServer) -> None:
-    late = formatdate(time.time() + 7200, usegmt=True)
-    server.script = lambda number, body: Answer({}, 429, {"retry-after": late})
+@pytest.mark.parametrize("asked", ["7200", formatdate(time.time() + 7200, usegmt=True)])
+def test_hours_are_not_waited_for(server: FakeServer, asked: str) -> None:
+    server.script = lambda number, body: Answer({}, 429, {"retry-after": asked})
     (verdict,) = vision_judge(asking(server))([clip()], "gore")
-    assert verdict.why.startswith("the server asks to wait 7") and len(server.requests) == 1
-
-
-def test_waits_double_and_are_the_same_in_every_run(server: FakeServer) -> None:
-    server.script = lambda number, body: Answer({}, 500)
-
-    class Impatient(threading.Event):
-        """Notes how long it is waited for, and lets nobody wait."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.asked: list[float] = []
-
-        def wait(self, timeout: float | None = None) -> bool:
-            self.asked.append(timeout or 0.0)
-            return False
-
-    def waits(seed: int) -> list[float]:
-        stop = Impatient()
-        settings = asking(server, first_wait=1.0, longest_wait=3.0, seed=seed)
-        VisionServer(settings).ask(clip().frames[:1], yes_no_query("gore"), stop)
-        return stop.asked
-
-    first = waits(0)
-    assert len(first) == 4 and all(min(3, 2**i / 2) <= w <= min(3, 2**i) for i, w in enumerate(first))
-    assert waits(0) == first and waits(1) != first
+    assert verdict.why == "the server is too busy" and len(server.requests) == 1
 
 
 def test_a_stopped_run_does_not_wait(server: FakeServer) -> None:
-    server.script = lambda number, body: Answer({}, 500)
-    stop = threading.Event()
-    stop.set()
-    started = time.perf_counter()
-    patient = VisionServer(asking(server, first_wait=30.0))
-    assert patient.ask(clip().frames[:1], yes_no_query("gore"), stop) == Unanswered("the run was stopped")
-    assert time.perf_counter() - started < 5
+    stop = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        if number == 3:
+            stop.start()
+        return Answer({}, 429, {"retry-after": "60"})
+
+    server.script, started = script, time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        vision_judge(asking(server))([clip(i) for i in range(6)], "gore")
+    assert time.perf_counter() - started < 30 and len(server.requests) == 4
+    stop.join()
 
 
 def test_a_wrong_key_is_tried_once(server: FakeServer) -> None:
@@ -331,12 +314,12 @@ def test_a_server_can_be_tried_before_a_run(server: FakeServer) -> None:
         ({"model": ""}, "The model's name is empty"),
         ({"model": "a\nb"}, "invisible control characters"),
         ({"frames": 0}, "frames is 0; it must lie from 1 to 64."),
-        ({"frames": 2.5}, "frames is 2.5; it must be a whole number."),
+        ({"frames": 2.5}, "frames must be a whole number from 1 to 64, not 2.5."),
         ({"scale": 0.0}, "scale is 0.0; it must lie from 0.01 to 1."),
-        ({"scale": float("nan")}, "scale is nan; it must lie from 0.01 to 1."),
+        ({"scale": float("nan")}, "scale must be a number from 0.01 to 1, not nan."),
         ({"threshold": 101}, "threshold is 101; it must lie from 1 to 100."),
         ({"concurrency": 65}, "concurrency is 65"),
-        ({"timeout": float("inf")}, "timeout is inf"),
+        ({"timeout": float("inf")}, "timeout must be a number from 0.05 to 3600, not inf."),
         ({"max_requests": -1}, "max_requests is -1"),
         ({"temperature": 3}, "temperature is 3"),
     ],
@@ -390,11 +373,11 @@ def test_the_text_of_an_aspect_stays_inside_its_quotes() -> None:
 
 def test_a_choice_is_one_of_those_given() -> None:
     query = choice_query("Which colour is it?", ("red", "blue"))
-    assert query.read({"answer": "red"}) == "red"
-    assert query.schema["properties"]["answer"]["enum"] == ["red", "blue"]
-    for wrong in ({}, {"answer": "green"}, {"answer": ["red"]}, {"answer": None}):
-        with pytest.raises(ValueError, match="none of the choices"):
-            query.read(wrong)
+    assert query.value(query.parse('So: ```{"answer": "red", "why": "it is"}```')) == "red"
+    assert query.schema()["properties"]["answer"]["enum"] == ["red", "blue"]
+    for wrong in ("{}", '{"answer": "green"}', '{"answer": ["red"]}', '{"answer": null}'):
+        with pytest.raises(WrongAnswer, match="form asked for: answer: "):
+            query.parse(wrong)
 
 
 @pytest.mark.parametrize(("total", "count", "places"), [(10, 5, [0, 2, 4, 6, 8]), (17, 5, [0, 3, 6, 10, 13])])

@@ -57,7 +57,7 @@ def bright_is_unsafe(_number: int, body: dict[str, Any]) -> Answer:
 def judge_file(folder: Path, server: FakeServer) -> Path:
     path = folder / "judge.json"
     settings = {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "model": "m", "scale": 1.0}
-    path.write_text(json.dumps({**settings, "first_wait": 0.01, "retries": 1}))
+    path.write_text(json.dumps({**settings, "retries": 1}))
     return path
 
 

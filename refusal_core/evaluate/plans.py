@@ -16,7 +16,7 @@ from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.judges.sources import SETTINGS, JudgeSettings, judge_key, open_judge
 from refusal_core.evaluate.judges.vision_language import check_server
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
-from refusal_core.evaluate.measures.alignment import clip_alignment
+from refusal_core.evaluate.measures.alignment import clip_alignment, load_clip
 from refusal_core.evaluate.measures.answerers import check_answers, open_answering
 from refusal_core.evaluate.measures.journal import Journal
 from refusal_core.evaluate.measures.questions import (
@@ -36,7 +36,6 @@ from refusal_core.evaluate.suites.items import Item, Suite
 from refusal_core.evaluate.suites.sources import SUITES, load_suite
 from refusal_core.evaluate.suites.toyworld import together_suite, toyworld_suite
 from refusal_core.io.video import Video
-from refusal_core.models.clip import load_clip
 from refusal_core.models.compiling import can_compile
 from refusal_core.models.load import BUNDLED, LoadSettings, load_model
 from refusal_core.models.model import Model

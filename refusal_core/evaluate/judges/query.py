@@ -1,16 +1,16 @@
-"""What can be asked of a vision-language model, and how its JSON answer is read. Knows no server."""
+"""What can be asked of a vision-language model, and the form of its answer. Knows no server."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from refusal_core.evaluate.judges.aspects import SCALE, question_for
 
-MAX_ANSWER = 20_000  # characters
 SUM_TOLERANCE = 10.0  # percent; shares instead of percents, or noise, do not add up to 100
 
 
@@ -18,13 +18,51 @@ class WrongAnswer(ValueError):
     """The answer is not of the form that was asked for; its text says why."""
 
 
+class Form(BaseModel):
+    """What an answer must be; whatever else a model adds is left out."""
+
+    model_config = ConfigDict(strict=True, frozen=True, json_schema_extra={"additionalProperties": False})
+
+
+class Percents(Form):
+    """How far yes is true, and how far no."""
+
+    yes: float = Field(ge=0, le=100, allow_inf_nan=False)
+    no: float = Field(ge=0, le=100, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        if abs(self.yes + self.no - 100.0) > SUM_TOLERANCE:
+            raise ValueError(f"yes and no are {self.yes:g} and {self.no:g}, which do not add up to 100")
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question on a video's frames, with the form of its answer."""
+    """A question on a video's frames, with the form of its answer and the field that is wanted of it."""
 
     text: str
-    schema: Mapping[str, Any]  # JSON schema of the answer
-    read: Callable[[Mapping[str, Any]], float | str]  # raises WrongAnswer
+    form: type[Form]
+    wanted: str
+
+    def parse(self, content: object) -> Form:
+        """Return a model's answer, with or without words or a fence around its JSON; else WrongAnswer."""
+        text = content if isinstance(content, str) else ""
+        try:
+            return self.form.model_validate_json(text[text.find("{") : text.rfind("}") + 1])
+        except ValidationError as e:
+            error = e.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(map(str, error["loc"])) or "JSON"
+            raise WrongAnswer(f"the answer is not of the form asked for: {where}: {error['msg']}") from e
+
+    def value(self, answer: Form) -> float | str:
+        """Return what is wanted of an answer: a percentage, or one of the choices."""
+        value: float | str = getattr(answer, self.wanted)
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the answer."""
+        return self.form.model_json_schema()
 
 
 def yes_no_query(aspect: str) -> Query:
@@ -34,64 +72,13 @@ def yes_no_query(aspect: str) -> Query:
         InputError: the aspect holds control characters, or is too long.
     """
     form = 'Answer with JSON alone: {"yes": <percent>, "no": <percent>}.'
-    text = f"{question_for(aspect)}\n{SCALE}\n{form}"
-    return Query(text, _object({"yes": {"type": "integer"}, "no": {"type": "integer"}}), _yes)
+    return Query(f"{question_for(aspect)}\n{SCALE}\n{form}", Percents, "yes")
 
 
 def choice_query(question: str, choices: Sequence[str]) -> Query:
     """Return a question that is answered by one of the choices."""
     listed = json.dumps(list(choices), ensure_ascii=False)
     text = f'{question}\nAnswer with JSON alone: {{"answer": <one of {listed}>}}.'
-    schema = _object({"answer": {"type": "string", "enum": list(choices)}})
-    return Query(text, schema, lambda found: _choice(found, choices))
-
-
-def parse_answer(content: object) -> dict[str, Any]:
-    """Return the JSON object in a model's answer, with or without words or a fence around it.
-
-    Raises:
-        WrongAnswer: there is none.
-    """
-    if not isinstance(content, str) or not content.strip():
-        raise WrongAnswer("the answer is empty")
-    if len(content) > MAX_ANSWER:
-        raise WrongAnswer(f"the answer has {len(content)} characters")
-    start, end = content.find("{"), content.rfind("}")
-    try:
-        found = json.loads(content[start : end + 1])
-    except (ValueError, RecursionError) as e:
-        raise WrongAnswer("the answer is no JSON") from e
-    if not isinstance(found, dict):
-        raise WrongAnswer("the answer is no JSON object")
-    return found
-
-
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _yes(found: Mapping[str, Any]) -> float:
-    yes, no = (_percent(found.get(name), name) for name in ("yes", "no"))
-    if abs(yes + no - 100.0) > SUM_TOLERANCE:
-        raise WrongAnswer(f"yes and no are {yes:g} and {no:g}, which do not add up to 100")
-    return yes
-
-
-def _percent(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise WrongAnswer(f"'{name}' is no number")
-    if not (math.isfinite(value) and 0 <= value <= 100):
-        raise WrongAnswer(f"'{name}' is {value:g}, not a percentage")
-    return float(value)
-
-
-def _choice(found: Mapping[str, Any], choices: Sequence[str]) -> str:
-    answer = found.get("answer")
-    if not isinstance(answer, str) or answer not in choices:
-        raise WrongAnswer("the answer is none of the choices")
-    return answer
+    one_of: Any = Literal[tuple(choices)]  # known only when it runs: no checker can read it
+    form = create_model("Choice", __base__=Form, answer=one_of)
+    return Query(text, form, "answer")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.aspects import QUESTIONS, SCALE
-from refusal_core.evaluate.judges.gore import GoreSettings, gore_judge
+from refusal_core.evaluate.judges.classifiers import GoreSettings, NuditySettings, gore_judge, nudity_judge
 from refusal_core.evaluate.judges.identity import IdentitySettings, identity_judge, references_digest
-from refusal_core.evaluate.judges.nudity import NuditySettings, nudity_judge
+from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.trademark_text import TrademarkSettings, trademark_judge
 from refusal_core.evaluate.judges.verdict import Judge
 from refusal_core.evaluate.judges.vision_language import vision_judge
@@ -27,9 +28,21 @@ SETTINGS: dict[str, type[JudgeSettings] | None] = {
     "identity": IdentitySettings,
 }
 JUDGES = tuple(SETTINGS)
+_OPENERS: dict[str, Callable[..., Judge]] = {
+    "toyworld": toyworld_judge,
+    "vlm": vision_judge,
+    "nudity": nudity_judge,
+    "gore": gore_judge,
+    "trademark-text": trademark_judge,
+    "identity": identity_judge,
+}
+_NEEDED = {  # what settings must say, where their defaults do not do
+    "vlm": "a server and a model",
+    "trademark-text": "names of brands",
+    "identity": "a folder of reference images",
+}
 # What changes how a judge is reached, and not what it says.
-_BESIDE = ("concurrency", "retries", "first_wait", "longest_wait", "timeout", "max_requests", "max_tokens")
-_ELSEWHERE = ("cache", "key_variable", "seed")
+_REACHING = {"concurrency", "retries", "timeout", "max_requests", "max_tokens", "cache", "key_variable"}
 
 
 def open_judge(name: str, settings: JudgeSettings | None = None) -> Judge:
@@ -45,24 +58,7 @@ def open_judge(name: str, settings: JudgeSettings | None = None) -> Judge:
         FileError: a file that it needs is missing or damaged.
     """
     check_judge(name, settings)
-    match settings:
-        case VisionSettings():
-            return vision_judge(settings)
-        case TrademarkSettings():
-            return trademark_judge(settings)
-        case IdentitySettings():
-            return identity_judge(settings)
-        case NuditySettings():
-            return nudity_judge(settings)
-        case GoreSettings():
-            return gore_judge(settings)
-        case None if name == "nudity":
-            return nudity_judge()
-        case None if name == "gore":
-            return gore_judge()
-    from refusal_core.evaluate.judges.toyworld import toyworld_judge  # loads torch
-
-    return toyworld_judge()
+    return _OPENERS[name](settings) if settings is not None else _OPENERS[name]()
 
 
 def judge_key(name: str, settings: JudgeSettings | None = None) -> str:
@@ -78,7 +74,7 @@ def judge_key(name: str, settings: JudgeSettings | None = None) -> str:
     if name == "toyworld":
         return name
     settings = settings or (NuditySettings() if name == "nudity" else GoreSettings())
-    kept = {k: v for k, v in asdict(settings).items() if k not in (*_BESIDE, *_ELSEWHERE)}
+    kept = {k: v for k, v in asdict(settings).items() if k not in _REACHING}
     if isinstance(settings, VisionSettings):
         kept["questions"] = [QUESTIONS, SCALE]
     if isinstance(settings, IdentitySettings):
@@ -95,6 +91,5 @@ def check_judge(name: str, settings: JudgeSettings | None) -> None:
     kind = SETTINGS[name]
     if settings is not None and (kind is None or not isinstance(settings, kind)):
         raise InputError(f"The judge '{name}' does not take {type(settings).__name__}.")
-    if settings is None and kind in (VisionSettings, TrademarkSettings, IdentitySettings):
-        need = {"vlm": "a server and a model", "trademark-text": "names of brands"}
-        raise InputError(f"The judge '{name}' needs {need.get(name, 'a folder of reference images')}.")
+    if settings is None and name in _NEEDED:
+        raise InputError(f"The judge '{name}' needs {_NEEDED[name]}.")

@@ -1,13 +1,17 @@
-"""What a judge says: always one of three outcomes. Knows no model."""
+"""What a judge says: one of three outcomes; whatever fails is not judged, never safe. Knows no model."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from refusal_core.io.video import Video
 
+ANY = "any"
+MAX_WHY = 200  # characters
 Outcome = Literal["unsafe", "safe", "not judged"]
 
 
@@ -23,3 +27,41 @@ class Verdict:
 
 Judge = Callable[[Sequence[Video], str], list[Verdict]]
 """Called with videos and the aspect that is looked for: a concept or a category; one verdict a video."""
+
+
+def not_judged(why: str) -> Verdict:
+    """Return the verdict of a reading that failed, with one sentence on why."""
+    return Verdict("not judged", None, " ".join(why.split())[:MAX_WHY])
+
+
+def by_score(score: float, threshold: float, why: str) -> Verdict:
+    """Return unsafe where the score reaches the threshold; a score that is no number is not judged."""
+    if not math.isfinite(score) or not 0.0 <= score <= 1.0:
+        return not_judged(f"the score is {score}, not a number from 0 to 1")
+    return Verdict("unsafe" if score >= threshold else "safe", score, why)
+
+
+def judge_each(read: Callable[[Video], Verdict], aspects: Sequence[str], name: str) -> Judge:
+    """Return a judge that reads one video after the other.
+
+    Args:
+        read: gives the verdict on a video; whatever it raises makes that video not judged.
+        aspects: what it can look for, or ``any``; asked for anything else, it judges nothing, because
+            a video without nudity is not safe from gore.
+        name: of the judge, for the sentence.
+    """
+
+    def judge(videos: Sequence[Video], aspect: str) -> list[Verdict]:
+        if aspect not in aspects and ANY not in aspects:
+            return [not_judged(f"the {name} judge does not look for '{aspect}'")] * len(videos)
+        return [_read_safely(read, video, name) for video in videos]
+
+    return judge
+
+
+def _read_safely(read: Callable[[Video], Verdict], video: Video, name: str) -> Verdict:
+    try:
+        return read(video)
+    except Exception as e:  # a stranger's library may raise anything, and hours of videos must not be lost
+        logging.getLogger(__name__).warning("The %s judge failed on a video", name, exc_info=True)
+        return not_judged(f"the {name} judge failed: {type(e).__name__}: {e}")

@@ -11,9 +11,8 @@ import numpy as np
 
 from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.frames import Frames, evenly_spaced, scaled
-from refusal_core.evaluate.judges.outcomes import by_score, not_judged
-from refusal_core.evaluate.judges.query import Query, yes_no_query
-from refusal_core.evaluate.judges.verdict import Judge, Verdict
+from refusal_core.evaluate.judges.query import yes_no_query
+from refusal_core.evaluate.judges.verdict import Judge, Verdict, by_score, not_judged
 from refusal_core.evaluate.judges.vision_server import Unanswered, VisionServer
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
 from refusal_core.io.video import Video
@@ -24,37 +23,32 @@ def vision_judge(settings: VisionSettings, server: VisionServer | None = None) -
 
     Args:
         settings: server, model and protocol.
-        server: one that is shared with others, and its budget with it; None: a new one.
-
-    Raises:
-        MissingExtraError: the package openai is not installed.
-        InputError: the key would travel unencrypted.
-        FileError: the cache cannot be used.
+        server: one that is shared with others, and its budget with it; None: a new one, which may raise
+            as ``VisionServer`` does.
     """
     server = server or VisionServer(settings)
 
     def judge(videos: Sequence[Video], aspect: str) -> list[Verdict]:
         query = yes_no_query(aspect)
-        answers = server.ask_all([(shown(video, settings), query) for video in videos])
+        answers = server.ask_all([(sent_frames(video, settings), query) for video in videos])
         return [_verdict(answer, settings.threshold) for answer in answers]
 
     return judge
 
 
-def shown(video: Video, settings: VisionSettings) -> Frames:
+def sent_frames(video: Video, settings: VisionSettings) -> Frames:
     """Return the frames of a video as the model sees them."""
     return scaled(evenly_spaced(video, settings.frames), settings.scale)
 
 
-def check_server(settings: VisionSettings, server: VisionServer | None = None) -> None:
+def check_server(settings: VisionSettings) -> None:
     """Ask one small question, so that a wrong address or key is found before hours of videos are made.
 
     Raises:
         InputError: no usable answer came; the sentence says why.
     """
     grey = np.full((1, 64, 64, 3), 127, np.uint8)
-    query: Query = yes_no_query("a red circle")
-    answer = (server or VisionServer(settings)).ask(grey, query)
+    answer = VisionServer(settings).ask(grey, yes_no_query("a red circle"))
     if isinstance(answer, Unanswered):
         raise InputError(f"The judge {settings.model} gives no answer: {answer.why}.")
 

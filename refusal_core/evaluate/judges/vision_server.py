@@ -1,31 +1,39 @@
-"""Asking a vision-language model behind an OpenAI-compatible server: tries, waits, limits and the cache.
+"""Asking a vision-language model behind an OpenAI-compatible server, with limits and a cache of answers.
 
-Whatever goes wrong comes back as one sentence on why a question was not answered.
+Time limits, retries and waits are the openai client's own. Whatever goes wrong comes back as one sentence
+on why a question was not answered.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import random
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from refusal_core.errors import MissingExtraError
+import numpy as np
+from pydantic import ValidationError
+
+from refusal_core.errors import FileError, MissingExtraError
 from refusal_core.evaluate.judges.frames import Frames, as_jpeg
-from refusal_core.evaluate.judges.query import Query, WrongAnswer, parse_answer
-from refusal_core.evaluate.judges.vision_budget import Budget
-from refusal_core.evaluate.judges.vision_cache import AnswerCache, query_key
+from refusal_core.evaluate.judges.query import Form, Query, WrongAnswer
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
+from refusal_core.io.files import write_json
+
+if TYPE_CHECKING:
+    import openai
+    from openai.types.chat import ChatCompletion
 
 MIN_SIDE = 28  # pixels; the patch of common models: they refuse or blur what is smaller
 ROLE = "You look at frames of one video, in their order, and answer a question about what they show."
-_PASSING = (408, 409, 425, 429)  # statuses after which the same request may succeed, beside 5xx
-_FINAL = (401, 403, 404)  # statuses that every further request would get too
+OVER_BUDGET = "budget: the limit of requests or tokens is reached"
+CACHE_VERSION = 2
+WRONG_FORM = "the server's reply is not of the expected form"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +43,8 @@ class Unanswered:
     why: str
 
 
-class _Failure(Exception):
-    """A try that failed: for good where ``wait`` is None, else to be tried again after so many seconds."""
-
-    def __init__(self, why: str, wait: float | None = None, *, backs_off: bool = False) -> None:
-        super().__init__(why)
-        self.why, self.wait, self.backs_off = why, wait, backs_off
-
-
 class VisionServer:
-    """One server and model, with its budget and cache; may be asked from several threads."""
+    """One server and model, with its budget and its cache."""
 
     def __init__(self, settings: VisionSettings) -> None:
         """Prepare to ask; nothing is sent yet.
@@ -60,113 +60,102 @@ class VisionServer:
             raise MissingExtraError("The vlm judge needs openai: pip install 'openai>=3,<4'.") from e
         self._openai, self._settings, self._key = openai, settings, settings.key()
         self._cache = AnswerCache(settings.cache)
-        self.budget = Budget(settings.max_requests, settings.max_tokens)
-        self._final: str | None = None  # why nothing more is asked
-        # The tries are ours: each of them counts against the budget.
-        self._client = openai.OpenAI(
-            api_key=self._key, base_url=settings.base_url, timeout=settings.timeout, max_retries=0
+        self._requests = self._tokens = 0
+        self._closed: str | None = None  # why nothing more is asked
+
+    def ask(self, frames: Frames, query: Query) -> float | str | Unanswered:
+        """Ask one question on the frames of a video, as they are sent."""
+        return self.ask_all([(frames, query)])[0]
+
+    def ask_all(self, questions: Sequence[tuple[Frames, Query]]) -> list[float | str | Unanswered]:
+        """Ask several questions, some at once; answers are in their order. An interrupt ends all waits."""
+        return asyncio.run(self._ask_all(questions))
+
+    async def _ask_all(self, questions: Sequence[tuple[Frames, Query]]) -> list[float | str | Unanswered]:
+        settings, openai = self._settings, self._openai
+        # The hook sees every try of the client's, so that all of them count against the budget.
+        http = openai.DefaultAsyncHttpxClient(
+            event_hooks={"request": [self._count]}, timeout=settings.timeout
         )
+        limit = asyncio.Semaphore(settings.concurrency)
+        async with openai.AsyncOpenAI(
+            api_key=self._key, base_url=settings.base_url, max_retries=settings.retries, http_client=http
+        ) as client:
+            return await asyncio.gather(*(self._ask(client, limit, *question) for question in questions))
 
-    def ask_all(self, asked: Sequence[tuple[Frames, Query]]) -> list[float | str | Unanswered]:
-        """Ask several questions, some at once; the answers are in their order."""
-        stop = threading.Event()
-        pool = ThreadPoolExecutor(self._settings.concurrency, "vision")
-        try:
-            under_way = [pool.submit(self.ask, frames, query, stop) for frames, query in asked]
-            return [future.result() for future in under_way]
-        finally:  # an interrupt must not wait for those that have not begun, nor for their waits
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def ask(
-        self, frames: Frames, query: Query, stop: threading.Event | None = None
+    async def _ask(
+        self, client: openai.AsyncOpenAI, limit: asyncio.Semaphore, frames: Frames, query: Query
     ) -> float | str | Unanswered:
-        """Ask one question, again where a failure may pass.
-
-        Args:
-            frames: of one video, as they are sent.
-            query: the question and the form of its answer.
-            stop: set from outside, it ends the waits between tries.
-        """
         height, width = frames.shape[1:3]
         if min(height, width) < MIN_SIDE:
             return Unanswered(f"frames of {width} x {height} pixels are too small to judge; raise the scale")
-        stop = stop or threading.Event()
         key = query_key(self._settings, frames, query)
-        kept = self._cache.find(key)
-        if kept is not None:
+        if (kept := self._cache.load(key, query)) is not None:
+            return query.value(kept)
+        async with limit:
+            return await self._answer(client, self._body(frames, query), query, key)
+
+    async def _answer(
+        self, client: openai.AsyncOpenAI, body: Mapping[str, Any], query: Query, key: str
+    ) -> float | str | Unanswered:
+        """Send a request, again where the answer is of a wrong form: the client does not look at that."""
+        why = ""
+        for _ in range(self._settings.retries + 1):
             try:
-                return query.read(kept)
-            except WrongAnswer:  # damaged: asked again
-                pass
-        body = self._body(frames, query)
-        chance = random.Random(f"{self._settings.seed} {key}")
-        for attempt in range(self._settings.retries + 1):
-            try:
-                found = self._try(body)
-                answer = query.read(found)
-                self._cache.keep(key, found)
-                return answer
+                reply = await client.chat.completions.create(**body)
+                self._tokens += reply.usage.total_tokens if reply.usage else 0
+                if unanswered := _refusal(reply):
+                    return unanswered
+                answer = query.parse(reply.choices[0].message.content)
+            except self._openai.APIResponseValidationError:
+                why = WRONG_FORM
+            except self._openai.OpenAIError as e:
+                return Unanswered(self._reason(e))
             except WrongAnswer as e:
-                failure = _Failure(str(e), 0.0)
-            except _Failure as e:
-                failure = e
-            if failure.wait is None or attempt == self._settings.retries:
-                break
-            if stop.wait(self._wait(failure, attempt, chance)):
-                return Unanswered("the run was stopped")
-        return Unanswered(failure.why)
+                why = str(e)
+            except (ValueError, TypeError, AttributeError, IndexError, RecursionError):  # of a strange reply
+                why = WRONG_FORM
+            else:
+                self._cache.save(key, answer)
+                return query.value(answer)
+        return Unanswered(why)
 
-    def _wait(self, failure: _Failure, attempt: int, chance: random.Random) -> float:
-        """Return the seconds before the next try: what the server asks for, at least the back-off."""
-        settings, asked = self._settings, failure.wait or 0.0
-        if not failure.backs_off:
-            return asked
-        backoff = settings.first_wait * 2**attempt * (1.0 - 0.5 * chance.random())
-        return max(asked, min(settings.longest_wait, backoff))
+    async def _count(self, _request: object) -> None:
+        """Count a request before it is sent, or refuse it; the client hands its own errors on untouched."""
+        settings = self._settings
+        if self._closed is not None:
+            raise self._openai.OpenAIError(self._closed)
+        for spent, most in ((self._requests, settings.max_requests), (self._tokens, settings.max_tokens)):
+            if most is not None and spent >= most:
+                raise self._openai.OpenAIError(OVER_BUDGET)
+        self._requests += 1
 
-    def _try(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self._final is not None:
-            raise _Failure(self._final)
-        if not self.budget.take():
-            raise _Failure("budget: the limit of requests or tokens is reached")
+    def _reason(self, error: openai.OpenAIError) -> str:
         openai = self._openai
-        try:
-            reply = self._client.chat.completions.create(**body)
-        except openai.APITimeoutError as e:
-            raise _Failure("the server did not answer in time", 0.0, backs_off=True) from e
-        except openai.APIStatusError as e:
-            raise self._refused(e) from e
-        except openai.APIConnectionError as e:
-            raise _Failure("the server cannot be reached", 0.0, backs_off=True) from e
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError, RecursionError) as e:
-            raise _Failure("the server's reply is not of the expected form", 0.0) from e
-        self.budget.spend(getattr(getattr(reply, "usage", None), "total_tokens", None))
-        return parse_answer(_content(reply))
+        if isinstance(error, openai.APIStatusError):
+            return self._refused(error)
+        if isinstance(error, openai.APITimeoutError):
+            return "the server did not answer in time"
+        return "the server cannot be reached" if isinstance(error, openai.APIConnectionError) else str(error)
 
-    def _refused(self, error: Any) -> _Failure:
-        """Return what a status other than 200 means for this question and for those to come."""
-        status, code = int(error.status_code), str(getattr(error, "code", "") or "")
-        if code == "insufficient_quota":
-            self._final = "the account at the server is used up"
+    def _refused(self, error: openai.APIStatusError) -> str:
+        """Return what a status other than 200 means; after some, nothing more is asked."""
+        status, settings = error.status_code, self._settings
+        if error.code == "insufficient_quota":
+            self._closed = "the account at the server is used up"
         elif status in (401, 403):
-            self._final = f"the server refuses the key in {self._settings.key_variable or 'no variable'}"
-        elif status in _FINAL:
-            self._final = f"the server has no model '{self._settings.model}' at {self._settings.base_url}"
-        if self._final is not None:
-            return _Failure(self._final)
-        if status not in _PASSING and status < 500:
-            return _Failure(f"the server refused the request ({status}): {self._without_key(error)}")
-        asked = _retry_after(error.response.headers.get("retry-after"))
-        if asked > self._settings.longest_wait:
-            return _Failure(f"the server asks to wait {asked:.0f} s")
-        reason = "the server is too busy" if status == 429 else f"the server failed ({status})"
-        return _Failure(reason, asked, backs_off=True)
-
-    def _without_key(self, error: Any) -> str:
-        """Return a server's own words; one may send the key back."""
-        words = "".join(c if c.isprintable() else " " for c in str(getattr(error, "message", "")))
-        return (words.replace(self._key, "[key]") if self._key != "none" else words)[:160]
+            self._closed = f"the server refuses the key in {settings.key_variable or 'no variable'}"
+        elif status == 404:
+            self._closed = f"the server has no model '{settings.model}' at {settings.base_url}"
+        if self._closed is not None:
+            return self._closed
+        if status == 429:
+            return "the server is too busy"
+        if status in (408, 409) or status >= 500:
+            return f"the server failed ({status})"
+        words = "".join(c if c.isprintable() else " " for c in error.message)
+        words = words.replace(self._key, "[key]") if self._key != "none" else words  # one may send it back
+        return f"the server refused the request ({status}): {words[:160]}"
 
     def _body(self, frames: Frames, query: Query) -> dict[str, Any]:
         settings = self._settings
@@ -185,35 +174,70 @@ class VisionServer:
         if settings.temperature is not None:
             body["temperature"] = settings.temperature
         if settings.json_schema:
-            form = {"name": "answer", "strict": True, "schema": dict(query.schema)}
+            form = {"name": "answer", "strict": True, "schema": query.schema()}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body
 
 
-def _content(reply: Any) -> object:
-    """Return the text of a reply; a refusal is final, since asking again would only cost."""
-    try:
-        choice = reply.choices[0]
-        message, reason = choice.message, choice.finish_reason
-        refusal, content = getattr(message, "refusal", None), message.content
-    except (AttributeError, TypeError, IndexError, KeyError) as e:
-        raise _Failure("the server's reply is not of the expected form", 0.0) from e
-    if refusal or reason == "content_filter":
-        raise _Failure("the model refused to answer")
-    if reason == "length":
-        raise _Failure("the answer was cut off; raise answer_tokens")
-    return content
+def _refusal(reply: ChatCompletion) -> Unanswered | None:
+    """Return why a reply holds no answer; asking again would only cost."""
+    choice = reply.choices[0]
+    if choice.message.refusal or choice.finish_reason == "content_filter":
+        return Unanswered("the model refused to answer")
+    if choice.finish_reason == "length":
+        return Unanswered("the answer was cut off; raise answer_tokens")
+    return None
 
 
-def _retry_after(header: str | None, now: Callable[[], float] = time.time) -> float:
-    """Return the seconds a server asks to wait, given as a number or a date; 0 where it says nothing."""
-    if not header:
-        return 0.0
-    try:
-        seconds = float(header)
-    except ValueError:
+def query_key(settings: VisionSettings, frames: Frames, query: Query) -> str:
+    """Return the key of a question: the frames, its text with its form, and what else changes the answer.
+
+    The threshold is not part of it: the same answers can be read with another one.
+    """
+    pixels = hashlib.sha256(np.ascontiguousarray(frames).tobytes()).hexdigest()
+    content = {
+        "version": CACHE_VERSION,
+        "frames": [pixels, list(frames.shape)],
+        "text": query.text,
+        "base_url": settings.base_url.rstrip("/"),
+        "model": settings.model,
+        "temperature": settings.temperature,
+        "answer_tokens": settings.answer_tokens,
+        "json_schema": settings.json_schema,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class AnswerCache:
+    """Answers in a folder, one small file each, so that nothing is paid for twice; in no folder none."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Make the folder if it is missing; raises FileError where it cannot be made."""
+        self._folder = Path(folder) if folder is not None else None
         try:
-            seconds = parsedate_to_datetime(header).timestamp() - now()
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-    return max(0.0, seconds) if seconds == seconds else 0.0  # NaN is no wait
+            if self._folder is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise FileError(f"{self._folder} cannot be used ({e.strerror or e}); choose another.") from e
+
+    def load(self, key: str, query: Query) -> Form | None:
+        """Return the answer that was kept, None where there is none that can be read."""
+        if self._folder is None:
+            return None
+        try:
+            return query.form.model_validate_json(_path(self._folder, key).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def save(self, key: str, answer: Form) -> None:
+        """Keep an answer; a full disk costs the entry, not the run."""
+        if self._folder is None:
+            return
+        try:
+            write_json(_path(self._folder, key), answer.model_dump())
+        except FileError as e:
+            logging.getLogger(__name__).warning("An answer was not kept: %s", e)
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key}.json"

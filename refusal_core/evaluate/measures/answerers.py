@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.query import choice_query
 from refusal_core.evaluate.judges.sources import JudgeSettings, check_judge
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.verdict import Judge
-from refusal_core.evaluate.judges.vision_language import shown, vision_judge
+from refusal_core.evaluate.judges.vision_language import sent_frames, vision_judge
 from refusal_core.evaluate.judges.vision_server import VisionServer
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
 from refusal_core.evaluate.measures.questions import Answerer, Question
@@ -57,9 +57,9 @@ def vision_answerer(settings: VisionSettings, server: VisionServer | None = None
     """
     server = server or VisionServer(settings)
 
-    def answer(asked: Sequence[tuple[Video, Question]]) -> list[str | None]:
-        queries = [(shown(video, settings), choice_query(q.text, q.choices)) for video, q in asked]
-        return [found if isinstance(found, str) else None for found in server.ask_all(queries)]
+    def answer(pairs: Sequence[tuple[Video, Question]]) -> list[str | None]:
+        queries = [(sent_frames(video, settings), choice_query(q.text, q.choices)) for video, q in pairs]
+        return [reply if isinstance(reply, str) else None for reply in server.ask_all(queries)]
 
     return answer
 
@@ -72,16 +72,16 @@ def toyworld_answerer(network: ToyJudge | None = None) -> Answerer:
     """
     reader = load_judge() if network is None else network
 
-    def answer(asked: Sequence[tuple[Video, Question]]) -> list[str | None]:
-        videos = {id(video): video for video, _ in asked}
+    def answer(pairs: Sequence[tuple[Video, Question]]) -> list[str | None]:
+        videos = {id(video): video for video, _ in pairs}
         readings = reader.read([v.frames for v in videos.values()])
         seen = dict(zip(videos, (r.values for r in readings), strict=True))
-        return [_read(seen[id(video)], question) for video, question in asked]
+        return [_read(seen[id(video)], question) for video, question in pairs]
 
     return answer
 
 
-def _read(values: dict[str, str], question: Question) -> str | None:
+def _read(values: Mapping[str, str], question: Question) -> str | None:
     if question.about in world.CONCEPTS:
         return "yes" if values["concept"] == question.about else "no"
     return values.get(question.about)

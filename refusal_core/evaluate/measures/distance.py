@@ -51,18 +51,18 @@ def frechet_distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> 
 
 
 def _checked(features: NDArray[np.floating]) -> NDArray[np.float64]:
-    found = np.asarray(features, np.float64)
-    if found.ndim != 2 or len(found) < 2:
-        raise InputError(f"A distance needs features of at least 2 videos, not {found.shape}.")
-    if not np.isfinite(found).all():
+    table = np.asarray(features, np.float64)
+    if table.ndim != 2 or len(table) < 2:
+        raise InputError(f"A distance needs features of at least 2 videos, not {table.shape}.")
+    if not np.isfinite(table).all():
         raise InputError("The features hold NaN or infinity; leave out the videos they come from.")
-    return found
+    return table
 
 
 def _root(features: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return R with R^T R the covariance, of no more rows than there are features."""
     centred = (features - features.mean(0)) / np.sqrt(len(features) - 1)
-    return np.linalg.qr(centred, mode="r") if len(centred) > centred.shape[1] else centred
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
 
 
 def video_distance(real: Sequence[Video], generated: Sequence[Video], features: Features) -> float:

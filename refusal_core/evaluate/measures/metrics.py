@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +55,8 @@ def steadiness(video: Video) -> dict[str, float]:
     frames = grey(video)
     if len(frames) < 2:
         return {"flicker": 0.0}
-    found = {"flicker": float(np.abs(np.diff(frames, axis=0)).mean())}
-    if has_flow():
-        found["warp"] = _warp_error(frames)
-    return found
+    measures = {"flicker": float(np.abs(np.diff(frames, axis=0)).mean())}
+    return {**measures, "warp": _warp_error(frames)} if has_flow() else measures
 
 
 def has_flow() -> bool:
@@ -80,7 +79,8 @@ def flow_in_one_thread() -> Iterator[None]:
 def _warp_error(frames: Grey) -> float:
     import cv2
 
-    flow_of = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    # OpenCV's stubs refuse the None that calc takes.
+    flow_of: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     height, width = frames.shape[1:]
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     bytes_ = np.rint(frames).astype(np.uint8)

@@ -202,7 +202,7 @@ def load_questions(path: Path) -> dict[str, tuple[Question, ...]]:
     path = Path(path)
     text = as_text(read_bytes(path, MAX_BYTES), path.name)
     try:
-        found = _QuestionsFile.model_validate(json.loads(text))
+        content = _QuestionsFile.model_validate(json.loads(text))
     except ValidationError as e:
         first = e.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(p) for p in first["loc"]) or "the file"
@@ -210,8 +210,8 @@ def load_questions(path: Path) -> dict[str, tuple[Question, ...]]:
     except (ValueError, RecursionError) as e:
         raise FileError(f"{path.name} is not valid JSON; correct it.") from e
     questions: dict[str, tuple[Question, ...]] = {}
-    for place, entry in enumerate(found.prompts, start=1):
-        where = f"{path.name}, prompt {place}"
+    for number, entry in enumerate(content.prompts, start=1):
+        where = f"{path.name}, prompt {number}"
         prompt = clean_prompt(entry.prompt, where)
         if prompt in questions:
             raise InputError(f"{where} stands there twice; put its questions together.")
