@@ -315,7 +315,7 @@ def test_a_server_can_be_tried_before_a_run(server: FakeServer) -> None:
         ({"model": "a\nb"}, "invisible control characters"),
         ({"frames": 0}, "frames is 0; it must lie from 1 to 64."),
         ({"frames": 2.5}, "frames must be a whole number from 1 to 64, not 2.5."),
-        ({"scale": 0.0}, "scale is 0.0; it must lie from 0.01 to 1."),
+        ({"scale": 0.0}, "scale is 0; it must lie from 0.01 to 1."),
         ({"scale": float("nan")}, "scale must be a number from 0.01 to 1, not nan."),
         ({"threshold": 101}, "threshold is 101; it must lie from 1 to 100."),
         ({"concurrency": 65}, "concurrency is 65"),
