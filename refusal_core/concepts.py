@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from refusal_core.errors import FileError, InputError
 from refusal_core.io.reading import MAX_PROMPT, Plain, clean_prompt, parse_json, plain, read_ordinary
-from refusal_core.settings import Anchor, Method, SiteKind
+from refusal_core.settings import Knob, recipe_knobs
 
 MAX_PAIRS = 64
 MAX_NEUTRAL = 2000
@@ -54,30 +54,21 @@ class Concept:
 
 
 @dataclass(frozen=True, slots=True)
-class Recommended:
-    """The settings a preset recommends; chosen on a tuning split, never on its evaluation."""
-
-    method: Method = "whitened"
-    sites: tuple[SiteKind, ...] = ("text",)
-    layers: str = "all"
-    rank: int = 1
-    strength: float = 1.0
-    anchor: Anchor = "zero"
-
-
-@dataclass(frozen=True, slots=True)
 class Preset:
-    """A concept with a title, a prompt to try and recommended settings."""
+    """A concept with a title, a prompt to try and recommended settings, by the names of their knobs.
+
+    The settings were chosen on a tuning split, never on the preset's evaluation.
+    """
 
     title: str
     category: str
     model: str
     prompt: str
     concept: Concept
-    recommended: Recommended = field(default_factory=Recommended)
-    by_model: Mapping[str, Recommended] = field(default_factory=dict)  # where a model wants other settings
+    recommended: Mapping[str, object] = field(default_factory=dict)
+    by_model: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # instead, for these models
 
-    def recommended_for(self, model: str) -> Recommended:
+    def recommended_for(self, model: str) -> Mapping[str, object]:
         """Return the settings for a model."""
         return self.by_model.get(model, self.recommended)
 
@@ -98,14 +89,32 @@ class _PairFile(BaseModel):
     safe_image: _Image | None = None
 
 
-class _RecommendedFile(BaseModel):
-    model_config = _STRICT
-    method: Method = "whitened"
-    sites: Annotated[list[SiteKind], Field(min_length=1, max_length=7)] = ["text"]
-    layers: Annotated[Plain, Field(max_length=60)] = "all"
-    rank: Annotated[int, Field(ge=1, le=128)] = 1
-    strength: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 1.0
-    anchor: Anchor = "zero"
+def _file_type(knob: Knob) -> Any:  # a type is made while the program runs
+    """Return what a preset file may hold for a setting: more strictly read than what a person types."""
+    if knob.input in ("whole", "number"):
+        number: Any = int if knob.input == "whole" else float
+        return Annotated[number, Field(ge=knob.low, le=knob.high, allow_inf_nan=False)]
+    if knob.input in ("choice", "choices"):
+        known: Any = Literal[knob.choices]
+        several = Annotated[list[known], Field(min_length=1, max_length=len(knob.choices))]
+        return known if knob.input == "choice" else several
+    return bool if knob.input == "yes-no" else Annotated[Plain, Field(max_length=60)]
+
+
+if TYPE_CHECKING:
+    _SettingsFile = BaseModel
+else:
+    _SettingsFile = create_model(
+        "_SettingsFile",
+        __config__=_STRICT,
+        **{knob.name: (_file_type(knob), knob.default) for knob in recipe_knobs()},
+    )
+
+
+def _settings(found: BaseModel) -> dict[str, object]:
+    """Return what a file says of settings, by the names of their knobs."""
+    said = found.model_dump(exclude_unset=True)
+    return {knob.name: knob.read(said[knob.name]) for knob in recipe_knobs() if knob.name in said}
 
 
 class _PresetFile(BaseModel):
@@ -120,8 +129,8 @@ class _PresetFile(BaseModel):
     note: Plain = ""
     pairs: Annotated[list[_PairFile], Field(min_length=2, max_length=MAX_PAIRS)]
     neutral: Annotated[list[_Text], Field(max_length=MAX_NEUTRAL)] | _Name
-    recommended: _RecommendedFile = _RecommendedFile()
-    by_model: Annotated[dict[_Name, _RecommendedFile], Field(max_length=8)] = {}
+    recommended: _SettingsFile = _SettingsFile()
+    by_model: Annotated[dict[_Name, _SettingsFile], Field(max_length=8)] = {}
 
 
 class _PairsFile(BaseModel):
@@ -207,13 +216,9 @@ def load_preset(source: str | Path) -> Preset:
         model=found.model,
         prompt=found.prompt,
         concept=Concept(found.name, _pairs(found.pairs, path), neutral, found.note),
-        recommended=_recommended(found.recommended),
-        by_model={model: _recommended(chosen) for model, chosen in found.by_model.items()},
+        recommended=_settings(found.recommended),
+        by_model={model: _settings(chosen) for model, chosen in found.by_model.items()},
     )
-
-
-def _recommended(found: _RecommendedFile) -> Recommended:
-    return Recommended(**{**found.model_dump(), "sites": tuple(found.sites)})
 
 
 def load_concept(source: str | Path) -> Concept:

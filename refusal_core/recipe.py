@@ -21,10 +21,8 @@ from refusal_core.settings import (
     EditSettings,
     Method,
     SamplingSettings,
-    SiteKind,
     SubspaceSettings,
     check_layers,
-    parse_layers,
     recipe_knobs,
     values_of,
     with_values,
@@ -103,25 +101,17 @@ def read_request(plain: object) -> EditRequest:
         raise InputError(f"The request cannot be read at {place}: {first['msg'].lower()}.") from e
 
 
-def preset_kinds(preset: Preset, model: Model) -> tuple[SiteKind, ...]:
-    """Return the kinds of sites a preset edits in a model: its own, or its family's default where the model
-    has none of them and the preset says nothing of this model.
-    """
-    kinds = preset.recommended_for(model.name).sites
-    missing = not any(site.kind in kinds for site in model.sites)
-    return model.family.default_kinds if missing and model.name not in preset.by_model else kinds
-
-
 def preset_recipe(preset: Preset, model: Model) -> Recipe:
-    """Return a preset's recommended recipe for a model; raises InputError on layers it does not have."""
+    """Return a preset's recommended recipe for a model.
+
+    Where the model has none of its kinds of sites and the preset says nothing of this model, the kinds are
+    the family's default. Raises InputError on layers the model does not have.
+    """
     chosen = preset.recommended_for(model.name)
-    layers = parse_layers(chosen.layers, model.block_count)
-    return Recipe(
-        preset.concept,
-        CaptureSettings(kinds=preset_kinds(preset, model), layers=layers),
-        SubspaceSettings(method=chosen.method, rank=chosen.rank),
-        EditSettings(strength=chosen.strength, anchor=chosen.anchor),
-    )
+    recipe = changed(Recipe(preset.concept), chosen, model.block_count)
+    if model.name in preset.by_model or any(site.kind in recipe.capture.kinds for site in model.sites):
+        return recipe
+    return changed(recipe, {"sites": model.family.default_kinds})
 
 
 def method_recipe(preset: Preset, model: Model, method: Method) -> Recipe:
@@ -132,7 +122,7 @@ def method_recipe(preset: Preset, model: Model, method: Method) -> Recipe:
     """
     base = preset_recipe(preset, model)
     if method == "whitened":
-        return Recipe(base.concept, base.capture, SubspaceSettings(rank=base.subspace.rank), base.edit)
+        return changed(base, {"method": method})
     return Recipe(
         base.concept,
         base.capture,

@@ -24,7 +24,7 @@ from refusal_core.models.inventory import inventory
 from refusal_core.models.model import family_of
 from refusal_core.models.sites import select
 from refusal_core.models.tiny import BUILDERS
-from refusal_core.recipe import preset_kinds, preset_recipe
+from refusal_core.recipe import preset_recipe
 
 # (blocks, parameters in billions, cross-attention sites and their width): diffusers' own published models
 PUBLISHED = {
@@ -172,8 +172,8 @@ def test_a_kind_that_is_asked_for_is_never_replaced() -> None:
     model, preset = tiny_model("cogvideox"), load_preset("real-violence")
     with pytest.raises(SiteError, match="No site is left for text at layers any; this model has text-entry"):
         rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("text",)))
-    wanted = replace(preset.recommended, sites=("text",))
-    assert preset_kinds(replace(preset, by_model={model.name: wanted}), model) == ("text",)
+    wanted = {**preset.recommended, "sites": ("text",)}
+    assert preset_recipe(replace(preset, by_model={model.name: wanted}), model).capture.kinds == ("text",)
 
 
 def test_a_model_that_is_only_a_base_is_marked_wherever_it_is_printed() -> None:

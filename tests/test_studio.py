@@ -60,7 +60,7 @@ def test_a_preset_fills_table_and_prompt_and_marks_the_result_stale(page: Page, 
     page.locator("#preset input").click()
     page.get_by_role("option", name="Star logo").click()
     expect(page.locator("#prompt textarea")).to_have_value(star.prompt)
-    expect(page.locator("#anchor").get_by_label(TEXT[f"anchor_{star.recommended.anchor}"])).to_be_checked()
+    expect(page.locator("#anchor").get_by_label(TEXT[f"anchor_{star.recommended['anchor']}"])).to_be_checked()
     expect(page.locator("#pairs [data-testid=cell-0-0]")).to_contain_text(star.concept.pairs[0].unsafe)
     expect(page.locator("#status")).to_contain_text(TEXT["stale"])
 

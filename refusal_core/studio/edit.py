@@ -84,7 +84,7 @@ def build(workbench: Workbench) -> EditStep:
     """Lay out step 2 with the first preset's settings."""
     presets = workbench.presets()
     first_preset = next((p for p in presets if p.concept.name == FIRST), presets[0])
-    chosen = first_preset.recommended_for(workbench.default_model)
+    chosen = workbench.preset_request(first_preset, workbench.default_model)
     last_layer = workbench.layer_count() - 1
     with card("edit-card"):
         title = step_title(2, "step_edit")

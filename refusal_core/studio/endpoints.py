@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -36,17 +37,12 @@ def _request(workbench: Workbench, preset: str, method: Any, rank: Any, strength
     if chosen is None:
         names = ", ".join(p.concept.name for p in workbench.presets())
         raise InputError(f"There is no preset '{str(preset)[:60]}'; choose one of {names}.")
-    s = chosen.recommended_for(workbench.default_model)
-    return EditRequest(
-        preset=chosen.concept.name,
-        pairs=tuple((p.unsafe, p.safe) for p in chosen.concept.pairs),
-        model=workbench.default_model,
-        method=method or s.method,
-        sites=s.sites,
-        layers=s.layers,
-        rank=_whole(rank, "rank") or s.rank,
+    asked = workbench.preset_request(chosen, workbench.default_model)
+    return replace(
+        asked,
+        method=method or asked.method,
+        rank=_whole(rank, "rank") or asked.rank,
         strength=_number(strength, "strength"),
-        anchor=s.anchor,
     )
 
 

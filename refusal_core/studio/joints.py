@@ -96,8 +96,8 @@ def _preset_filler(workbench: Workbench, form: Form) -> tuple[Callable[[str, str
 
     def fill(name: str, model: str) -> list[Any]:
         preset = next(p for p in workbench.presets(model) if p.concept.name == name)
-        s, pairs = preset.recommended_for(model), [(p.unsafe, p.safe) for p in preset.concept.pairs]
-        kinds = [k for k in workbench.preset_kinds(preset, model) if k in workbench.site_kinds(model)]
+        s, pairs = workbench.preset_request(preset, model), [(p.unsafe, p.safe) for p in preset.concept.pairs]
+        kinds = [k for k in s.sites if k in workbench.site_kinds(model)]
         others = [choice for choice in preset_choices(workbench, model) if choice[1] != name]
         return [
             [list(pair) for pair in pairs], rows_message(workbench.check_pairs(pairs, model)), preset.prompt,

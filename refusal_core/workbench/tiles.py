@@ -90,18 +90,7 @@ def example_jobs(bench: Workbench, model: str, seed: int = 7) -> list[Job]:
     """Return every preset of a model at its own prompt and settings: the paper's five categories."""
     jobs = []
     for preset in bench.presets(model):
-        s = preset.recommended_for(model)
-        request = EditRequest(
-            preset=preset.concept.name,
-            pairs=tuple((p.unsafe, p.safe) for p in preset.concept.pairs),
-            model=model,
-            method=s.method,
-            sites=s.sites,
-            layers=s.layers,
-            rank=s.rank,
-            strength=s.strength,
-            anchor=s.anchor,
-        )
+        request = bench.preset_request(preset, model)
         jobs.append(Job(f"{preset.title}: {preset.category}", request, preset.prompt, seed))
     return jobs
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from refusal_core.apply import applied
 from refusal_core.concepts import Concept, Preset, PromptPair
@@ -24,7 +25,7 @@ from refusal_core.io.video import Video, save_video, side_by_side
 from refusal_core.models.calling import check_prompts
 from refusal_core.models.load import LoadSettings, Needs, bundled_models, describe_needs
 from refusal_core.progress import Progress, part, silent
-from refusal_core.recipe import Recipe, describe, preset_kinds
+from refusal_core.recipe import Recipe, changed, describe, preset_recipe
 from refusal_core.sampling import generate
 from refusal_core.settings import (
     CaptureSettings,
@@ -116,9 +117,18 @@ class Workbench:
         """Return the kinds of sites that a model has."""
         return self._held(model).site_kinds
 
-    def preset_kinds(self, preset: Preset, model: str | None = None) -> tuple[SiteKind, ...]:
-        """Return the kinds of sites that a preset edits in a model."""
-        return preset_kinds(preset, self._held(model).model)
+    def preset_recipe(self, preset: Preset, model: str | None = None) -> Recipe:
+        """Return the recipe that a preset recommends for a model."""
+        return preset_recipe(preset, self._held(model).model)
+
+    def preset_request(self, preset: Preset, model: str) -> EditRequest:
+        """Return what asks for a preset's own edit."""
+        values: dict[str, Any] = self.preset_recipe(preset, model).values()
+        values["layers"] = ",".join(map(str, values["layers"])) if values["layers"] else "all"
+        fields = EditRequest.__dataclass_fields__
+        pairs = tuple((p.unsafe, p.safe) for p in preset.concept.pairs)
+        mine = {name: value for name, value in values.items() if name in fields}
+        return EditRequest(preset=preset.concept.name, pairs=pairs, model=model, **mine)
 
     def site_names(self, model: str | None = None) -> tuple[str, ...]:
         """Return the names of a model's sites, in execution order."""
@@ -320,14 +330,10 @@ class Workbench:
             preset = self._preset(name, held)
             if preset.concept.name in [r.concept.name for r in found]:
                 raise InputError(f"'{preset.title}' is chosen twice; leave it out of the others.")
-            chosen = preset.recommended_for(request.model)
-            layers = parse_layers(chosen.layers, held.model.block_count)
+            more = changed(preset_recipe(preset, held.model), {"strength": strength})
             found.append(
-                Recipe(
-                    preset.concept,
-                    replace(first.capture, kinds=preset_kinds(preset, held.model), layers=layers),
-                    SubspaceSettings(method=chosen.method, rank=chosen.rank),
-                    EditSettings(strength=strength, anchor=chosen.anchor),
+                replace(
+                    more, capture=replace(first.capture, kinds=more.capture.kinds, layers=more.capture.layers)
                 )
             )
         return found
