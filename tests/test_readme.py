@@ -221,6 +221,7 @@ def test_the_price_of_the_recipe_is_counted() -> None:
         f"adds {prompts * reading:.1f} PFLOP for {prompts} prompts",
         f"the denoiser {2 * _billions(denoiser):.1f} GB, the text encoder {2 * _billions(encoder):.1f} GB",
         f"the decoder {4 * _billions(decoder):.1f} GB",
+        f"The edit file takes {_edit_megabytes():.1f} MB",
     ):
         assert line in " ".join(README.split()), line
 
@@ -236,6 +237,13 @@ def _operations(run: Any) -> float:
 
 def _billions(network: Any) -> float:
     return sum(p.numel() for p in network.parameters()) / 1e9
+
+
+def _edit_megabytes() -> float:
+    """Return what U and Q of rank 1 take in float32 at the text sites."""
+    from refusal_core.models.inventory import inventory
+
+    return sum(2 * 4 * site.inputs for site in inventory(WAN).sites if site.kind == "text") / 1e6
 
 
 def test_the_space_runs_the_versions_that_were_tested() -> None:
