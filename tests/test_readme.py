@@ -70,19 +70,34 @@ def test_the_family_to_copy_is_a_family() -> None:
 
 def test_the_files_to_copy_load(tmp_path: Path) -> None:
     """A preset, pairs and neutral prompts as presets/README.md shows them; questions as evaluate's does."""
-    from refusal_core.concepts import Recommended, _NeutralFile, load_pairs, load_preset
+    from refusal_core.concepts import _NeutralFile, load_pairs, load_preset
     from refusal_core.evaluate.measures.questions import load_questions
 
     preset, pairs, neutral = blocks(page("presets"), "json")
     (tmp_path / "preset.json").write_text(preset, encoding="utf-8")
     made = load_preset(tmp_path / "preset.json")
-    assert made.recommended == Recommended() and made.recommended_for("toyworld-unet3d").rank == 2
+    assert made.recommended["sites"] == ("text",) and made.recommended_for("toyworld-unet3d") == {"rank": 2}
     (tmp_path / "pairs.json").write_text(pairs, encoding="utf-8")
     assert load_pairs(tmp_path / "pairs.json")[0].unsafe_image == tmp_path / "fire.png"
     assert len(_NeutralFile.model_validate(json.loads(neutral)).prompts) == 2
     (questions,) = blocks(page("refusal_core/evaluate"), "json")
     (tmp_path / "questions.json").write_text(questions, encoding="utf-8")
     assert [q.expected for q in load_questions(tmp_path / "questions.json")["A red boat."]] == ["red", "yes"]
+
+
+def test_every_setting_of_an_edit_is_described_with_its_range_and_default() -> None:
+    from refusal_core.settings import recipe_knobs
+
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \|", page("presets"), flags=re.MULTILINE)
+    described = {name: row for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    for knob in recipe_knobs():
+        _, takes, default = described[knob.name]
+        if knob.low is not None:
+            assert takes == f"{knob.low:.6f}".rstrip("0").rstrip(".") + f" to {knob.high:.0f}", knob.name
+            assert default == f"{knob.default:g}", knob.name
+        elif knob.input in ("choice", "choices") and not knob.optional:
+            chosen = knob.default[0] if isinstance(knob.default, tuple) else knob.default
+            assert (takes, default) == (", ".join(f"`{c}`" for c in knob.choices), f"`{chosen}`"), knob.name
 
 
 def quoted_commands(text: str, known: set[str]) -> Iterator[list[str]]:
