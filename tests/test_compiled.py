@@ -29,7 +29,6 @@ from refusal_core.models.compiling import compile_parts
 from refusal_core.models.gradients import predicted
 from refusal_core.models.load import LoadSettings
 from refusal_core.models.model import Model
-from refusal_core.models.rotating import RotatingProcessor, rotate_by_products
 from refusal_core.progress import silent
 
 SETTINGS = rc.CaptureSettings(kinds=("text", "cross-attention"), timesteps=2)
@@ -109,19 +108,6 @@ def test_what_cannot_be_compiled_is_said_in_a_sentence(monkeypatch, capsys) -> N
     assert run(monkeypatch, "evaluate", "--videos", "1", "--compile") != 0
     wanted = "To compile, torch needs a C++ compiler (g++, or CXX); install it, or leave out --compile."
     assert wanted in " ".join(capsys.readouterr().err.split())
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rotating_by_products_changes_no_bit(dtype: torch.dtype) -> None:
-    """Of Wan's denoiser; others keep their processors."""
-    model, other = tiny_model("wan"), tiny_model("cogvideox").pipeline.transformer
-    model.pipeline.transformer.to(dtype)
-    before, kept = latents(model), set(map(type, other.attn_processors.values()))
-    for denoiser in (model.pipeline.transformer, other):
-        rotate_by_products(denoiser)
-    assert set(map(type, model.pipeline.transformer.attn_processors.values())) == {RotatingProcessor}
-    assert torch.equal(latents(model), before)
-    assert set(map(type, other.attn_processors.values())) == kept
 
 
 @pytest.mark.parametrize("units", [True, False])

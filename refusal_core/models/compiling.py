@@ -44,10 +44,6 @@ def compile_parts(pipeline: Any, denoisers: Sequence[nn.Module], place: str) -> 
     for denoiser in denoisers:
         if not getattr(denoiser, "_repeated_blocks", None):
             raise ModelError(f"{type(denoiser).__name__} cannot be compiled by blocks; leave out --compile.")
-        if place == "cpu":
-            from refusal_core.models.rotating import rotate_by_products  # brings diffusers' models, slowly
-
-            rotate_by_products(denoiser)
         denoiser.compile_repeated_blocks(dynamic=False, options=options)  # type: ignore[operator]
     decoder = getattr(getattr(pipeline, "vae", None), "decoder", None)
     if decoder is not None:
