@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from refusal_core.edit import Edit, Origin, SiteEdit, save_edit
 from refusal_core.errors import FileError
-from refusal_core.evaluate import bench_large as benchmark_large
+from refusal_core.evaluate import bench as benchmark_large
 from refusal_core.export import bake as baking
 from refusal_core.fold import project_out
 from refusal_core.models.model import Fingerprint

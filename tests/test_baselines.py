@@ -14,8 +14,8 @@ from refusal_core.evaluate.methods import esd
 from refusal_core.evaluate.methods.esd import esd_weights
 from refusal_core.evaluate.methods.safree import prepare_safree, safree
 from refusal_core.evaluate.methods.uce import PRESERVE, ROUNDS, rece_weights, uce_weights
-from refusal_core.evaluate.selftest import tiny_model
 from refusal_core.models.model import Model
+from refusal_core.models.tiny import tiny_model
 from refusal_core.recipe import concept_phrases
 from refusal_core.toyworld.pipeline import encode_text
 

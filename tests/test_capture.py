@@ -8,8 +8,8 @@ import torch
 import refusal_core as rc
 from refusal_core.capturing import _twin_rows, chosen_steps, first_call
 from refusal_core.errors import Cancelled, InputError, MemoryLimitError, SiteError
-from refusal_core.evaluate.selftest import tiny_model
 from refusal_core.models.model import Model
+from refusal_core.models.tiny import tiny_model
 
 ALL_KINDS = ("text-entry", "text", "cross-attention", "feed-forward", "feed-forward-out", "self-attention")
 

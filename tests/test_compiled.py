@@ -15,12 +15,12 @@ import refusal_core as rc
 from refusal_core.concepts import load_preset
 from refusal_core.errors import InputError, ModelError
 from refusal_core.evaluate import plans
+from refusal_core.evaluate.family_steps import CONCEPT, latents
 from refusal_core.evaluate.grid import Grid
 from refusal_core.evaluate.measures.journal import Journal
 from refusal_core.evaluate.methods.treatments import METHOD_NAMES, plan_method
 from refusal_core.evaluate.plans import Evaluation
 from refusal_core.evaluate.run import Share
-from refusal_core.evaluate.selftest import CONCEPT, latents, tiny_model
 from refusal_core.evaluate.sharing import one_at_a_time
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.sweep import Sweep
@@ -29,6 +29,7 @@ from refusal_core.models.compiling import compile_parts
 from refusal_core.models.gradients import predicted
 from refusal_core.models.load import LoadSettings
 from refusal_core.models.model import Model
+from refusal_core.models.tiny import tiny_model
 from refusal_core.progress import silent
 
 SETTINGS = rc.CaptureSettings(kinds=("text", "cross-attention"), timesteps=2)

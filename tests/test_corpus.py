@@ -36,12 +36,12 @@ from refusal_core.edit import load_edit
 from refusal_core.errors import FileError, ModelError, RefusalError
 from refusal_core.evaluate.measures.journal import Journal
 from refusal_core.evaluate.reports.report import load_report, summary
-from refusal_core.evaluate.selftest import tiny_model
 from refusal_core.io import reading
 from refusal_core.io.images import load_image
 from refusal_core.io.shards import read_index
 from refusal_core.io.video import Video, load_video, save_video
 from refusal_core.models.model import Model
+from refusal_core.models.tiny import tiny_model
 
 pytestmark = pytest.mark.security
 Sound = dict[str, Path]

@@ -18,6 +18,7 @@ from refusal_core import apply
 from refusal_core.cli import main
 from refusal_core.errors import Cancelled, InputError, ModelError, SiteError
 from refusal_core.evaluate import run, sharing
+from refusal_core.evaluate.family_steps import CONCEPT
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.measures.journal import Journal, Measured
@@ -30,11 +31,11 @@ from refusal_core.evaluate.methods.uce import rece_weights
 from refusal_core.evaluate.plans import Evaluation
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.run import Reading, evaluate
-from refusal_core.evaluate.selftest import CONCEPT, tiny_model
 from refusal_core.evaluate.sharing import run_shared
 from refusal_core.evaluate.shelf import NO_MEMORY
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.model import Model
+from refusal_core.models.tiny import tiny_model
 from refusal_core.progress import silent
 from refusal_core.toyworld import world
 

@@ -18,11 +18,12 @@ from test_cli import run
 import refusal_core as rc
 from refusal_core.edit import Edit, save_edit
 from refusal_core.errors import FileError, InputError, ModelError
-from refusal_core.evaluate.selftest import CONCEPT, latents, tiny_model
+from refusal_core.evaluate.family_steps import CONCEPT, latents
 from refusal_core.export import bake as baking
 from refusal_core.export.hub import publish
 from refusal_core.io import shards
 from refusal_core.models.model import Model, wrap_pipeline
+from refusal_core.models.tiny import tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,15 @@ import refusal_core as rc
 from refusal_core.cli import app
 from refusal_core.concepts import load_preset
 from refusal_core.errors import ModelError, SiteError
-from refusal_core.evaluate.selftest import CONCEPT, Row, selftest, tiny_model
+from refusal_core.evaluate.family_steps import CONCEPT, FamilyResult, try_families
 from refusal_core.hooks import watch_calls
 from refusal_core.models import hub_files
 from refusal_core.models.families import FAMILIES, LEFT_OUT
 from refusal_core.models.inventory import inventory
 from refusal_core.models.model import family_of
 from refusal_core.models.sites import select
-from refusal_core.models.tiny import BUILDERS
+from refusal_core.models.tiny import NAMES, tiny_model
+from refusal_core.models.tiny.recipes import RECIPES
 from refusal_core.recipe import preset_recipe
 
 # (blocks, parameters in billions, cross-attention sites and their width): diffusers' own published models
@@ -54,18 +55,18 @@ PUBLISHED = {
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, Row]:
-    return {row.name: row for row in selftest()}
+def rows() -> dict[str, FamilyResult]:
+    return {row.id: row for row in try_families()}
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-def test_a_family_passes_every_step(rows: dict[str, Row], name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_a_family_passes_every_step(rows: dict[str, FamilyResult], name: str) -> None:
     assert rows[name].trouble == ""
-    assert rows[name].whole, rows[name].passed
+    assert rows[name].whole, rows[name].steps
 
 
 def test_every_family_has_a_tiny_pipeline() -> None:
-    tried = {type(build().pipeline).__name__ for build in BUILDERS.values()}
+    tried = {recipe.pipeline for recipe in RECIPES.values()}
     assert all(set(family.pipelines) & tried for family in FAMILIES)
 
 
@@ -106,7 +107,7 @@ def test_of_a_model_that_is_not_in_the_table_the_configurations_are_fetched(
         inventory("../../etc/passwd")
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_blocks_are_counted_in_the_order_they_run(name: str) -> None:
     """UNets register their middle after their end: names alone would count wrongly."""
     model = tiny_model(name)
@@ -159,7 +160,7 @@ def test_text_and_video_rows_are_never_mixed() -> None:
         assert frames == {3.0}, "9 frames are 3 latent frames, one row each"
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_presets_for_any_model_have_sites_in_every_family(name: str) -> None:
     model, preset = tiny_model(name), load_preset("real-violence")
     found = preset_recipe(preset, model).capture

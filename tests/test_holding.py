@@ -19,12 +19,14 @@ from test_cli import run
 import refusal_core as rc
 from refusal_core.edit import Edit
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
-from refusal_core.evaluate.selftest import CONCEPT, fingerprint, latents, tiny_model
+from refusal_core.evaluate.family_steps import CONCEPT, latents
+from refusal_core.evaluate.selftest import hashes
 from refusal_core.models import hub_files, load
 from refusal_core.models.devices import device_of
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.families import LEFT_OUT
 from refusal_core.models.model import Model, wrap_pipeline
+from refusal_core.models.tiny import tiny_model
 
 PRESETS = Path(__file__).resolve().parents[1] / "presets"
 
@@ -113,11 +115,11 @@ def test_fused_projections_are_refused_with_the_way_out(model: Model) -> None:
 def test_half_precision_is_edited_in_its_own_dtype(model: Model, edit: Edit, dtype: torch.dtype) -> None:
     model.pipeline.transformer.to(dtype)
     held = rewrapped(model)
-    before = fingerprint(held)
+    before = hashes(held)
     with rc.applied(held, edit):
-        assert fingerprint(held) != before
+        assert hashes(held) != before
         assert {held.layers[s.name].weight.dtype for s in edit.sites} == {dtype}
-    assert fingerprint(held) == before
+    assert hashes(held) == before
 
 
 def test_a_quantised_layer_is_named_and_refused(model: Model) -> None:

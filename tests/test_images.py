@@ -18,7 +18,7 @@ from refusal_core.edit import load_edit
 from refusal_core.io.files import write_json
 from refusal_core.io.video import load_video
 from refusal_core.models.family import DEFAULTS_FILE
-from refusal_core.models.tiny import build
+from refusal_core.models.tiny import tiny_model
 from refusal_core.workbench import History, Workbench
 
 PRESETS = Path(__file__).resolve().parents[1] / "presets"
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A tiny Wan image-to-video pipeline on disk."""
-    tiny = build("wan-i2v")
+    tiny = tiny_model("wan-i2v")
     defaults = replace(tiny.defaults, text_length=64)  # the presets' prompts are longer than a tiny model's
     tiny.pipeline.save_pretrained(tmp_path / "tiny-i2v")
     write_json(tmp_path / "tiny-i2v" / DEFAULTS_FILE, {"defaults": asdict(defaults)})

@@ -13,17 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+from faults import FAULTS, Trial, expect_free, start_trial
+from promises import CHECKS
 
 import refusal_core as rc
 from refusal_core import apply
 from refusal_core.edit import Edit
-from refusal_core.evaluate import reliability
-from refusal_core.evaluate.faults import FAULTS, Trial, expect_free, fault, hashes, originals_of, start_trial
-from refusal_core.evaluate.reliability import CHECKS, check_all
-from refusal_core.evaluate.selftest import CONCEPT, fingerprint, tiny_model
+from refusal_core.evaluate.family_steps import CONCEPT
+from refusal_core.evaluate.selftest import fault, hashes, originals_of, selftest
 from refusal_core.models import load
 from refusal_core.models.model import Model
 from refusal_core.models.slots import Slot
+from refusal_core.models.tiny import tiny_model
 
 CYCLES = 1000
 
@@ -55,9 +56,9 @@ def edit(model: Model) -> Edit:
 
 @pytest.fixture(autouse=True)
 def _untouched(model: Model):
-    before = fingerprint(model)
+    before = hashes(model)
     yield
-    assert fingerprint(model) == before
+    assert hashes(model) == before
 
 
 @pytest.mark.parametrize("title", CHECKS)
@@ -141,22 +142,29 @@ class _Alone(list[Any]):
 @pytest.mark.parametrize("title", CHECKS)
 def test_a_broken_promise_is_noticed(title: str) -> None:
     own = start_trial(tiny_model("wan"), cycles=3)
-    with sabotage(title):
-        found = {check.title: check for check in check_all(own)}
-    assert not found[title].held, "the check passes whatever happens"
+    with sabotage(title), pytest.raises(Exception):  # noqa: B017  # each check raises what it meets first
+        CHECKS[title](own)
 
 
 def test_the_command_says_what_held_and_fails_where_something_does_not(monkeypatch, capsys, model) -> None:
     from refusal_core.cli import main
 
     monkeypatch.setattr(load, "load_model", lambda *_, **__: model)
-    monkeypatch.setattr(reliability, "CHECKS", dict(list(CHECKS.items())[:2]))
-    monkeypatch.setattr(sys, "argv", ["refusal_core", "selftest", "--cycles", "2"])
-    assert (_exit_code(main), capsys.readouterr().out.count("✓")) == (0, 2)
+    monkeypatch.setattr(sys, "argv", ["refusal_core", "selftest"])
+    assert (_exit_code(main), capsys.readouterr().out.count("✓")) == (0, 4)
     monkeypatch.setattr(load, "load_model", lambda *_, **__: tiny_model("wan"))
     with sabotage("a fault at each weight going in"):
         assert _exit_code(main) == 1
     assert "✗" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("broken", "noticed"), [(rounding, 4), (careless, 1), (lambda originals: None, 4)])
+def test_the_short_form_for_users_notices_it_too(broken: Callable[..., None], noticed: int) -> None:
+    own = tiny_model("wan")
+    assert not any(check.trouble for check in selftest(own))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apply, "_restore", broken)
+        assert sum(bool(check.trouble) for check in selftest(own)) >= noticed
 
 
 def _exit_code(main: Callable[[], None]) -> int:

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from refusal_core.errors import ModelError
-from refusal_core.evaluate.selftest import MEASURES, STEPS, peak_memory, tiny_model
+from refusal_core.evaluate import family_steps
+from refusal_core.evaluate.family_steps import MEASURES, STEPS, bake_where_possible, peak_memory
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.load import bundled_folder
 from refusal_core.models.model import wrap_pipeline
+from refusal_core.models.tiny import tiny_model
 
 
 @pytest.mark.parametrize("name", ["unet3d", "animatediff"])
@@ -84,19 +86,17 @@ def test_each_column_holds_what_ran_and_nothing_else(toy_folder: Path, monkeypat
     before = {p: p.read_bytes() for p in toy_folder.rglob("*") if p.is_file()}
     row, code = tried(monkeypatch, capsys)
     assert (row["model"], code, row["trouble"]) == ("toy", 0, "")
-    assert [row[step] for step in STEPS] == ["yes", "yes", "yes", "yes", "written", "-", "written"]
+    assert [row[step] for step in STEPS] == ["yes", "yes", "yes", "yes", "written", "not tried", "written"]
     assert all(row[f"{step} time"].endswith(" s") for step in ("capture", "edit", "bake"))
     assert (row["GPU memory"] == "-") is not torch.cuda.is_available()
     assert {p: p.read_bytes() for p in toy_folder.rglob("*") if p.is_file()} == before
 
 
 def test_what_fails_is_named_and_what_came_after_it_is_not_filled_in(toy_folder, monkeypatch, capsys) -> None:
-    from refusal_core.evaluate import selftest
-
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(selftest, "export_lora", full)
+    monkeypatch.setattr(family_steps, "export_lora", full)
     row, code = tried(monkeypatch, capsys)
     assert (code, row["trouble"]) == (1, "OSError: No space left on device")
     assert [row[step] for step in STEPS] == ["yes", "yes", "yes", "yes", "-", "-", "-"]
@@ -104,13 +104,10 @@ def test_what_fails_is_named_and_what_came_after_it_is_not_filled_in(toy_folder,
 
 
 def test_without_room_for_a_copy_nothing_is_baked(toy_folder: Path, monkeypatch) -> None:
-    from refusal_core.evaluate import selftest
-
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(selftest.shutil, "disk_usage", lambda _path: usage(10, 9, 1))
-    row = selftest.Row("toy")
-    selftest._bake_real(row, None, toy_folder, toy_folder.parent / "baked", selftest.silent)
-    assert (row.passed, row.measured) == ({"bake": "no room on disk"}, {})
+    monkeypatch.setattr(family_steps.shutil, "disk_usage", lambda _path: usage(10, 9, 1))
+    assert bake_where_possible(None, toy_folder, toy_folder.parent / "baked") == "no room on disk"
+    assert bake_where_possible(None, toy_folder / "nowhere", toy_folder) == "no local folder"
     assert not (toy_folder.parent / "baked").exists()
 
 

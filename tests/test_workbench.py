@@ -18,7 +18,7 @@ import pytest
 import refusal_core as rc
 from refusal_core.errors import Cancelled, FileError, InputError
 from refusal_core.evaluate.measures.statistics import wilson
-from refusal_core.evaluate.selftest import fingerprint
+from refusal_core.evaluate.selftest import hashes
 from refusal_core.workbench import (
     Comparison,
     EditRequest,
@@ -462,7 +462,7 @@ def test_work_in_a_gpu_call_gives_the_same_and_leaves_the_model_alone(
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     monkeypatch.setattr(gpu, "_remote", None)
     monkeypatch.setattr(gpu, "_bench", None)
-    asked, before = request(bench), fingerprint(bench.held("toyworld").model)
+    asked, before = request(bench), hashes(bench.held("toyworld").model)
     told = {"progress": lambda *_: None, "session": "gpu"}
     *_, here = gpu.stream(Workbench.compare, bench, asked, PROMPT, 3, **told)
     assert not calls
@@ -472,4 +472,4 @@ def test_work_in_a_gpu_call_gives_the_same_and_leaves_the_model_alone(
     assert states[0].unlearned is None
     assert states[-1].unlearned.path.read_bytes()[-2000:] == here.unlearned.path.read_bytes()[-2000:]
     assert gpu.call(Workbench.cosines, bench, asked, progress=told["progress"]).names == ("fire",)
-    assert fingerprint(bench.held("toyworld").model) == before
+    assert hashes(bench.held("toyworld").model) == before

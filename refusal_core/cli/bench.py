@@ -26,12 +26,7 @@ def bench(
 
     chosen = load_preset(preset)
     with progress_bar("Loading") as progress:
-        figures = run_benchmarks(load_model(model), chosen, progress)
-        if large:
-            from refusal_core.evaluate.bench_large import bake_ratios, edit_of_true_size
-
-            progress(0.9, "Editing and baking at the size of a 14B model")
-            figures += edit_of_true_size() + bake_ratios()
+        figures = run_benchmarks(load_model(model), chosen, progress, large=large)
     print("| benchmark | value | on |\n|---|---|---|")
     for f in figures:
         print(f"| {f.name} | {f.value:.2f} {f.unit} | {f.on} |")

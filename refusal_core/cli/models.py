@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import OffloadOption, progress_bar
+from refusal_core.cli.screen import OffloadOption, load_settings, progress_bar
 
 app = typer.Typer(help="Supported models, and what they have to edit.", invoke_without_command=True)
 
@@ -74,16 +74,19 @@ def selftest(
     from rich.console import Console
     from rich.table import Table
 
-    from refusal_core.evaluate.selftest import MEASURES, STEPS, Row, try_real
-    from refusal_core.evaluate.selftest import selftest as run
+    from refusal_core.evaluate.family_steps import MEASURES, STEPS, try_families, try_real
 
     with progress_bar("Building") as progress:
-        rows: list[Row] = try_real(real, offload, progress) if real else run(names or (), progress)
+        if real:
+            rows = [try_real(real, load_settings("auto", "auto", offload, None, None), progress)]
+        else:
+            rows = try_families(names or (), progress)
     measures = MEASURES if real else ()
     table = Table("model" if real else "family", "sites", *STEPS, *measures, "trouble", box=None)
     for row in rows:
-        cells = [row.passed.get(s, "-") for s in STEPS] + [row.measured.get(m, "-") for m in measures]
-        table.add_row(row.name, str(row.sites), *cells, row.trouble)
+        passed = {name: step.why or "yes" for name, step in row.steps.items() if step.ok}
+        cells = [passed.get(s, "-") for s in STEPS] + [row.measured.get(m, "-") for m in measures]
+        table.add_row(row.id, str(row.sites), *cells, row.trouble)
     Console(width=160, highlight=False, markup=False).print(table)
     if not all(row.whole for row in rows):
         raise typer.Exit(1)

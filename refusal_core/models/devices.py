@@ -39,5 +39,5 @@ def _checked(asked: str) -> str:
 
 def multiplies_bfloat16() -> bool:
     """Return whether the CPU has units that multiply matrices of bfloat16; without, float32 is faster."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+    known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
     return bool(known.get("amx_bf16"))

@@ -5,55 +5,49 @@ They show that every step works on each family's own code; their videos are nois
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 
-from refusal_core.models.tiny import cross_attention, joint_attention
-from refusal_core.models.tiny.parts import Tiny
+from refusal_core.models.family import Defaults
+from refusal_core.models.model import Model, wrap_pipeline
+from refusal_core.models.tiny.recipes import RECIPES, Part
 
+NAMES = tuple(RECIPES)
 SEED = 0
 
-BUILDERS: dict[str, Callable[[], Tiny]] = {
-    "unet3d": cross_attention.unet3d,
-    "animatediff": cross_attention.animatediff,
-    "wan": cross_attention.wan,
-    "wan-2.2": cross_attention.wan22,
-    "wan-i2v": cross_attention.wan_i2v,
-    "wan-2.1-i2v": cross_attention.wan_i2v_clip,
-    "wan-2.2-i2v": cross_attention.wan22_i2v,
-    "wan-vace": cross_attention.wan_vace,
-    "skyreels-v2": cross_attention.skyreels,
-    "skyreels-v2-df": cross_attention.skyreels_forcing,
-    "skyreels-v2-df-i2v": cross_attention.skyreels_forcing_i2v,
-    "skyreels-v2-i2v": cross_attention.skyreels_i2v,
-    "ltx": cross_attention.ltx,
-    "ltx-i2v": cross_attention.ltx_i2v,
-    "latte": cross_attention.latte,
-    "allegro": cross_attention.allegro,
-    "kandinsky5": cross_attention.kandinsky,
-    "sana-video": cross_attention.sana,
-    "sana-i2v": cross_attention.sana_i2v,
-    "hunyuan": joint_attention.hunyuan,
-    "hunyuan-skyreels-i2v": joint_attention.hunyuan_skyreels,
-    "hunyuan-1.5": joint_attention.hunyuan15,
-    "cogvideox": joint_attention.cogvideox,
-    "cogvideox-1.5": joint_attention.cogvideox15,
-    "cogvideox-i2v": joint_attention.cogvideox_i2v,
-    "mochi": joint_attention.mochi,
-    "easyanimate": joint_attention.easyanimate,
-}
+
+def tiny_model(name: str, pipeline: Any = None) -> Model:
+    """Return the Model of a tiny pipeline: of a new one, or of one that was saved and loaded."""
+    recipe = RECIPES[name]
+    frames, size, text = recipe.size
+    model = wrap_pipeline(build(name) if pipeline is None else _prepare(pipeline), name)
+    return replace(model, defaults=Defaults(frames, size, size, 8.0, 2, 3.0, text), extras=recipe.extras)
 
 
-def build(name: str) -> Tiny:
+def build(name: str) -> Any:
     """Return a tiny pipeline with the same random weights each time; the global generator is left alone."""
+    import diffusers
+
+    from refusal_core.models.tiny.text import image_parts, text_parts
+
+    recipe = RECIPES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        tiny = BUILDERS[name]()
-        for _, module in tiny.pipeline.components.items():
+        parts = text_parts(recipe.text) | (image_parts() if recipe.reads_image else {})
+        attribute = "unet" if recipe.denoiser.kind.startswith("UNet") else "transformer"
+        parts |= {"vae": recipe.vae, attribute: recipe.denoiser, "scheduler": recipe.scheduler, **recipe.more}
+        for role, made in parts.items():
+            if isinstance(made, Part):
+                parts[role] = getattr(diffusers, made.kind)(**made.config)
+        if name == "mochi":  # left uninitialised by its class
+            torch.nn.init.normal_(parts["transformer"].pos_frequencies, std=0.1)
+        pipeline = getattr(diffusers, recipe.pipeline)(**parts)
+        for module in pipeline.components.values():
             if isinstance(module, torch.nn.Module):
                 _shake(module.eval())
-    return prepare(tiny)
+    return _prepare(pipeline)
 
 
 def _shake(module: torch.nn.Module) -> None:
@@ -63,9 +57,9 @@ def _shake(module: torch.nn.Module) -> None:
             torch.nn.init.normal_(parameter, std=0.1)
 
 
-def prepare(tiny: Tiny) -> Tiny:
+def _prepare(pipeline: Any) -> Any:
     """Set what diffusers does not save with a pipeline, and return it."""
-    pipeline, kind = tiny.pipeline, type(tiny.pipeline).__name__
+    kind = type(pipeline).__name__
     if kind == "AllegroPipeline":
         pipeline.vae.enable_tiling()  # it decodes no other way
     if kind.startswith("LTX"):
@@ -77,4 +71,4 @@ def prepare(tiny: Tiny) -> Tiny:
     if kind.startswith("HunyuanVideo15"):
         pipeline.tokenizer_max_length = pipeline.tokenizer_2_max_length = 16
         pipeline.vision_num_semantic_tokens = 4
-    return tiny
+    return pipeline

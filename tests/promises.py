@@ -1,7 +1,7 @@
 """Weights are sacred: trying on a loaded model that whatever goes wrong, every weight is what it was.
 
 Faults come at every place in turn. The edits are random directions, so that most promises are tried
-without running the model. Knows no screens.
+without running the model. Each returns how many tries there were, and raises where a promise is broken.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from faults import FAULTS, NO_MEMORY, NotHeldError, Trial, apply_once, expect, expect_free
 from torch import Tensor
 
 from refusal_core import apply
@@ -25,21 +26,10 @@ from refusal_core.apply import applied
 from refusal_core.directions import estimate
 from refusal_core.edit import save_edit
 from refusal_core.errors import Cancelled, FileError, InputError, MemoryLimitError, ModelError
-from refusal_core.evaluate.faults import (
-    FAULTS,
-    NO_MEMORY,
-    NotHeldError,
-    Trial,
-    apply_once,
-    expect,
-    expect_free,
-    fault,
-    originals_of,
-    random_edit,
-)
+from refusal_core.evaluate.selftest import fault, originals_of, random_edit
 from refusal_core.io import files
 from refusal_core.models.slots import Slot
-from refusal_core.progress import Progress, silent
+from refusal_core.progress import Progress
 from refusal_core.sampling import generate
 from refusal_core.settings import CaptureSettings, SamplingSettings
 
@@ -50,43 +40,6 @@ ROUNDS = 10  # of each thread
 PATIENCE = 600.0  # seconds until threads that do not end are taken for a deadlock
 PROMPT = "a robot"
 KINDS = (*FAULTS, *NO_MEMORY)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """How one promise fared."""
-
-    title: str
-    tries: int
-    trouble: str = ""  # why it does not hold
-    note: str = ""  # why it was not tried
-
-    @property
-    def held(self) -> bool:
-        """Whether nothing was found wrong."""
-        return not self.trouble
-
-
-def check_all(trial: Trial, progress: Progress = silent) -> tuple[Check, ...]:
-    """Try every promise; a broken one is in the result with its sentence, the others are tried all the same.
-
-    Args:
-        trial: of ``start_trial``.
-        progress: told per check; may raise ``Cancelled``.
-    """
-    found = []
-    for number, (title, check) in enumerate(CHECKS.items()):
-        progress(number / len(CHECKS), title.capitalize())
-        if title in SMALL_ONLY and not trial.model.is_small:
-            found.append(Check(title, 0, note="left out: the model is large"))
-            continue
-        try:
-            found.append(Check(title, check(trial)))
-        except Exception as e:  # whatever is raised, the table must show it and go on
-            text = str(e) if isinstance(e, NotHeldError) else f"{type(e).__name__}: {e}"
-            found.append(Check(title, 0, text[:300]))
-    progress(1.0, "Done")
-    return tuple(found)
 
 
 # --- the checks --------------------------------------------------------------------------------------
@@ -339,4 +292,3 @@ CHECKS: dict[str, Callable[[Trial], int]] = {
     "random edits in and out": random_cycles,
     "threads wait for each other": threads_wait,
 }
-SMALL_ONLY = ("cancelled between steps",)
