@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 # No room is called like a name below: the import system would put the module in its place.
 _HOMES = {
     "load_model": "models.load",
-    "LoadSettings": "models.load",
+    "LoadSettings": "models.load_settings",
     "load_concept": "concepts",
     "load_preset": "concepts",
     "Concept": "concepts",

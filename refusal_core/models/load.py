@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub import errors as hub
@@ -16,20 +16,17 @@ from safetensors import SafetensorError
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
 from refusal_core.io.shards import expect_safetensors, read_index
 from refusal_core.models.compiling import compile_parts
-from refusal_core.models.devices import device_of, multiplies_bfloat16
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.family import DEFAULTS_FILE, Defaults
 from refusal_core.models.hub_files import NO_PIPELINE, published_parameters, why_not
 from refusal_core.models.inventory import inventory, read_config
+from refusal_core.models.load_settings import LoadSettings
 from refusal_core.models.model import Model, family_of, wrap_pipeline
 from refusal_core.progress import Progress, silent
 
 # Decoders of frames that stay in float32, as diffusers' documentation has it for Wan and SkyReels V2.
 PRECISE = ("AutoencoderKLWan",)
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-Offload = Literal["none", "model", "sequential", "group"]
-OFFLOADS: tuple[Offload, ...] = ("none", "model", "sequential", "group")
 NO_ROOM = "does not fit into memory; try offloading or bfloat16."
 CANNOT = (
     "cannot be loaded as a diffusers video pipeline; give toyworld, a folder with model_index.json and"
@@ -71,42 +68,6 @@ def bundled_models() -> tuple[str, ...]:
 def bundled_folder(source: str) -> str | None:
     """Return the folder of a bundled model, None for any other name."""
     return str(ASSETS / BUNDLED[source].folder) if source in BUNDLED else None
-
-
-@dataclass(frozen=True, slots=True)
-class LoadSettings:
-    """How a model is loaded."""
-
-    device: str = "auto"  # GPU where there is one
-    dtype: str = "auto"  # see ``weights``
-    offload: Offload = "none"  # where the GPU is too small
-    revision: str | None = None  # of a hub id: a tag or a commit
-    denoiser: Path | None = None  # a single file to take the denoiser from
-    compiled: bool = False  # faster videos after a wait of half a minute or more; the last bits differ
-    # Asked with a description where the structure had to be guessed; None: never accepted.
-    accept_guess: Callable[[str], bool] | None = None
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("auto", *DTYPES):
-            raise InputError(f"dtype '{self.dtype}' is not known; choose auto, {', '.join(DTYPES)}.")
-        if self.offload not in OFFLOADS:
-            raise InputError(f"offload '{self.offload}' is not known; choose one of {', '.join(OFFLOADS)}.")
-        if self.compiled and self.offload != "none":
-            raise InputError("Compile or offload, not both; leave out --compile.")
-
-    @property
-    def place(self) -> str:
-        """The device that computes."""
-        return device_of(self.device)
-
-    @property
-    def weights(self) -> torch.dtype:
-        """The dtype of the weights; auto: bfloat16 on a GPU, float32 on a CPU.
-
-        Whoever compiles for speed gets bfloat16 on a CPU, too, where that has units for it.
-        """
-        fast = self.place != "cpu" or (self.compiled and multiplies_bfloat16())
-        return DTYPES.get(self.dtype, torch.bfloat16 if fast else torch.float32)
 
 
 def load_model(source: str, settings: LoadSettings | None = None, *, progress: Progress = silent) -> Model:
