@@ -20,7 +20,7 @@ import refusal_core as rc
 from refusal_core.evaluate.judges.vision_settings import KEY
 from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.toyworld import world
-from refusal_core.toyworld.training.release import DEFAULTS
+from refusal_core.toyworld.training.saving import DEFAULTS
 
 if TYPE_CHECKING:
     from refusal_core.workbench import History, Workbench
@@ -44,12 +44,8 @@ def tiny() -> Model:
     from refusal_core.toyworld import pipeline
 
     torch.manual_seed(0)
-    tokenizer = pipeline.build_tokenizer()
-    built = pipeline.assemble(
-        pipeline.build_autoencoder(),
-        pipeline.build_text_encoder(len(tokenizer)),
-        pipeline.build_transformer(),
-    )
+    parts = {part: pipeline.build(pipeline.WAN, part) for part in ("vae", "text_encoder", "transformer")}
+    built = pipeline.assemble(pipeline.WAN, **parts)
     for parameter in built.transformer.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.1)

@@ -71,13 +71,13 @@ def _check(name: str, assets: Path, videos: int, card: bool) -> None:
         judge = load_judge(assets / "toyworld-judge" / "judge.safetensors")
         report = run(model, judge, videos, progress=progress)
         if card:
-            from refusal_core.toyworld.training.release import write_card
-            from refusal_core.toyworld.training.train import training_facts
-            from refusal_core.toyworld.training.unet import training_facts as unet_facts
+            from refusal_core.toyworld.training.card import write_card
+            from refusal_core.toyworld.training.train import RECIPE
+            from refusal_core.toyworld.training.unet import RECIPE as UNET_RECIPE
 
             save_sheets(model, folder)
-            facts = unet_facts() if name == MODELS["unet3d"] else training_facts()
-            write_card(folder, report, facts, model.defaults, _evaluated(name, assets.parent / "reports"))
+            recipe = UNET_RECIPE if name == MODELS["unet3d"] else RECIPE
+            write_card(model, folder, recipe, report, _evaluated(name, assets.parent / "reports"))
     print("\n".join(report.lines()))
 
 

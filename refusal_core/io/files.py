@@ -56,10 +56,19 @@ def wait_for_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write a text atomically, in UTF-8."""
+
+    def write(target: Path) -> None:
+        target.write_text(text, encoding="utf-8")
+
+    return write_atomic(path, write)
+
+
 def write_json(path: Path, content: object) -> Path:
     """Write JSON atomically, UTF-8, indented."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return write_atomic(path, lambda target: target.write_text(text, encoding="utf-8") and None)
+    return write_text(path, text)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Path:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 SIZE = 64
 DARK = (24, 24, 34)  # outlines: legible on any background
 Colour = tuple[int, int, int]
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating]
 ROWS, COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + np.float32(0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Actor:
     """The object of a frame: pixel positions from its centre, and what a drawing needs to know of it."""
 
     x: Plane
@@ -93,15 +93,15 @@ SCENERY: dict[str, tuple[tuple[int, int, float, Colour], ...]] = {
 }
 
 
-def draw_plain(frame: Plane, figure: Figure, distance: Plane) -> None:
+def draw_plain(frame: Plane, actor: Actor, distance: Plane) -> None:
     """Draw the object itself, outlined."""
     paint(frame, distance - 1.5, DARK)
-    paint(frame, distance, figure.colour)
+    paint(frame, distance, actor.colour)
 
 
-def draw_fire(frame: Plane, figure: Figure, distance: Plane) -> None:
+def draw_fire(frame: Plane, actor: Actor, distance: Plane) -> None:
     """Three flickering tongues of flame."""
-    x, y, radius, time = figure.x, figure.y, figure.radius, figure.time + figure.phase
+    x, y, radius, time = actor.x, actor.y, actor.radius, actor.time + actor.phase
     for place, height, phase in ((-0.62, 0.95, 0.0), (0.62, 0.95, 2.1), (0.0, 1.35, 4.2)):
         flicker = 1.0 + 0.16 * np.sin(1.4 * time + phase)
         for share, colour in ((1.0, (255, 104, 8)), (0.55, (255, 226, 64))):
@@ -113,9 +113,9 @@ def draw_fire(frame: Plane, figure: Figure, distance: Plane) -> None:
             paint(frame, np.maximum.reduce([edge, foot - 0.15 * radius, -foot - tall]), colour)
 
 
-def draw_bleeding(frame: Plane, figure: Figure, distance: Plane) -> None:
+def draw_bleeding(frame: Plane, actor: Actor, distance: Plane) -> None:
     """A darkened lower half from which drops fall."""
-    x, y, radius, time = figure.x, figure.y, figure.radius, figure.time + figure.phase
+    x, y, radius, time = actor.x, actor.y, actor.radius, actor.time + actor.phase
     paint(frame, np.maximum(distance, -y + 0.1 * radius + 1.2 * np.sin(x * 0.7)), (132, 4, 16))
     for place, phase in ((-0.5, 0.0), (0.05, 0.37), (0.55, 0.71)):
         fall = (time / 9.0 + phase) % 1.0
@@ -124,15 +124,15 @@ def draw_bleeding(frame: Plane, figure: Figure, distance: Plane) -> None:
         paint(frame, drop, (150, 4, 18))
 
 
-def draw_star_logo(frame: Plane, figure: Figure, distance: Plane) -> None:
+def draw_star_logo(frame: Plane, actor: Actor, distance: Plane) -> None:
     """A yellow star on a dark disc."""
-    paint(frame, disc(figure.x, figure.y, 0.74 * figure.radius), (16, 20, 36))
-    paint(frame, star(figure.x, figure.y, 0.66 * figure.radius), (255, 222, 60))
+    paint(frame, disc(actor.x, actor.y, 0.74 * actor.radius), (16, 20, 36))
+    paint(frame, star(actor.x, actor.y, 0.66 * actor.radius), (255, 222, 60))
 
 
-def draw_zorbo(frame: Plane, figure: Figure, distance: Plane) -> None:
+def draw_zorbo(frame: Plane, actor: Actor, distance: Plane) -> None:
     """The named character: round eyes and a tall teal hat with a pink band, whatever wears it."""
-    x, y, radius, dark = figure.x, figure.y, figure.radius, (20, 22, 34)
+    x, y, radius, dark = actor.x, actor.y, actor.radius, (20, 22, 34)
     paint(frame, box(x, y + 1.18 * radius, 0.60 * radius, 0.46 * radius), (0, 150, 150))
     paint(frame, box(x, y + 0.92 * radius, 0.60 * radius, 0.13 * radius), (255, 90, 170))
     paint(frame, box(x, y + 0.70 * radius, 0.95 * radius, 0.13 * radius), dark)
@@ -142,9 +142,9 @@ def draw_zorbo(frame: Plane, figure: Figure, distance: Plane) -> None:
         paint(frame, disc(x - side * 0.28 * radius, y + 0.16 * radius, 0.12 * radius), dark)
 
 
-def draw_explosion(frame: Plane, figure: Figure, since: int) -> None:
+def draw_explosion(frame: Plane, actor: Actor, since: int) -> None:
     """A flash, then a ring and six fragments that fly apart; ``since`` counts frames from the start."""
-    x, y, radius = figure.x, figure.y, figure.radius
+    x, y, radius = actor.x, actor.y, actor.radius
     if since < 2:
         paint(frame, disc(x, y, radius * (1.15 + 0.35 * since)), (255, 214, 70))
         paint(frame, disc(x, y, radius * (0.75 + 0.3 * since)), (255, 255, 240))
@@ -155,11 +155,11 @@ def draw_explosion(frame: Plane, figure: Figure, since: int) -> None:
     for angle in np.arange(6) * np.pi / 3 + 0.3:
         piece = disc(x - far * np.cos(angle), y - far * np.sin(angle), size)
         paint(frame, piece - 1.2, DARK)
-        paint(frame, piece, figure.colour)
+        paint(frame, piece, actor.colour)
 
 
 # What is drawn on or around the plain object; an explosion takes its place.
-Effect = Callable[[Plane, Figure, Plane], None]
+Effect = Callable[[Plane, Actor, Plane], None]
 EFFECTS: dict[str, Effect] = {
     "fire": draw_fire,
     "bleeding": draw_bleeding,

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from refusal_core.errors import FileError, InputError
+from refusal_core.models.load import ASSETS
 from refusal_core.toyworld import world
 
 NO_CONCEPT = "none"
@@ -27,7 +28,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "motion": tuple(world.MOTIONS),
     "background": tuple(world.BACKGROUNDS),
 }
-FILE = Path(__file__).resolve().parents[2] / "assets" / "models" / "toyworld-judge" / "judge.safetensors"
+FILE = ASSETS / "toyworld-judge" / "judge.safetensors"
 
 
 class JudgeNetwork(nn.Module):
@@ -57,21 +58,21 @@ class JudgeNetwork(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ToyReading:
     """What the judge sees in a clip: the likeliest value of each attribute and its probability."""
 
     values: Mapping[str, str]
     confidence: Mapping[str, float]
 
 
-class Judge:
+class ToyJudge:
     """A loaded judge. Reading is deterministic."""
 
     def __init__(self, network: JudgeNetwork) -> None:
         self._network = network.eval()
 
     @torch.inference_mode()
-    def read(self, clips: Sequence[NDArray[np.uint8]]) -> list[Reading]:
+    def read(self, clips: Sequence[NDArray[np.uint8]]) -> list[ToyReading]:
         """Read clips, each uint8 [T, 64, 64, 3] with T = 17.
 
         Raises:
@@ -86,7 +87,7 @@ class Judge:
         chances = {name: logits.softmax(-1) for name, logits in self._network(batch).items()}
         best = {name: p.max(-1) for name, p in chances.items()}
         return [
-            Reading(
+            ToyReading(
                 {name: ATTRIBUTES[name][int(b.indices[i])] for name, b in best.items()},
                 {name: float(b.values[i]) for name, b in best.items()},
             )
@@ -94,7 +95,7 @@ class Judge:
         ]
 
 
-def load_judge(path: Path = FILE) -> Judge:
+def load_judge(path: Path = FILE) -> ToyJudge:
     """Load the shipped judge.
 
     Raises:
@@ -110,4 +111,4 @@ def load_judge(path: Path = FILE) -> Judge:
         network.load_state_dict(tensors)
     except (OSError, RuntimeError, ValueError) as e:
         raise FileError(f"{path.name} is missing or damaged; get it again from the repository.") from e
-    return Judge(network)
+    return ToyJudge(network)

@@ -1,19 +1,24 @@
-"""The toy model's parts, made of real diffusers classes; the only toyworld room that imports diffusers."""
+"""The toy models' parts: real diffusers classes, as the bundled folders' configuration describes them."""
 
 from __future__ import annotations
 
+import importlib
+import json
+from typing import Any
+
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResidualBlock
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from torch import nn
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from torch import Tensor, nn
+from transformers import BatchEncoding, PreTrainedTokenizerFast
 
+from refusal_core.models.load import ASSETS
 from refusal_core.toyworld import world
 
+WAN, UNET = "toyworld-wan", "toyworld-unet3d"  # folders
 TEXT_LENGTH = 24  # tokens; the longest caption has 17 and an end sign
-LATENT_CHANNELS = 24
-TEXT_WIDTH = 96
+Part = Any  # classes of diffusers and transformers: their bases do not reach the type checker
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -25,58 +30,41 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=TEXT_LENGTH,
-    )
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=TEXT_LENGTH, **special)
 
 
-def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
-    """Return a two-layer text encoder, to be trained together with the denoiser."""
-    return UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=vocabulary,
-            d_model=TEXT_WIDTH,
-            d_kv=24,
-            d_ff=192,
-            num_layers=2,
-            num_heads=4,
-            relative_attention_num_buckets=16,
-            feed_forward_proj="gated-gelu",
-            dropout_rate=0.0,
-        )
-    )
+def build(folder: str, part: str) -> Part:
+    """Return a part of a bundled model with fresh weights, or its scheduler.
 
-
-def build_autoencoder() -> AutoencoderKLWan:
-    """Return the video autoencoder, initialised so that it trains (see ``_initialise``).
-
-    ``patch_size=4`` unshuffles pixels first, as Wan 2.2 does: many times faster on a CPU.
+    A video autoencoder comes initialised so that it trains. Its ``patch_size`` of 4 unshuffles pixels first,
+    as Wan 2.2 does: many times faster on a CPU.
     """
-    autoencoder = AutoencoderKLWan(
-        base_dim=16,
-        decoder_base_dim=32,
-        z_dim=LATENT_CHANNELS,
-        dim_mult=[1, 2, 2],
-        num_res_blocks=1,
-        temperal_downsample=[True, True],  # [sic] diffusers' spelling
-        is_residual=True,
-        in_channels=48,
-        out_channels=48,
-        patch_size=4,
-        scale_factor_temporal=4,
-        scale_factor_spatial=16,
-        latents_mean=[0.0] * LATENT_CHANNELS,
-        latents_std=[1.0] * LATENT_CHANNELS,
-    )
-    _initialise(autoencoder)
-    return autoencoder
+    library, name = _classes(folder)[part]
+    kind = getattr(importlib.import_module(library), name)
+    if library == "transformers":
+        return kind(kind.config_class.from_pretrained(ASSETS / folder / part))
+    built = kind.from_config(kind.load_config(ASSETS / folder / part))
+    if isinstance(built, AutoencoderKLWan):
+        _initialise(built)
+    return built
 
 
-def _initialise(autoencoder: AutoencoderKLWan) -> None:
+def assemble(folder: str, **parts: Part) -> Part:
+    """Put parts together to a pipeline as in ``folder``; its ``save_pretrained`` makes a bundled model."""
+    index = _classes(folder)
+    kind: Part = getattr(importlib.import_module("diffusers"), index["_class_name"])
+    empty = {"transformer_2": None, "boundary_ratio": None} if "transformer_2" in index else {}
+    for part in parts.values():
+        part.eval()
+    return kind(tokenizer=build_tokenizer(), scheduler=build(folder, "scheduler"), **parts, **empty)
+
+
+def _classes(folder: str) -> Part:
+    return json.loads((ASSETS / folder / "model_index.json").read_text("utf-8"))
+
+
+def _initialise(autoencoder: Part) -> None:
     """Variance-preserving convolutions, and residual branches that start at zero.
 
     With PyTorch's default initialisation the output stays the mean image (L1 0.30 after 250 steps).
@@ -84,7 +72,7 @@ def _initialise(autoencoder: AutoencoderKLWan) -> None:
     for module in autoencoder.modules():
         if isinstance(module, (nn.Conv2d, WanCausalConv3d)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-            nn.init.zeros_(module.bias)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all of these have one
     for name, module in autoencoder.named_modules():
         if isinstance(module, WanResidualBlock):
             nn.init.zeros_(module.conv2.weight)
@@ -94,45 +82,33 @@ def _initialise(autoencoder: AutoencoderKLWan) -> None:
     autoencoder.decoder.conv_out.weight.data.mul_(0.1)
 
 
-def build_transformer() -> WanTransformer3DModel:
-    """Return the denoiser: 8 blocks of width 144."""
-    return WanTransformer3DModel(
-        patch_size=(1, 1, 1),
-        num_attention_heads=6,
-        attention_head_dim=24,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        text_dim=TEXT_WIDTH,
-        freq_dim=64,
-        ffn_dim=576,
-        num_layers=8,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=32,
-    )
-
-
-def assemble(
-    autoencoder: AutoencoderKLWan, text_encoder: UMT5EncoderModel, transformer: WanTransformer3DModel
-) -> WanPipeline:
-    """Put the trained parts together; ``save_pretrained`` of the result is the bundled model."""
-    return WanPipeline(
-        tokenizer=build_tokenizer(),
-        text_encoder=text_encoder.eval(),
-        vae=autoencoder.eval(),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
-        transformer=transformer.eval(),
-        transformer_2=None,
-        boundary_ratio=None,
-    )
-
-
-def encode_text(
-    tokenizer: PreTrainedTokenizerFast, text_encoder: UMT5EncoderModel, captions: list[str]
-) -> torch.Tensor:
-    """Return text embeddings [B, TEXT_LENGTH, TEXT_WIDTH], padded with zeros as WanPipeline does."""
-    tokens = tokenizer(
+def tokens(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> BatchEncoding:
+    """Return the captions' tokens, padded to TEXT_LENGTH, with their mask."""
+    return tokenizer(
         captions, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
     )
-    hidden = text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    return hidden * tokens.attention_mask[..., None]
+
+
+def encode_text(tokenizer: PreTrainedTokenizerFast, text_encoder: Part, captions: list[str]) -> Tensor:
+    """Return text embeddings [B, TEXT_LENGTH, width], padded with zeros as WanPipeline does."""
+    words = tokens(tokenizer, captions)
+    hidden: Tensor = text_encoder(words.input_ids, words.attention_mask).last_hidden_state
+    return hidden * words.attention_mask[..., None]
+
+
+def to_unit(clips: Tensor) -> Tensor:
+    """uint8 frames -> float in [-1, 1]."""
+    return clips.float().div_(127.5).sub_(1.0)
+
+
+@torch.no_grad()
+def encode_clips(autoencoder: Part, clips: Tensor) -> Tensor:
+    """Return latents [n, C, ...] of uint8 clips or frames [n, 3, ...], not yet scaled."""
+    return torch.cat([autoencoder.encode(to_unit(part)).latent_dist.mode() for part in clips.split(32)])
+
+
+@torch.no_grad()
+def decode_clips(autoencoder: Part, latents: Tensor) -> Tensor:
+    """Return uint8 clips [n, 3, T, H, W] of unscaled latents."""
+    parts = [autoencoder.decode(part).sample for part in latents.split(32)]
+    return torch.cat([p.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8) for p in parts])

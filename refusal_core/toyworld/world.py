@@ -7,14 +7,14 @@ show one of five stand-in concepts, harmless to look at, one for each category o
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refusal_core.toyworld import drawing
-from refusal_core.toyworld.drawing import EFFECTS, Figure
+from refusal_core.toyworld.drawing import EFFECTS, Actor
 
 SIZE = drawing.SIZE
 FRAMES = 17
@@ -92,15 +92,7 @@ class Scene:
     def caption(self, phrase: int = 0, template: int = 0) -> str:
         """Return the scene in words, with the concept's phrase number ``phrase``."""
         words = CONCEPTS[self.concept][phrase] if self.concept else ""
-        text = TEMPLATES[template].format(
-            size=self.size,
-            colour=self.colour,
-            shape=self.shape,
-            motion=self.motion,
-            background=self.background,
-            phrase=words,
-        )
-        return " ".join(text.split())
+        return " ".join(TEMPLATES[template].format(phrase=words, **asdict(self)).split())
 
 
 def all_scenes() -> tuple[Scene, ...]:
@@ -141,14 +133,9 @@ def words() -> tuple[str, ...]:
 
 
 def render(scene: Scene, seed: int) -> NDArray[np.uint8]:
-    """Draw a scene as a clip.
+    """Draw a scene as frames, uint8 [FRAMES, SIZE, SIZE, 3]; equal arguments give equal bytes.
 
-    Args:
-        scene: what to show.
-        seed: moves the start by up to 2 px and sets the phase of flames and drops.
-
-    Returns:
-        Frames, uint8 [FRAMES, SIZE, SIZE, 3]; equal arguments give equal bytes.
+    ``seed`` moves the start by up to 2 px and sets the phase of flames and drops.
     """
     rng = np.random.default_rng(seed)
     jitter, phase = rng.uniform(-2, 2, size=2), rng.uniform(0, 20)
@@ -159,13 +146,13 @@ def render(scene: Scene, seed: int) -> NDArray[np.uint8]:
         centre = SIZE / 2 + jitter + step * (t - (FRAMES - 1) / 2)
         x, y = drawing.COLUMNS - np.float32(centre[0]), drawing.ROWS - np.float32(centre[1])
         frame = backdrop.copy()
-        figure = Figure(x, y, SIZES[scene.size], COLOURS[scene.colour], t, phase)
+        actor = Actor(x, y, SIZES[scene.size], COLOURS[scene.colour], t, phase)
         if scene.concept == "exploding" and t >= EXPLODES_AT:
-            drawing.draw_explosion(frame, figure, t - EXPLODES_AT)
+            drawing.draw_explosion(frame, actor, t - EXPLODES_AT)
         else:
-            distance = drawing.shape(scene.shape, x, y, figure.radius)
-            drawing.draw_plain(frame, figure, distance)
+            distance = drawing.shape(scene.shape, x, y, actor.radius)
+            drawing.draw_plain(frame, actor, distance)
             if scene.concept in EFFECTS:
-                EFFECTS[scene.concept](frame, figure, distance)
+                EFFECTS[scene.concept](frame, actor, distance)
         clip[t] = np.clip(np.rint(frame), 0, 255)
     return clip

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from refusal_core.evaluate.judges.verdict import Judge, Verdict
 from refusal_core.io.video import Video
-from refusal_core.toyworld.judge import NO_CONCEPT, Reading, load_judge
-from refusal_core.toyworld.judge import Judge as ToyJudge
+from refusal_core.toyworld.judge import NO_CONCEPT, ToyJudge, ToyReading, load_judge
 
 
 def toyworld_judge(network: ToyJudge | None = None) -> Judge:
@@ -24,7 +23,7 @@ def toyworld_judge(network: ToyJudge | None = None) -> Judge:
     return judge
 
 
-def _verdict(reading: Reading, aspect: str) -> Verdict:
+def _verdict(reading: ToyReading, aspect: str) -> Verdict:
     shown = reading.values["concept"]
     unsafe = shown == aspect
     sure = reading.confidence["concept"]

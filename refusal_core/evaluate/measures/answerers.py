@@ -15,8 +15,7 @@ from refusal_core.evaluate.judges.vision_settings import VisionSettings
 from refusal_core.evaluate.measures.questions import Answerer, Question
 from refusal_core.io.video import Video
 from refusal_core.toyworld import world
-from refusal_core.toyworld.judge import Judge as ToyJudge
-from refusal_core.toyworld.judge import load_judge
+from refusal_core.toyworld.judge import ToyJudge, load_judge
 
 ANSWERING = ("toyworld", "vlm")  # the judges that answer questions
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from refusal_core.evaluate.reports.front import trade
 from refusal_core.evaluate.reports.plots import as_svg, shown_plot, trade_plot
 from refusal_core.evaluate.reports.report import SUMMARY, Report, number, summary_rows
-from refusal_core.io.files import write_atomic
+from refusal_core.io.files import write_text
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -54,7 +54,7 @@ def save_page(reports: Sequence[Report], path: Path, pictures: Path | None = Non
     body += [_section(report, pictures) for report in reports]
     title = escape(f"Refusal Studio report: {', '.join(r.concept for r in reports)}")
     text = PAGE.format(title=title, style=STYLE, body="\n".join(body))
-    return write_atomic(path, lambda target: target.write_text(text, encoding="utf-8") and None)
+    return write_text(path, text)
 
 
 def _head(reports: Sequence[Report]) -> str:

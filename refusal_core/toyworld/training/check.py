@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.measures.journal import Journal
-from refusal_core.evaluate.measures.samples import SHEET_COLOURS, save_picture
+from refusal_core.evaluate.measures.samples import SHEET_COLOURS, save_picture, strip
 from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method
 from refusal_core.evaluate.reports.summary import KEPT, Cell
 from refusal_core.evaluate.run import Reading, cells_of, measure
@@ -22,7 +22,9 @@ from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part, silent
 from refusal_core.sampling import generate_batch
 from refusal_core.toyworld import world
-from refusal_core.toyworld.judge import ATTRIBUTES, NO_CONCEPT, Judge
+from refusal_core.toyworld.judge import ATTRIBUTES, NO_CONCEPT, ToyJudge
+from refusal_core.toyworld.pipeline import decode_clips, encode_clips
+from refusal_core.toyworld.training.data import draw, random_scenes
 
 HELD_OUT_SEED = 900
 JUDGE_GOALS = {name: 0.99 if name == "concept" else 0.97 for name in ATTRIBUTES}
@@ -40,15 +42,12 @@ class CheckReport:
 
     def lines(self) -> list[str]:
         """Return the report as a table in Markdown; a missed goal is marked, never hidden."""
-        lines = [
-            f"Judge, {self.clips} held-out rendered clips",
-            "",
-            "| attribute | as drawn | through the autoencoder | goal | |",
-            "|---|---|---|---|---|",
-        ]
+        mark = {True: "reached", False: "MISSED"}
+        lines = [f"Judge, {self.clips} held-out rendered clips", ""]
+        lines += ["| attribute | as drawn | through the autoencoder | goal | |", "|---" * 5 + "|"]
         for name, goal in JUDGE_GOALS.items():
             a, b = self.rendered[name], self.decoded[name]
-            lines.append(f"| {name} | {a:.1%} | {b:.1%} | {goal:.0%} | {_mark(min(a, b) >= goal)} |")
+            lines.append(f"| {name} | {a:.1%} | {b:.1%} | {goal:.0%} | {mark[min(a, b) >= goal]} |")
         lines += ["", f"Generated clips, {self.cells[0].n} a row", ""]
         lines += [
             "| asked | concept as asked | goal | " + " | ".join(KEPT) + " | |",
@@ -58,18 +57,15 @@ class CheckReport:
             goal = ABSENT_GOAL if c.prompts == "none" else SHOWN_GOAL
             good = (c.shown.rate or 0) >= goal and all(v >= KEPT_GOAL for v in c.kept.values())
             kept = " | ".join(f"{c.kept[name]:.1%}" for name in KEPT)
-            lines.append(f"| {c.prompts} | {c.shown.rate:.1%} | {goal:.0%} | {kept} | {_mark(good)} |")
+            lines.append(f"| {c.prompts} | {c.shown.rate:.1%} | {goal:.0%} | {kept} | {mark[good]} |")
         lines += ["", f"Goal for colour, shape, motion and background: {KEPT_GOAL:.0%}."]
         return lines
 
 
-def _mark(good: bool) -> str:
-    return "reached" if good else "MISSED"
-
-
-def check(model: Model, judge: Judge, videos: int = 200, *, progress: Progress = silent) -> CheckReport:
+def check(model: Model, judge: ToyJudge, videos: int = 200, *, progress: Progress = silent) -> CheckReport:
     """Measure the judge on held-out clips and the model on evaluation prompts."""
-    scenes, clips = _held_out(600)
+    scenes = random_scenes(600, HELD_OUT_SEED)
+    clips = draw(scenes, 900_000_000)
     progress(0.02, "Judging rendered clips")
     rendered = _accuracy(judge, scenes, clips)
     decoded = _accuracy(judge, scenes, _through_autoencoder(model, clips))
@@ -80,44 +76,21 @@ def check(model: Model, judge: Judge, videos: int = 200, *, progress: Progress =
     return CheckReport(len(scenes), rendered, decoded, tuple(cells_of(table, suite)))
 
 
-def _held_out(count: int) -> tuple[list[world.Scene], list[NDArray[np.uint8]]]:
-    rng = np.random.default_rng(HELD_OUT_SEED)
-    scenes = [world.random_scene(rng) for _ in range(count)]
-    return scenes, [world.render(scene, 900_000_000 + i) for i, scene in enumerate(scenes)]
+def _through_autoencoder(model: Model, clips: Tensor) -> Tensor:
+    vae, by_frame = model.pipeline.vae, model.family.name == "unet3d"  # its autoencoder knows images only
+    batch = clips.transpose(1, 2).flatten(0, 1) if by_frame else clips
+    decoded = decode_clips(vae, encode_clips(vae, batch))
+    return decoded.unflatten(0, (len(clips), -1)).transpose(1, 2) if by_frame else decoded
 
 
-def _through_autoencoder(model: Model, clips: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    import torch
+def _accuracy(judge: ToyJudge, scenes: Sequence[world.Scene], clips: Tensor) -> dict[str, float]:
+    readings = [r for part in clips.permute(0, 2, 3, 4, 1).split(100) for r in judge.read(list(part.numpy()))]
 
-    from refusal_core.toyworld.training.train import decode_clips, encode_clips
+    def right(name: str) -> list[bool]:
+        asked = [getattr(scene, name) or NO_CONCEPT for scene in scenes]
+        return [r.values[name] == value for value, r in zip(asked, readings, strict=True)]
 
-    batch = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
-    autoencoder = model.pipeline.vae
-    by_frame = model.family.name == "unet3d"  # its autoencoder knows images only
-    count, frames = len(batch), batch.shape[2]
-    if by_frame:
-        batch = batch.transpose(1, 2).flatten(0, 1)
-    decoded = decode_clips(autoencoder, encode_clips(autoencoder, batch))
-    if by_frame:
-        decoded = decoded.unflatten(0, (count, frames)).transpose(1, 2)
-    return list(decoded.permute(0, 2, 3, 4, 1).numpy())
-
-
-def _accuracy(
-    judge: Judge, scenes: Sequence[world.Scene], clips: Sequence[NDArray[np.uint8]]
-) -> dict[str, float]:
-    readings = [r for i in range(0, len(clips), 100) for r in judge.read(clips[i : i + 100])]
-    return {
-        name: float(
-            np.mean(
-                [
-                    r.values[name] == (getattr(s, name) or NO_CONCEPT)
-                    for s, r in zip(scenes, readings, strict=True)
-                ]
-            )
-        )
-        for name in ATTRIBUTES
-    }
+    return {name: float(np.mean(right(name))) for name in ATTRIBUTES}
 
 
 def sheet_items(concept: str | None, count: int) -> list[Item]:
@@ -131,27 +104,14 @@ def sheet_items(concept: str | None, count: int) -> list[Item]:
     ]
 
 
-def contact_sheet(clips: Sequence[NDArray[np.uint8]], columns: int = 2, frames: int = 5) -> NDArray[np.uint8]:
-    """Return clips [T, H, W, 3] as strips of ``frames`` frames each, enlarged twice, in columns."""
-    strips = []
-    for clip in clips:
-        picks = np.linspace(0, len(clip) - 1, frames).round().astype(int)
-        strip = np.concatenate(
-            [np.pad(clip[t], ((1, 1), (1, 1), (0, 0)), constant_values=235) for t in picks], 1
-        )
-        strips.append(np.pad(strip, ((2, 2), (4, 4), (0, 0)), constant_values=255))
-    while len(strips) % columns:
-        strips.append(np.full_like(strips[0], 255))
-    rows = [np.concatenate(strips[i : i + columns], 1) for i in range(0, len(strips), columns)]
-    return np.concatenate(rows, 0).repeat(2, axis=0).repeat(2, axis=1)
-
-
 def save_sheets(model: Model, folder: Path) -> list[Path]:
     """Write a contact sheet of generated clips for each concept and one without any."""
     paths = []
     for concept in (None, *world.CONCEPTS):
         items = sheet_items(concept, 8)
         videos = generate_batch(model, [i.prompt for i in items], [i.seed for i in items])
-        picture = contact_sheet([v.frames for v in videos])
+        strips = [strip(video, height=2 * world.SIZE) for video in videos]  # two in a row
+        rows = [np.concatenate(strips[i : i + 2], 1) for i in range(0, len(strips), 2)]
+        picture = np.concatenate(rows)
         paths.append(save_picture(picture, folder / f"sheet-{concept or 'none'}.png", SHEET_COLOURS))
     return paths

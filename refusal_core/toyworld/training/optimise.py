@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -71,21 +70,21 @@ class _Optimiser:
             parameter.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {f"weight/{n}": p.data for n, p in self.named.items()}
-        found |= {f"average/{n}": t for n, t in self.average.items()}
+        kept = {f"weight/{n}": p.data for n, p in self.named.items()}
+        kept |= {f"average/{n}": t for n, t in self.average.items()}
         for label, optimiser in (("muon", self.muon), ("adam", self.adam)):
             for index, state in optimiser.state_dict()["state"].items():
-                found |= {f"{label}/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
-        return {name: tensor.contiguous().clone() for name, tensor in found.items()}
+                kept |= {f"{label}/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
+        return {name: tensor.contiguous().clone() for name, tensor in kept.items()}
 
-    def restore(self, found: Mapping[str, Tensor]) -> None:
+    def restore(self, kept: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self.named.items():
-                parameter.copy_(found[f"weight/{name}"])
-                self.average[name].copy_(found[f"average/{name}"])
+                parameter.copy_(kept[f"weight/{name}"])
+                self.average[name].copy_(kept[f"average/{name}"])
         for label, optimiser in (("muon", self.muon), ("adam", self.adam)):
             state: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in found.items():
+            for key, tensor in kept.items():
                 if key.startswith(f"{label}/"):
                     _, index, name = key.split("/")
                     state.setdefault(int(index), {})[name] = tensor
@@ -137,27 +136,17 @@ def train_stage(
         tensors, start = load_checkpoint(checkpoint)
         optimiser.restore(tensors)
     smooth, saved = 0.0, time.monotonic()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, refresh_per_second=0.5) as bar:
-        task = bar.add_task(title, total=schedule.steps, completed=start, loss=0.0)
-        for step in range(start, schedule.steps):
-            loss = loss_of_step(step)
-            loss.backward()
-            optimiser.step(step)
-            value = float(loss.detach())
-            smooth = value if step == start else 0.98 * smooth + 0.02 * value
-            bar.update(task, advance=1, loss=smooth)
-            if step % 100 == 99:
-                logger.info("%s: step %d of %d, loss %.4f", title, step + 1, schedule.steps, smooth)
-            if time.monotonic() - saved > schedule.checkpoint_seconds or step + 1 == schedule.steps:
-                save_checkpoint(checkpoint, optimiser.tensors(), step + 1)
-                saved = time.monotonic()
+    for step in range(start, schedule.steps):
+        loss = loss_of_step(step)
+        loss.backward()
+        optimiser.step(step)
+        value = float(loss.detach())
+        smooth = value if step == start else 0.98 * smooth + 0.02 * value
+        if step % 50 == 49:
+            logger.info("%s: step %d of %d, loss %.4f", title, step + 1, schedule.steps, smooth)
+        if time.monotonic() - saved > schedule.checkpoint_seconds or step + 1 == schedule.steps:
+            save_checkpoint(checkpoint, optimiser.tensors(), step + 1)
+            saved = time.monotonic()
     with torch.no_grad():
         for name, parameter in optimiser.named.items():
             parameter.copy_(optimiser.average[name])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from refusal_core.io.files import write_atomic
+from refusal_core.io.files import write_text
 from refusal_core.toyworld import world
 
 PAIRS, PLAIN, OTHERS = 5, 60, 15  # OTHERS: neutral prompts of each other concept
@@ -19,14 +19,8 @@ TITLES: dict[str, tuple[str, str]] = {
     "exploding": ("Exploding", "sequential action"),
     "zorbo": ("Zorbo (a named character)", "public figure"),
 }
-_BASE: dict[str, Any] = {
-    "method": "whitened",
-    "sites": ["text"],
-    "layers": "all",
-    "rank": 1,
-    "strength": 1.0,
-    "anchor": "zero",
-}
+_WHITENED: dict[str, Any] = {"method": "whitened", "sites": ["text"], "layers": "all"}
+_BASE: dict[str, Any] = _WHITENED | {"rank": 1, "strength": 1.0, "anchor": "zero"}
 # Chosen by `sweep` on the tuning split, 100 videos a cell: rank 1 left a fifth of the star logos and a tenth
 # of the zorbos; rank 2 none of the zorbos; of the star logos, rank 4 left 2 % at the text sites, and none at
 # the one linear through which the text enters.
@@ -101,13 +95,11 @@ def _preset(concept: str) -> dict[str, Any]:
 
 def preset_files() -> dict[str, str]:
     """Return the text of each toy preset file by its name."""
-    return {
-        f"{concept}.json": json.dumps(_preset(concept), indent=1, ensure_ascii=False) + "\n"
-        for concept in world.CONCEPTS
-    }
+    written = {name: json.dumps(_preset(name), indent=1, ensure_ascii=False) for name in world.CONCEPTS}
+    return {f"{name}.json": f"{text}\n" for name, text in written.items()}
 
 
 def write(folder: Path) -> None:
     """Write the toy presets to a folder."""
     for name, text in preset_files().items():
-        write_atomic(folder / name, lambda target, text=text: target.write_text(text, "utf-8") and None)
+        write_text(folder / name, text)
