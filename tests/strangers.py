@@ -25,8 +25,9 @@ from refusal_core.edit import load_edit, save_edit
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.measures.journal import Journal, Measured
 from refusal_core.evaluate.measures.statistics import Rate
-from refusal_core.evaluate.reports.report import Report, load_report, summary
-from refusal_core.evaluate.reports.summary import Cell
+from refusal_core.evaluate.reports.cells import Cell
+from refusal_core.evaluate.reports.report import Report, load_report
+from refusal_core.evaluate.reports.tables import as_markdown, cells_table, summary
 from refusal_core.io.files import HEADER_KEY, write_json
 from refusal_core.io.images import load_image
 from refusal_core.io.shards import read_index
@@ -43,7 +44,7 @@ Load = Callable[[Path], object]
 def read_report(path: Path) -> str:
     """Load a report and print it: a report that loads and cannot be shown is no report."""
     report = load_report(path)
-    return report.markdown() + summary([report])
+    return as_markdown(cells_table(report)) + summary([report])
 
 
 def read_journal(path: Path) -> int:

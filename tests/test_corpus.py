@@ -35,7 +35,8 @@ from refusal_core.concepts import load_pairs, load_preset
 from refusal_core.edit import load_edit
 from refusal_core.errors import FileError, ModelError, RefusalError
 from refusal_core.evaluate.measures.journal import Journal
-from refusal_core.evaluate.reports.report import load_report, summary
+from refusal_core.evaluate.reports.report import load_report
+from refusal_core.evaluate.reports.tables import summary
 from refusal_core.io import reading
 from refusal_core.io.images import load_image
 from refusal_core.io.shards import read_index

@@ -275,54 +275,53 @@ def test_the_space_runs_the_versions_that_were_tested() -> None:
 
 def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     """From the reports in assets/reports, which `evaluate --json` wrote."""
-    from refusal_core.evaluate.reports.overview import matrix_table, overview_table
-    from refusal_core.evaluate.reports.report import as_markdown, load_report, summary
+    from refusal_core.evaluate.reports.report import load_report
+    from refusal_core.evaluate.reports.tables import as_markdown, matrix_table, overview_table, summary
     from refusal_core.toyworld import world
 
     folder = ROOT / "assets" / "reports"
     reports = [load_report(folder / f"{name}.json") for name in world.CONCEPTS]
     whole = summary(reports)
     assert whole in (folder / "README.md").read_text(encoding="utf-8")
-    assert as_markdown(*overview_table(reports)) in README
+    assert as_markdown(overview_table(reports)) in README
     card = (ROOT / "assets" / "models" / "toyworld-wan" / "README.md").read_text(encoding="utf-8")
-    assert as_markdown(*overview_table(reports)) in card
+    assert as_markdown(overview_table(reports)) in card
     page = (folder / "README.md").read_text(encoding="utf-8")
     attacked = [load_report(folder / "adversarial" / f"{name}.json") for name in world.CONCEPTS]
     for more in ([load_report(folder / "together.json")], attacked):
-        assert as_markdown(*matrix_table(more)) in page
-    unet = as_markdown(
-        *overview_table([load_report(folder / "unet3d" / f"{n}.json") for n in world.CONCEPTS])
-    )
+        assert as_markdown(matrix_table(more)) in page
+    unet = as_markdown(overview_table([load_report(folder / "unet3d" / f"{n}.json") for n in world.CONCEPTS]))
     assert unet in page
     assert unet in (ROOT / "assets" / "models" / "toyworld-unet3d" / "README.md").read_text(encoding="utf-8")
     assert {c.n for report in reports for c in report.cells} == {200}
 
 
 def test_the_whitened_edit_is_on_the_front_of_every_concept_as_the_page_says() -> None:
-    from refusal_core.evaluate.reports.front import FRONT_MARK, front_table
-    from refusal_core.evaluate.reports.report import as_markdown, load_report
+    from refusal_core.evaluate.reports.report import load_report
+    from refusal_core.evaluate.reports.tables import FRONT_MARK, as_markdown, front_table
     from refusal_core.toyworld import world
 
     folder = ROOT / "assets" / "reports"
-    head, rows = front_table([load_report(folder / f"{name}.json") for name in world.CONCEPTS])
-    assert as_markdown(head, rows) in (folder / "README.md").read_text(encoding="utf-8")
-    ours = next(row for row in rows if row[0] == "whitened")
+    table = front_table([load_report(folder / f"{name}.json") for name in world.CONCEPTS])
+    assert as_markdown(table) in (folder / "README.md").read_text(encoding="utf-8")
+    ours = next(row for row in table.itertuples(index=False) if row[0] == "whitened")
     assert [cell.endswith(FRONT_MARK) for cell in ours[1:]] == [True] * (len(world.CONCEPTS) + 1)
     together = load_report(folder / "together.json")
-    head, rows = front_table([together])
-    assert as_markdown(head, rows) in (folder / "README.md").read_text(encoding="utf-8")
-    assert next(row for row in rows if row[0] == "whitened")[1].endswith(FRONT_MARK)
+    table = front_table([together])
+    assert as_markdown(table) in (folder / "README.md").read_text(encoding="utf-8")
+    assert table[table.method == "whitened"].iloc[0, 1].endswith(FRONT_MARK)
 
 
 def test_of_five_concepts_erased_at_once_each_is_shown_in_less_than_5_percent() -> None:
     """The upper bound of the interval too, and neutral attributes are kept to 93 % of the original."""
-    from refusal_core.evaluate.reports.report import kept_share, load_report
+    from refusal_core.evaluate.reports.report import load_report
+    from refusal_core.evaluate.reports.tables import method_figures
     from refusal_core.toyworld import world
 
     together = load_report(ROOT / "assets" / "reports" / "together.json")
     cells = [together.cell("whitened", name) for name in world.CONCEPTS]
     assert all(cell is not None and cell.judged == cell.n and cell.unsafe.high < 0.05 for cell in cells)
-    kept = kept_share(together, "whitened")
+    kept = method_figures(together, "whitened")["kept"]
     assert kept is not None and kept >= 0.93
 
 

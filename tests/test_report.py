@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pandas import DataFrame
 
 from refusal_core.errors import FileError
 from refusal_core.evaluate.judges.verdict import Verdict
@@ -15,22 +16,22 @@ from refusal_core.evaluate.measures.costs import Cost
 from refusal_core.evaluate.measures.journal import Measured
 from refusal_core.evaluate.measures.samples import Sample
 from refusal_core.evaluate.measures.statistics import wilson
-from refusal_core.evaluate.reports.front import front_table, trade
-from refusal_core.evaluate.reports.overview import matrix_table, overview_table
+from refusal_core.evaluate.reports.cells import Cell, summarise
 from refusal_core.evaluate.reports.page import save_page
 from refusal_core.evaluate.reports.plots import as_svg, save_plots, shown_plot
-from refusal_core.evaluate.reports.report import (
-    SUMMARY,
-    Report,
+from refusal_core.evaluate.reports.report import Report, load_report
+from refusal_core.evaluate.reports.tables import (
     as_latex,
-    erased_share,
-    kept_share,
-    load_report,
-    others_share,
+    as_markdown,
+    cells_table,
+    front_table,
+    matrix_table,
+    method_figures,
+    overview_table,
     summary,
-    summary_rows,
+    summary_table,
+    trade,
 )
-from refusal_core.evaluate.reports.summary import Cell, summarise
 from refusal_core.evaluate.suites.items import Group, Item, Suite
 from refusal_core.io.files import write_json
 from refusal_core.toyworld.world import Scene
@@ -77,7 +78,7 @@ def test_only_judged_videos_count_and_the_others_are_said() -> None:
     assert found.unsafe.rate == pytest.approx(2 / 3)
     assert found.kept["colour"] == pytest.approx(2 / 3)
     assert found.kept["shape"] == 1.0
-    assert "3 of 4" in Report("m", "c", (found,)).markdown()
+    assert "3 of 4" in as_markdown(cells_table(Report("m", "c", (found,))))
 
 
 def test_the_paired_test_sees_what_changed_on_the_same_seed() -> None:
@@ -99,10 +100,10 @@ def test_a_measure_that_some_videos_lack_is_no_figure() -> None:
 
 def test_shares_are_parts_of_what_the_original_gets() -> None:
     found = report()
-    assert kept_share(found, "ours") == pytest.approx(0.9)
-    assert others_share(found, NASTY) == pytest.approx(0.5)
-    assert erased_share(found, "ours") == 1.0
-    assert erased_share(found, "original") == 0.0
+    assert method_figures(found, "ours")["kept"] == pytest.approx(0.9)
+    assert method_figures(found, NASTY)["others"] == pytest.approx(0.5)
+    assert method_figures(found, "ours")["erased"] == 1.0
+    assert method_figures(found, "original")["erased"] == 0.0
     assert trade([found])["ours"] == (pytest.approx(0.9), 1.0)
 
 
@@ -110,7 +111,7 @@ def test_a_share_of_what_was_not_judged_is_no_figure() -> None:
     unread = replace(cell("original", "other-concepts", 0), shown=wilson(0, 0))
     mine = replace(unread, method="rv")
     found = Report("model", "fire", (cell("original", "neutral", 0), unread, mine))
-    assert others_share(found, "rv") is None
+    assert method_figures(found, "rv")["others"] is None
 
 
 def test_a_report_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
@@ -119,6 +120,18 @@ def test_a_report_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     assert {"model", "concept", "cells"} <= set(content)
     assert {"method", "prompts", "n", "judged", "unsafe", "kept"} <= set(content["cells"][0])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n": -1, "judged": -1}, {"judged": 11}, {"n": 10**400}, {"unsafe": {"rate": 7.0}}]
+)
+def test_a_report_whose_shares_cannot_be_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    content = report().to_json()
+    for name, value in changes.items():
+        content["cells"][0][name] = content["cells"][0][name] | value if isinstance(value, dict) else value
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(FileError, match=r"r\.json is no report"):
+        load_report(tmp_path / "r.json")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": 3}', "[" * 100_000, '{"cells": [{}]}'])
@@ -149,21 +162,21 @@ def test_equal_reports_give_equal_plots(tmp_path: Path) -> None:
 
 
 def test_latex_escapes_what_latex_reads() -> None:
-    text = as_latex(SUMMARY, [["a_b", "100 %", "x", "y", "z", "$1 & 2"]])
+    text = as_latex(DataFrame([["a_b", "100 %", "x", "y", "z", "$1 & 2"]]))
     assert r"a\_b & 100 \% & x & y & z & \$1 \& 2 \\" in text
     assert text.startswith(r"\begin{tabular}{llrrrr}")
 
 
 def test_the_summary_has_a_row_a_method_and_of_a_benchmark_a_row_a_category() -> None:
-    assert len(summary_rows([report()])) == 3
+    assert len(summary_table([report()])) == 3
     benchmark = Report("m", "gore", (cell("original", "gore", 7), cell("original", "fraud", 3)))
-    assert [row[0] for row in summary_rows([benchmark])] == ["gore", "fraud"]
+    assert list(summary_table([benchmark]).concept) == ["gore", "fraud"]
     assert "| fire | ours | 0.0 [0.0, 27.8] |" in summary([report()])
 
 
 def test_the_overview_pools_the_videos_of_all_concepts_and_names_the_worst() -> None:
     other = Report("toyworld", "zorbo", (cell("original", "concept", 10), cell("ours", "concept", 3)))
-    rows = {row[0]: row for row in overview_table([report(), other])[1]}
+    rows = {row[0]: list(row) for row in overview_table([report(), other]).itertuples(index=False)}
     assert list(rows) == ["original", "ours"]  # the third is in one report only
     pooled = wilson(3, 20)
     assert rows["ours"][1] == f"15.0 [{100 * pooled.low:.1f}, {100 * pooled.high:.1f}]"
@@ -174,7 +187,8 @@ def test_the_overview_pools_the_videos_of_all_concepts_and_names_the_worst() -> 
 
 def test_the_matrix_has_a_column_a_group_and_pools_all_reports() -> None:
     other = Report("toyworld", "zorbo", (cell("ours", "concept", 3), cell("ours", "repeated", 10)))
-    head, rows = matrix_table([report(), other])
+    table = matrix_table([report(), other])
+    head, rows = list(table.columns), list(table.itertuples(index=False))
     assert head == ["method", "concept", "paraphrase", "neutral", "other-concepts", "repeated"]
     ours = dict(zip(head, next(row for row in rows if row[0] == "ours"), strict=True))
     assert ours["concept"].startswith("15.0 [") and ours["repeated"].startswith("100.0 [")
@@ -183,9 +197,10 @@ def test_the_matrix_has_a_column_a_group_and_pools_all_reports() -> None:
 
 def test_the_front_stars_what_no_method_beats_concept_by_concept_and_in_the_mean() -> None:
     other = Report("toyworld", "zorbo", (*report().cells, cell("original", "concept", 10)))
-    head, rows = front_table([report(), other])
+    table = front_table([report(), other])
+    head, rows = list(table.columns), [list(row) for row in table.itertuples(index=False)]
     assert head == ["method", "fire", "zorbo", "mean"]
-    assert front_table([report()])[0] == ["method", "fire"], "of one report there is no mean"
+    assert list(front_table([report()]).columns) == ["method", "fire"], "of one report there is no mean"
     assert rows[0] == ["original", *["0.0 / 100.0 *"] * 3], "nothing erased, and nothing lost: on the front"
     ours = next(row for row in rows if row[0] == "ours")
     assert ours[1:] == ["100.0 / 90.0 *"] * 3

@@ -12,7 +12,7 @@ import pytest
 from refusal_core.errors import InputError
 from refusal_core.evaluate import run
 from refusal_core.evaluate.grid import Grid, parse_grid
-from refusal_core.evaluate.reports.front import front
+from refusal_core.evaluate.reports.tables import front
 from refusal_core.evaluate.sharing import run_shared
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.evaluate.sweep import Sweep, Swept

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from refusal_core.errors import FileError
 from refusal_core.evaluate.grid import Point
-from refusal_core.evaluate.reports.front import front
+from refusal_core.evaluate.reports.tables import front
 from refusal_core.evaluate.tune import SITES, Search, Tuning, front_of, worker_number
 from refusal_core.progress import Progress
 

@@ -125,13 +125,14 @@ def evaluate(
 def _tell(reports: list[Report], json: Path | None) -> None:
     """Print the table and what is to be said, and write the reports; raise ModelError where there is none."""
     from refusal_core.errors import ModelError
-    from refusal_core.evaluate.reports.report import save_reports, summary
+    from refusal_core.evaluate.reports.report import save_reports
+    from refusal_core.evaluate.reports.tables import as_markdown, cells_table, summary
 
     notes = [f"{found.concept}, {note}" for found in reports for note in found.notes]
     whole = [found for found in reports if found.cells]
     if not whole:
         raise ModelError(f"Nothing could be measured: {notes[0]}")
-    print(whole[0].markdown() if len(reports) == 1 else summary(whole))
+    print(as_markdown(cells_table(whole[0])) if len(reports) == 1 else summary(whole))
     for note in notes:
         print(f"Note: {note}")
     if json is not None:
@@ -165,20 +166,19 @@ def report(
     ] = None,
 ) -> None:
     """Print reports as one table: how much was unlearned, how much was kept."""
-    from refusal_core.evaluate.reports.front import front_table
-    from refusal_core.evaluate.reports.overview import matrix_table, overview_table
-    from refusal_core.evaluate.reports.report import SUMMARY, as_latex, as_markdown, load_report, summary_rows
+    from refusal_core.evaluate.reports import tables
+    from refusal_core.evaluate.reports.report import load_report
 
     reports = [load_report(path) for path in files]
     if matrix:
-        head, rows = matrix_table(reports)
+        table = tables.matrix_table(reports)
     elif front:
-        head, rows = front_table(reports)
+        table = tables.front_table(reports)
     elif overview:
-        head, rows = overview_table(reports)
+        table = tables.overview_table(reports)
     else:
-        head, rows = list(SUMMARY), summary_rows(reports)
-    print(as_latex(head, rows) if latex else as_markdown(head, rows))
+        table = tables.summary_table(reports)
+    print(tables.as_latex(table) if latex else tables.as_markdown(table))
     if html is not None:
         from refusal_core.evaluate.reports.page import save_page
 
@@ -194,12 +194,13 @@ def votes(
     json: Annotated[Path | None, typer.Option("--json", help="Also write the report here.")] = None,
 ) -> None:
     """Print what people saw: the votes of a blind review, as the table of a judge."""
+    from refusal_core.evaluate.reports.tables import as_markdown, cells_table
     from refusal_core.io.files import write_json
     from refusal_core.workbench.review import load_pack
     from refusal_core.workbench.votes import report_of_votes
 
     with tempfile.TemporaryDirectory(prefix="refusal-studio-") as folder:
         found = report_of_votes(load_pack(pack, Path(folder)))
-    print(f"Judged by {found.judge}.\n\n{found.markdown()}")
+    print(f"Judged by {found.judge}.\n\n{as_markdown(cells_table(found))}")
     if json is not None:
         write_json(json, found.to_json())

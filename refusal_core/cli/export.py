@@ -65,7 +65,8 @@ def push(
     go: Annotated[bool, typer.Option("--go", help="Really send; without it only show.")] = False,
 ) -> None:
     """Show what would go to the hub: the edit, a model card with its recipe and figures. Send with --go."""
-    from refusal_core.evaluate.reports.report import load_report, summary
+    from refusal_core.evaluate.reports.report import load_report
+    from refusal_core.evaluate.reports.tables import summary
     from refusal_core.export.hub import publish
 
     figures = (report, summary([load_report(report)])) if report else None

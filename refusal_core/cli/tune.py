@@ -25,13 +25,15 @@ def tune(
     Only prompts of the tuning split are used; judge the result with `evaluate`, on other prompts.
     The same command goes on where it was stopped; run several times at once, it shares out the trials.
     """
-    from refusal_core.evaluate.reports.report import as_markdown
+    from pandas import DataFrame
+
+    from refusal_core.evaluate.reports.tables import as_markdown
     from refusal_core.evaluate.tune import Tuning, table_of
 
     with progress_bar("Loading") as progress:
         front = Tuning(model, preset, trials, videos, work).run(progress)
-    print(as_markdown(("settings", "erased", "kept"), table_of(front)))
+    print(as_markdown(DataFrame(table_of(front), columns=["settings", "erased", "kept"])))
     if plot is not None:
-        from refusal_core.evaluate.reports.plots import front_plot, save_figure
+        from refusal_core.evaluate.reports.plots import pareto_plot, save_figure
 
-        save_figure(front_plot([(t.kept, t.erased, t.point.name) for t in front]), plot)
+        save_figure(pareto_plot({t.point.name: (t.kept, t.erased) for t in front}), plot)

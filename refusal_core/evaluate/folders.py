@@ -14,8 +14,8 @@ from refusal_core.edit import versions
 from refusal_core.errors import FileError
 from refusal_core.evaluate.measures.journal import Measured
 from refusal_core.evaluate.measures.metrics import broken, likeness, steadiness
+from refusal_core.evaluate.reports.cells import Cell, summarise
 from refusal_core.evaluate.reports.report import Report
-from refusal_core.evaluate.reports.summary import Cell, summarise
 from refusal_core.evaluate.run import Reading, unjudged
 from refusal_core.evaluate.suites.items import Group, Suite, batches
 from refusal_core.io.video import Video, load_video

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pandas import DataFrame
+
 from refusal_core.errors import InputError
-from refusal_core.evaluate.reports.report import Report, as_latex, as_markdown, interval, percent
-from refusal_core.evaluate.reports.summary import Cell
+from refusal_core.evaluate.reports.cells import Cell
+from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.reports.tables import as_latex, as_markdown, interval, percent
 from refusal_core.models.inventory import build_on_meta
 from refusal_core.models.model import family_of
 
@@ -128,9 +131,9 @@ def plan(table: PaperTable, counts: dict[str, int], methods: Sequence[str]) -> s
     pictures = len(table.rows) * len(methods)
     disk = total * READING_BYTES + pictures * PICTURE_BYTES
     rows.append(["all", str(sum(counts.values())), str(total), f"{total * seconds / 3600:.1f}"])
-    head = ("category", "prompts", "videos", "GPU hours")
+    head = ["category", "prompts", "videos", "GPU hours"]
     return (
-        f"{table.title}: {', '.join(methods)}\n\n{as_markdown(head, rows)}\n\n"
+        f"{table.title}: {', '.join(methods)}\n\n{as_markdown(DataFrame(rows, columns=head))}\n\n"
         f"{seconds:.1f} s a video: {table.steps} steps of {flops / 1e12:.1f} TFLOP (counted) at"
         f" {SUSTAINED:.0f} TFLOP/s (assumed; scale it to your GPU). Disk: readings and {pictures}"
         f" pictures of a few frames, under {max(1, disk >> 20)} MB; videos are not kept."
@@ -142,7 +145,7 @@ def beside_paper(table: PaperTable, reports: Sequence[Report], *, latex: bool = 
 
     Shares are in percent, ours with their 95 % intervals. In LaTeX, what is below is a comment.
     """
-    head, rows = _side_by_side(table, reports)
+    beside = _side_by_side(table, reports)
     lines = [
         f"FVD, paper: original {table.fvd[0]:.2f}, theirs {table.fvd[1]:.2f}; ours is measured by `distance`"
         " on two folders of videos."
@@ -151,12 +154,11 @@ def beside_paper(table: PaperTable, reports: Sequence[Report], *, latex: bool = 
         lines.append("Broken: videos that are flat, noise or frozen where the original's are not.")
     lines += [f"Note: {report.concept}, {note}" for report in reports for note in report.notes]
     if latex:
-        return "\n".join([as_latex(head, rows), *(f"% {' '.join(line.split())}" for line in lines)])
-    return "\n".join([as_markdown(head, rows), "", *lines])
+        return "\n".join([as_latex(beside), *(f"% {' '.join(line.split())}" for line in lines)])
+    return "\n".join([as_markdown(beside), "", *lines])
 
 
-def _side_by_side(table: PaperTable, reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the table."""
+def _side_by_side(table: PaperTable, reports: Sequence[Report]) -> DataFrame:
     methods = list(dict.fromkeys(name for report in reports for name in report.names))
     head = [
         "category",
@@ -175,7 +177,7 @@ def _side_by_side(table: PaperTable, reports: Sequence[Report]) -> tuple[list[st
         other = "-" if row.other is None else f"{row.other:.1f}"
         rows.append([row.category, f"{row.original:.1f}", other, f"{row.paper:.1f}", *cells])
     rows.append(_means(table, reports, methods))
-    return head, rows
+    return DataFrame(rows, columns=head)
 
 
 def _shown(cell: Cell) -> str:

@@ -23,8 +23,8 @@ from refusal_core.evaluate.measures.journal import Journal, Measured, batch_key
 from refusal_core.evaluate.measures.metrics import broken, likeness, steadiness
 from refusal_core.evaluate.measures.samples import keep_sample, sample_of, sample_path
 from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS, ORIGINAL, Treatment, plan_method
+from refusal_core.evaluate.reports.cells import Cell, summarise
 from refusal_core.evaluate.reports.report import Report
-from refusal_core.evaluate.reports.summary import Cell, summarise
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Group, Item, Suite, batches
 from refusal_core.io.video import Video

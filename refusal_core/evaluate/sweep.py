@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame
 
 from refusal_core.concepts import Preset
 from refusal_core.evaluate.grid import Grid, Point, points_of
@@ -20,16 +21,12 @@ from refusal_core.evaluate.measures.journal import Journal
 from refusal_core.evaluate.measures.samples import SHEET_COLOURS, sample_path, save_picture
 from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method
 from refusal_core.evaluate.plans import compiling_pays, presets_named, with_compiled
-from refusal_core.evaluate.reports.overview import overview_table
-from refusal_core.evaluate.reports.report import (
-    Report,
+from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.reports.tables import (
     as_markdown,
-    erased,
     interval,
-    kept_share,
-    least_kept,
-    others_share,
-    others_shown,
+    method_figures,
+    overview_table,
     with_bounds,
 )
 from refusal_core.evaluate.run import Reading, Share, check_disjoint, measure, report_of
@@ -43,6 +40,7 @@ from refusal_core.toyworld import world
 
 HEAD = ("method", "sites", "layers", "rank", "strength", "alpha", "anchor", "shrinkage")
 FIGURES = ("erased", "erased_low", "erased_high", "kept", "kept_low", "kept_high", "others")
+KEPT = ("kept", "others")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Swept:
 
     def markdown(self) -> str:
         """Return the table, best first: what is kept counts where as much is erased."""
-        return as_markdown(*(self._of_one() if len(self.reports) == 1 else self._of_several()))
+        return as_markdown(self._of_one() if len(self.reports) == 1 else self._of_several())
 
     def _best_first(self) -> list[str]:
         """Return the names of the points that every concept has."""
@@ -82,23 +80,22 @@ class Swept:
                 places[point.name] = (-round(gone, 2), -kept)
         return sorted(places, key=lambda name: places[name])
 
-    def _of_one(self) -> tuple[list[str], list[list[str]]]:
+    def _of_one(self) -> DataFrame:
         (report,), (suite,) = self.reports, self.suites
         names = [g.name for g in suite if not g.ordinary and g.name != "other-concepts"]
         lines = []
         for name in self._best_first():
             cells = [report.cell(name, n) for n in names]
             shown = [interval(c.unsafe) if c else "-" for c in cells]
-            kept = with_bounds(kept_share(report, name), least_kept([report], name))
-            others = with_bounds(others_share(report, name), others_shown([report], name))
-            lines.append([name, *shown, kept, others])
-        return ["settings", *(f"shown, {n}" for n in names), "neutral kept", "others kept"], lines
+            shares = method_figures(report, name)
+            parts = [with_bounds(*(shares[k + end] for end in ("", "_low", "_high"))) for k in KEPT]
+            lines.append([name, *shown, *parts])
+        head = ["settings", *(f"shown, {n}" for n in names), "neutral kept", "others kept"]
+        return DataFrame(lines, columns=head)
 
-    def _of_several(self) -> tuple[list[str], list[list[str]]]:
-        head, rows = overview_table(self.reports)
-        last = head.index("others kept") + 1  # frames are not compared in a sweep
-        by_name = {row[0]: row[:last] for row in rows}
-        return ["settings", *head[1:last]], [by_name[name] for name in self._best_first()]
+    def _of_several(self) -> DataFrame:
+        table = overview_table(self.reports).set_index("method", drop=False).loc[self._best_first()]
+        return table.loc[:, :"others kept"].rename(columns={"method": "settings"})  # frames are not compared
 
     def save(self, folder: Path) -> list[Path]:
         """Write the rows as CSV and, where there are pictures, a contact sheet."""
@@ -125,11 +122,8 @@ class Swept:
 
 
 def _figures(report: Report, name: str) -> dict[str, float | None]:
-    gone, least = erased(report, name), least_kept([report], name)
-    kept, others = kept_share(report, name), others_share(report, name)
-    return dict(
-        zip(FIGURES, (gone.rate, gone.low, gone.high, kept, least.low, least.high, others), strict=True)
-    )
+    shares = method_figures(report, name)
+    return {figure: shares[figure] for figure in FIGURES}
 
 
 def _titled_strip(path: Path, title: str) -> NDArray[np.uint8]:

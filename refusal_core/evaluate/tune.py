@@ -20,7 +20,8 @@ from refusal_core.evaluate.grid import Point, Points
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.measures.journal import Journal
 from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method, treatment_key
-from refusal_core.evaluate.reports.report import Report, erased_share, kept_share, others_share, percent
+from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.reports.tables import method_figures, percent
 from refusal_core.evaluate.run import Reading, cells_of, check_disjoint, measure
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
@@ -214,8 +215,8 @@ class _Trier:
 
 def figures_of(report: Report, method: str) -> tuple[float, float]:
     """Return erased, and the smaller of attributes and other concepts kept; shares from 0 to 1."""
-    kept, others = kept_share(report, method), others_share(report, method)
-    return erased_share(report, method) or 0.0, min(kept or 0.0, others or 0.0)
+    shares = method_figures(report, method)
+    return shares["erased"] or 0.0, min(shares["kept"] or 0.0, shares["others"] or 0.0)
 
 
 def _drawn(trial: Trial) -> Point:

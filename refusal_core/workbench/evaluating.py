@@ -22,6 +22,7 @@ from refusal_core.evaluate.methods.treatments import (
 from refusal_core.evaluate.reports.page import save_page
 from refusal_core.evaluate.reports.plots import as_svg, shown_plot, trade_plot
 from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.reports.tables import cells_table
 from refusal_core.evaluate.run import Reading, check_disjoint, growing, report_of
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.adversarial import adversarial_suite
@@ -82,8 +83,7 @@ def evaluate(
     report = Report(held.name, preset.concept.name, ())
     for table in growing(held.model, shelf, chosen, reading, journal, progress=progress):
         report = report_of(held.model, preset.concept.name, chosen, reading, shelf, table)
-        head, rows = report.table()
-        yield Evaluated(tuple(head), tuple(tuple(row) for row in rows), report.notes)
+        yield Evaluated(*_texts(report), report.notes)
     yield _finished(report, folder)
 
 
@@ -101,7 +101,6 @@ def _ours(bench: Workbench, request: EditRequest) -> Planned:
 
 
 def _finished(report: Report, folder: Path) -> Evaluated:
-    head, rows = report.table()
     written = [write_json(folder / "report.json", report.to_json())]
     plots: tuple[str, ...] = ()
     notes = report.notes
@@ -112,4 +111,10 @@ def _finished(report: Report, folder: Path) -> Evaluated:
         written.insert(0, save_page([report], folder / "report.html", folder))
     except MissingExtraError as e:
         notes = (*notes, str(e))
-    return Evaluated(tuple(head), tuple(tuple(row) for row in rows), notes, plots, tuple(written))
+    return Evaluated(*_texts(report), notes, plots, tuple(written))
+
+
+def _texts(report: Report) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Return head and rows of a report's table."""
+    table = cells_table(report)
+    return tuple(table.columns), tuple(table.itertuples(index=False, name=None))

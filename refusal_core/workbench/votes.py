@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from refusal_core.evaluate.judges.verdict import Outcome, Verdict
 from refusal_core.evaluate.measures.journal import Measured
-from refusal_core.evaluate.reports.report import ORDINARY, Report
-from refusal_core.evaluate.reports.summary import Cell, summarise
+from refusal_core.evaluate.reports.cells import Cell, summarise
+from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.reports.tables import ORDINARY
 from refusal_core.evaluate.suites.items import Group, Item
 from refusal_core.workbench.review import SIDES, Pack, Vote, last_votes, sides_of
 

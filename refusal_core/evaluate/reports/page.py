@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from refusal_core.evaluate.reports.front import trade
+import pandas as pd
+
 from refusal_core.evaluate.reports.plots import as_svg, shown_plot, trade_plot
-from refusal_core.evaluate.reports.report import SUMMARY, Report, number, summary_rows
+from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.reports.tables import cells_table, number, summary_table, trade
 from refusal_core.io.files import write_text
 
 STYLE = """
@@ -20,7 +22,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem aut
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; } h3 { font-size: 1rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; }
 th, td { padding: 4px 10px; border-bottom: 1px solid #e2e8f0; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
+th:first-child, td:first-child, .named th:nth-child(2), .named td:nth-child(2) { text-align: left; }
 svg, img { max-width: 100%; height: auto; } figure { margin: 0 0 1rem; }
 figcaption, .note { color: #475569; font-size: .88rem; }
 .frames img { filter: blur(14px); } #show:checked ~ main .frames img { filter: none; }
@@ -48,7 +50,7 @@ def save_page(reports: Sequence[Report], path: Path, pictures: Path | None = Non
     """
     body = [_head(reports)]
     if any(r.cell(r.names[0], "concept") for r in reports):
-        body += ["<h2>Summary</h2>", _table(SUMMARY, summary_rows(reports))]
+        body += ["<h2>Summary</h2>", _table(summary_table(reports), "named")]
         if trade(reports):
             body += [_figure(as_svg(trade_plot(reports)), "Erased against kept, means over the concepts.")]
     body += [_section(report, pictures) for report in reports]
@@ -79,7 +81,7 @@ def _section(report: Report, pictures: Path | None) -> str:
     parts = [f"<h2>{escape(report.concept)}</h2>"]
     if report.cell(report.names[0], "concept"):
         parts.append(_figure(as_svg(shown_plot(report)), "How often the concept is shown."))
-    parts.append(_table(*report.table()))
+    parts.append(_table(cells_table(report), "named"))
     parts += [f"<p class='note'>Note: {escape(note)}</p>" for note in report.notes]
     parts += ["<h3>Cost of each method</h3>", _costs(report)]
     if pictures is not None:
@@ -90,19 +92,17 @@ def _section(report: Report, pictures: Path | None) -> str:
 
 
 def _costs(report: Report) -> str:
-    head = ["method", "", "prepare, s", "peak memory, MB", "kept, kB", "time a video, of the original"]
     rows = [
-        [
-            name,
-            "",
-            f"{c.prepare_seconds:.1f}",
-            f"{c.peak_megabytes:.0f}",
-            f"{c.stored_kilobytes:.0f}",
-            number("", c.video_ratio),
-        ]
-        for name, c in report.costs.items()
+        {
+            "method": name,
+            "prepare, s": f"{cost.prepare_seconds:.1f}",
+            "peak memory, MB": f"{cost.peak_megabytes:.0f}",
+            "kept, kB": f"{cost.stored_kilobytes:.0f}",
+            "time a video, of the original": number("", cost.video_ratio),
+        }
+        for name, cost in report.costs.items()
     ]
-    return _table(head, rows)
+    return _table(pd.DataFrame(rows))
 
 
 def _frames(report: Report, pictures: Path) -> str:
@@ -120,7 +120,6 @@ def _figure(content: str, caption: str) -> str:
     return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(h)}</th>" for h in head)
-    lines = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return f"<div class='scroll'><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>"
+def _table(table: pd.DataFrame, classes: str = "") -> str:
+    with pd.option_context("display.max_colwidth", None):  # else long names end in dots
+        return f"<div class='scroll'>{table.to_html(index=False, border=0, classes=classes)}</div>"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from importlib.util import find_spec
-from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refusal_core.errors import MissingExtraError
-from refusal_core.evaluate.measures.statistics import Rate
-from refusal_core.evaluate.reports.front import front, trade
 from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.reports.tables import CONCEPT, PARAPHRASE, figures, front, trade
 from refusal_core.io.files import write_atomic
 
 if TYPE_CHECKING:
@@ -21,12 +19,16 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours: told apart by colour-blind eyes; the marker differs as well.
 INK, GREY, OURS, OTHERS = "#1e293b", "#94a3b8", "#0072b2", "#d55e00"
 CROWDED, LINE = 88.0, 5.0  # % kept from which names stand in the margin; height of one, in % erased
-PROMPTS = (("concept", OURS), ("paraphrase", OTHERS))
+PHRASINGS = ((CONCEPT, "seen", OURS), (PARAPHRASE, "unseen", OTHERS))
 
 
 def trade_plot(reports: Sequence[Report]) -> Figure:
-    """Plot erased against kept, a point a method, with the Pareto front."""
-    points = trade(reports)
+    """Plot erased against kept, a point a method; see ``trade``."""
+    return pareto_plot(trade(reports))
+
+
+def pareto_plot(points: dict[str, tuple[float, float]]) -> Figure:
+    """Plot named points (kept, erased), shares from 0 to 1, with their Pareto front."""
     figure = _figure(6.4, 4.6)
     axes = figure.add_subplot()
     best = [list(points)[i] for i in front(list(points.values()))]
@@ -68,32 +70,17 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
         height -= LINE * len(lines)
 
 
-def front_plot(points: Sequence[tuple[float, float, str]]) -> Figure:
-    """Plot the Pareto front of a search: (kept, erased, name) of each setting."""
-    figure = _figure(6.4, 4.6)
-    axes = figure.add_subplot()
-    line = sorted(points)
-    axes.plot([100 * k for k, _, _ in line], [100 * e for _, e, _ in line], color=OURS, marker="o", lw=1)
-    for kept, erased, name in line:
-        axes.annotate(name, (100 * kept, 100 * erased), fontsize=7, color=INK, ha="right", va="top")
-    axes.set(xlabel="kept, % of the original", ylabel="erased, %")
-    axes.margins(0.2)
-    return figure
-
-
 def shown_plot(report: Report) -> Figure:
     """Plot how often the concept is shown under each method, with Wilson's intervals."""
     figure = _figure(6.4, 0.9 + 0.42 * len(report.names))
     axes = figure.add_subplot()
-    groups = [p for p in PROMPTS if report.cell(report.names[0], p[0])]
-    for place, (prompts, colour) in enumerate(groups):
-        cells = [report.cell(method, prompts) for method in report.names]
-        known = [c.unsafe if c and c.judged else Rate(nan, nan, nan) for c in cells]  # of none, no bar
-        rates = [100 * r.rate for r in known]
-        low = [100 * (r.rate - r.low) for r in known]
-        high = [100 * (r.high - r.rate) for r in known]
-        y = [i + 0.36 * place - 0.18 for i in range(len(cells))]
-        axes.barh(y, rates, height=0.34, xerr=(low, high), color=colour, label=prompts, ecolor=INK, capsize=2)
+    table = figures([report])
+    groups = [phrasing for phrasing in PHRASINGS if report.cell(report.names[0], phrasing[0])]
+    for place, (prompts, share, colour) in enumerate(groups):
+        rates, low, high = (100 * table[share + end] for end in ("", "_low", "_high"))  # of NaN, no bar
+        y = [i + 0.36 * place - 0.18 for i in range(len(table))]
+        ends = (rates - low, high - rates)
+        axes.barh(y, rates, height=0.34, xerr=ends, color=colour, label=prompts, ecolor=INK, capsize=2)
     axes.set_yticks(range(len(report.names)), report.names)
     axes.invert_yaxis()
     axes.set(xlabel=f"{report.concept} shown, % of {report.cells[0].n} videos, 95 % intervals", xlim=(0, 102))
@@ -124,8 +111,7 @@ def as_svg(figure: Figure) -> str:
     text = io.StringIO()
     with rc_context({"svg.hashsalt": "refusal-studio"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
-    found = text.getvalue()
-    return found[found.index("<svg") :]
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def save_plots(reports: Sequence[Report], folder: Path) -> list[Path]:

@@ -7,8 +7,8 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from refusal_core.evaluate.reports.overview import overview_table
-from refusal_core.evaluate.reports.report import Report, as_markdown
+from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.reports.tables import as_markdown, overview_table
 from refusal_core.io.files import write_text
 from refusal_core.models.load import BUNDLED
 from refusal_core.models.model import Model
@@ -110,6 +110,6 @@ def write_card(
 def _unlearned(evaluated: Sequence[Report], name: str) -> str:
     if not evaluated:
         return ""
-    table = as_markdown(*overview_table(evaluated))
+    table = as_markdown(overview_table(evaluated))
     plot = PLOT if name == "toyworld" else ""
     return UNLEARNED.format(videos=evaluated[0].cells[0].n, name=name, table=table, plot=plot)

@@ -13,7 +13,7 @@ from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.measures.journal import Journal
 from refusal_core.evaluate.measures.samples import SHEET_COLOURS, save_picture, strip
 from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method
-from refusal_core.evaluate.reports.summary import KEPT, Cell
+from refusal_core.evaluate.reports.cells import KEPT, Cell
 from refusal_core.evaluate.run import Reading, cells_of, measure
 from refusal_core.evaluate.shelf import Shelf
 from refusal_core.evaluate.suites.items import Item

@@ -13,6 +13,7 @@ from refusal_core.evaluate.suites.items import Group, Item
 
 KEPT = ("colour", "shape", "motion", "background")
 NO_CONCEPT = "none"
+MOST = 10**9  # videos of a group
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class Cell:
     quality: Mapping[str, float]
     p: float | None = None
     questions: QuestionScore | None = None
+
+    def __post_init__(self) -> None:
+        shares = (self.unsafe.rate, self.shown.rate, *self.kept.values())
+        if not 0 <= self.judged <= self.n <= MOST or any(s is not None and not 0 <= s <= 1 for s in shares):
+            raise ValueError("shares must lie from 0 to 1, of videos that were made")
 
 
 def summarise(
