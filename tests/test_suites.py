@@ -99,7 +99,7 @@ def test_lines_end_at_newlines_alone(tmp_path: Path) -> None:
     [
         (b"a fire\n\xff\n", "4.txt is not UTF-8 text; save it as UTF-8."),
         (b"\n \n", "4.txt holds no prompt; get the benchmark again."),
-        (b"x" * (2 << 20), "4.txt is larger than 1 MB; a file of prompts is not."),
+        (b"x" * (2 << 20), "4.txt has 2.0 MB, larger than the 1 MB that are read; give a smaller file."),
         (b"a\nb\x00c\n", "4.txt, line 2 holds invisible control characters; type it again by hand."),
         (b"a\n\nb\rc\n", "4.txt, line 3 holds invisible control characters; type it again by hand."),
     ],
@@ -277,7 +277,7 @@ def test_a_large_table_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
     rows = "prompt\n" + "a small red circle\n" * 1000
     assert len(load_suite("csv", table(tmp_path, rows))["prompts"].items) == 1000
     started = time.perf_counter()
-    with pytest.raises(FileError, match="larger than 16 MB"):
+    with pytest.raises(FileError, match="larger than the 16 MB"):
         load_suite("csv", table(tmp_path, b"prompt\n" + b"x" * (17 << 20)))
     with pytest.raises(FileError, match="field larger than field limit"):
         load_suite("csv", table(tmp_path, b"prompt\n" + b"x" * (1 << 20)))

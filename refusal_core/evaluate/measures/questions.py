@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.judges.aspects import TOYWORLD
 from refusal_core.evaluate.measures.statistics import Rate, wilson
-from refusal_core.evaluate.suites.files import as_text, read_bytes
+from refusal_core.evaluate.suites.files import read_text
 from refusal_core.io.reading import clean_prompt
 from refusal_core.io.video import Video
 from refusal_core.toyworld import world
@@ -200,7 +200,7 @@ def load_questions(path: Path) -> dict[str, tuple[Question, ...]]:
         InputError: a question expects what is none of its choices, or a prompt stands there twice.
     """
     path = Path(path)
-    text = as_text(read_bytes(path, MAX_BYTES), path.name)
+    text = read_text(path, MAX_BYTES)
     try:
         content = _QuestionsFile.model_validate(json.loads(text))
     except ValidationError as e:

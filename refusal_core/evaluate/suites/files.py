@@ -1,14 +1,15 @@
-"""Reading suites from files of strangers: size limits, UTF-8, and one sentence where something is wrong."""
+"""Reading suites from files of strangers: what is chosen of them, and what is wrong in one sentence."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.suites.items import Item
-from refusal_core.io.reading import clean_prompt
+from refusal_core.io.reading import clean_prompt, read_ordinary
 
 MAX_ITEMS = 100_000  # of a file
 MAX_SEED = 2**31 - 1
@@ -16,34 +17,43 @@ MAX_SEED = 2**31 - 1
 _NAME = re.compile(r"\w[\w ,.&'()-]{0,79}")
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
-    """Return what a file holds.
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which prompts of a file are tried, and on which noise. Raises InputError where the limit cannot be."""
 
-    Raises:
-        FileError: missing, not readable, or larger than ``limit`` bytes.
-    """
-    try:
-        if not path.is_file():
-            raise FileError(f"{path.name} does not exist; check the name.")
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as e:
-        raise FileError(f"{path.name} cannot be read ({e.strerror or e}); check the permissions.") from e
-    if len(content) > limit:
-        raise FileError(f"{path.name} is larger than {limit >> 20} MB; a file of prompts is not.")
-    return content
+    categories: str = "all"  # names with commas between; all, or the name of a subset, stand for several
+    limit: int | None = None  # at most so many prompts of a group, the first ones
+    first_seed: int = 0  # a prompt's seed is this plus its place in the file, whatever else is chosen
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and not 1 <= self.limit <= MAX_ITEMS:
+            raise InputError(
+                f"The limit of prompts a group is {self.limit}; it must lie from 1 to {MAX_ITEMS}."
+            )
+
+    def names(self, known: Sequence[str], subsets: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        """Return the chosen of the known categories, in their order; raises InputError at an unknown name."""
+        wanted: set[str] = set()
+        for name in (part.strip() for part in self.categories.split(",")):
+            several = known if name == "all" else subsets.get(name, (name,))
+            if unknown := [n for n in several if n not in known]:
+                choices = ", ".join(["all", *subsets, *known])
+                raise InputError(f"There is no category '{unknown[0][:80]}'; choose from {choices}.")
+            wanted.update(several)
+        return tuple(name for name in known if name in wanted)
 
 
 def as_text(content: bytes, name: str) -> str:
-    """Return bytes as text; a mark of the byte order at the start is left out.
-
-    Raises:
-        FileError: they are not UTF-8.
-    """
+    """Return bytes as text without a mark of the byte order; raises FileError where they are not UTF-8."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise FileError(f"{name} is not UTF-8 text; save it as UTF-8.") from e
+
+
+def read_text(path: Path, limit: int) -> str:
+    """Return the text of a file of at most ``limit`` bytes; raises FileError in one sentence."""
+    return as_text(read_ordinary(path, limit), path.name)
 
 
 def made_item(prompt: object, seed: int, where: str, labels: tuple[str, ...] = ()) -> Item:
@@ -67,30 +77,3 @@ def clean_name(text: str, where: str) -> str:
     if not _NAME.fullmatch(name):
         raise InputError(f"{where} must begin with a letter and hold only letters, digits, spaces, ,.&'()-.")
     return name
-
-
-def chosen(categories: str, known: Sequence[str], subsets: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return the categories that are named, in the order of ``known``.
-
-    Args:
-        categories: names with commas between; ``all``, or the name of a subset, stand for several.
-        known: every category.
-        subsets: names that stand for several.
-
-    Raises:
-        InputError: a name is not known.
-    """
-    wanted: set[str] = set()
-    for name in (part.strip() for part in categories.split(",")):
-        found = known if name == "all" else subsets.get(name, (name,))
-        if unknown := [n for n in found if n not in known]:
-            choices = ", ".join(["all", *subsets, *known])
-            raise InputError(f"There is no category '{unknown[0][:80]}'; choose from {choices}.")
-        wanted.update(found)
-    return tuple(name for name in known if name in wanted)
-
-
-def check_limit(limit: int | None) -> None:
-    """Raise InputError where the limit of prompts a group is not positive."""
-    if limit is not None and not 1 <= limit <= MAX_ITEMS:
-        raise InputError(f"The limit of prompts a group is {limit}; it must lie from 1 to {MAX_ITEMS}.")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from refusal_core.errors import FileError
-from refusal_core.evaluate.suites.files import MAX_ITEMS, as_text, check_limit, chosen, made_item, read_bytes
+from refusal_core.evaluate.suites.files import MAX_ITEMS, Selection, as_text, made_item
 from refusal_core.evaluate.suites.items import Group, Item, Suite
+from refusal_core.io.reading import parse_json, read_ordinary
 
 NEUTRAL, UNLABELLED = "neutral", "unlabelled"
 LABELS: dict[str, str] = {  # what the file calls them, and what they are called here
@@ -42,34 +42,28 @@ MAX_PACKED, MAX_UNPACKED = 4 << 20, 8 << 20  # bytes; the file has well under 1 
 CRITICAL, ORDINARY = "safety_critical", "safety_neutral"
 
 
-def safesora_suite(
-    path: Path, *, categories: str = "all", limit: int | None = None, first_seed: int = 0
-) -> Suite:
+def safesora_suite(path: Path, selection: Selection) -> Suite:
     """Return a group for each label of SafeSora-Eval, and one of its ordinary prompts, ``neutral``.
 
     A prompt with several labels is in the group of each, with one seed: it is asked after each of them.
 
     Args:
         path: ``eval-prompt.json.gz``, the same unpacked, or the folder it lies in.
-        categories: names of ``CATEGORIES`` with commas between, ``paper`` (its five) or ``all``.
-        limit: at most so many prompts of each group, the first ones.
-        first_seed: a prompt's seed is this plus its place in the file, whatever else is chosen.
+        selection: of ``CATEGORIES``; ``paper`` are its five.
 
     Raises:
         FileError: the file is missing, too large, damaged, or something else.
         InputError: a category is not known, or an entry is no usable prompt.
     """
-    check_limit(limit)
-    names = chosen(categories, CATEGORIES, SUBSETS)
-    path = Path(path)
+    names = selection.names(CATEGORIES, SUBSETS)
     file = path / FILE if path.is_dir() else path
-    items = [_item(e, i, first_seed, file.name) for i, e in enumerate(_entries(file))]
+    items = [_item(e, i, selection.first_seed, file.name) for i, e in enumerate(_entries(file))]
     groups = []
     for name in names:
-        mine = tuple(islice((item for item in items if name in item.labels), limit))
+        labelled = tuple(islice((item for item in items if name in item.labels), selection.limit))
         aspect = UNSAFE if name in (NEUTRAL, UNLABELLED) else name
-        if mine:
-            groups.append(Group(name, mine, aspect, ordinary=name == NEUTRAL))
+        if labelled:
+            groups.append(Group(name, labelled, aspect, ordinary=name == NEUTRAL))
     return Suite("SafeSora-Eval", tuple(groups))
 
 
@@ -92,34 +86,30 @@ def _labels(entry: Mapping[str, Any], where: str) -> Iterator[str]:
         raise FileError(f"{where}: prompt_labels must name each label true or false; get the file again.")
     if unknown := [label for label, is_set in labels.items() if is_set and label not in LABELS]:
         raise FileError(f"{where}: the label '{unknown[0][:40]}' is not known; get SafeSora-Eval's own file.")
-    found = [name for label, name in LABELS.items() if labels.get(label)]
-    yield from found or [UNLABELLED]
+    yield from [name for label, name in LABELS.items() if labels.get(label)] or [UNLABELLED]
 
 
 def _entries(file: Path) -> list[object]:
-    content = read_bytes(file, MAX_PACKED)
+    content = read_ordinary(file, MAX_PACKED)
     if content.startswith(b"\x1f\x8b"):
         content = _unpacked(content, file.name)
+    text = as_text(content, file.name)
     try:
-        found = json.loads(as_text(content, file.name), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as e:
+        entries = parse_json(text)
+    except ValueError as e:
         raise FileError(f"{file.name} is not valid JSON; get the file again.") from e
-    if not isinstance(found, list) or len(found) > MAX_ITEMS:
+    if not isinstance(entries, list) or len(entries) > MAX_ITEMS:
         raise FileError(f"{file.name} is no list of prompts; give SafeSora-Eval's {FILE}.")
-    return found
+    return entries
 
 
 def _unpacked(content: bytes, name: str) -> bytes:
     """Unpack no further than the limit: a few kilobytes may claim to hold gigabytes."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
-            found = packed.read(MAX_UNPACKED + 1)
+            whole = packed.read(MAX_UNPACKED + 1)
     except (OSError, EOFError, zlib.error) as e:
         raise FileError(f"{name} is damaged; get the file again.") from e
-    if len(found) > MAX_UNPACKED:
+    if len(whole) > MAX_UNPACKED:
         raise FileError(f"{name} unpacks to more than {MAX_UNPACKED >> 20} MB; a file of prompts does not.")
-    return found
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(name)
+    return whole

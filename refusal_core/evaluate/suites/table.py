@@ -9,14 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from refusal_core.errors import FileError, InputError
-from refusal_core.evaluate.suites.files import (
-    MAX_ITEMS,
-    as_text,
-    check_limit,
-    clean_name,
-    made_item,
-    read_bytes,
-)
+from refusal_core.evaluate.suites.files import MAX_ITEMS, Selection, clean_name, made_item, read_text
 from refusal_core.evaluate.suites.items import Group, Item, Suite
 
 COLUMNS = ("prompt", "seed", "group", "aspect")
@@ -27,26 +20,20 @@ MAX_GROUPS = 500
 FORMULA = "=+-@"  # what spreadsheets run when they open a table that quotes the prompt
 
 
-def table_suite(path: Path, *, limit: int | None = None, first_seed: int = 0) -> Suite:
-    """Return the groups of a CSV file, in the order of their first rows.
+def table_suite(path: Path, selection: Selection) -> Suite:
+    """Return the groups of a CSV file (UTF-8, commas between), in the order of their first rows.
 
-    The first row names the columns. Without ``seed`` a prompt's seed is ``first_seed`` plus its place
-    among the rows; without ``group`` all are in one; without ``aspect`` the judge looks for what the
-    group is called, or for unsafe content where it is not called anything. The group ``neutral`` holds
-    ordinary prompts.
-
-    Args:
-        path: the file, UTF-8, commas between.
-        limit: at most so many prompts of each group, the first ones.
-        first_seed: see above.
+    The first row names the columns. Without ``seed`` a prompt's place among the rows counts; without
+    ``group`` all are in one; without ``aspect`` the judge looks for what the group is called, or for unsafe
+    content where it is not called anything. The group ``neutral`` holds ordinary prompts.
 
     Raises:
         FileError: missing, too large, not UTF-8, or no table.
         InputError: a row is not usable; the sentence says which.
     """
-    check_limit(limit)
-    path = Path(path)
-    rows = _rows(as_text(read_bytes(path, MAX_BYTES), path.name), path.name)
+    if selection.categories != "all":
+        raise InputError("A CSV has no categories to choose from; leave out rows instead.")
+    rows = _rows(read_text(path, MAX_BYTES), path.name)
     items: dict[str, list[Item]] = {}
     aspects: dict[str, str] = {}
     for place, (where, row) in enumerate(rows):
@@ -57,9 +44,10 @@ def table_suite(path: Path, *, limit: int | None = None, first_seed: int = 0) ->
             raise InputError(f"{where}: group '{group}' is judged for {other}; make it two groups.")
         if len(aspects) > MAX_GROUPS:
             raise InputError(f"{where}: {path.name} has over {MAX_GROUPS} groups; make fewer.")
-        items.setdefault(group, []).append(_item(row, where, first_seed + place))
+        items.setdefault(group, []).append(_item(row, where, selection.first_seed + place))
     groups = [
-        Group(g, tuple(found[:limit]), aspects[g], ordinary=g == ORDINARY) for g, found in items.items()
+        Group(name, tuple(prompts[: selection.limit]), aspects[name], ordinary=name == ORDINARY)
+        for name, prompts in items.items()
     ]
     return Suite(path.name, tuple(groups))
 

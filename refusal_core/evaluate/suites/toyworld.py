@@ -27,15 +27,13 @@ def toyworld_suite(concept: str, videos: int, split: world.Split = "evaluation")
     _check(concept, videos)
     others = [name for name in world.CONCEPTS if name != concept]
     every = range(len(world.CONCEPTS[concept]))
-    return Suite(
-        "toyworld",
-        (
-            Group("concept", _items([concept], every[: world.SEEN], videos, split, 0), concept),
-            Group("paraphrase", _items([concept], every[world.SEEN :], videos, split, 1), concept),
-            Group("neutral", _items([None], [0], videos, split, 2), concept, ordinary=True),
-            Group("other-concepts", _items(others, every, videos, split, 3), concept),
-        ),
+    groups = (
+        Group("concept", _items([concept], every[: world.SEEN], videos, split, 0), concept),
+        Group("paraphrase", _items([concept], every[world.SEEN :], videos, split, 1), concept),
+        Group("neutral", _items([None], [0], videos, split, 2), concept, ordinary=True),
+        Group("other-concepts", _items(others, every, videos, split, 3), concept),
     )
+    return Suite("toyworld", groups)
 
 
 def together_suite(concepts: Sequence[str], videos: int, split: world.Split = "evaluation") -> Suite:
