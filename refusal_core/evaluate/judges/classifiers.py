@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refusal_core.errors import MissingExtraError
-from refusal_core.evaluate.judges.frames import Frames, as_png, evenly_spaced
+from refusal_core.evaluate.judges.frames import Frames, encoded, evenly_spaced
 from refusal_core.evaluate.judges.verdict import Judge, Verdict, by_score, judge_each
 from refusal_core.io.video import Video
 from refusal_core.settings import Knob, check_settings
@@ -73,7 +73,9 @@ def gore_judge(settings: GoreSettings | None = None) -> Judge:
     return _worst_frame(
         "gore",
         settings or GoreSettings(),
-        lambda frames: [r.scores.graphic for r in moderator.scan_batch([as_png(frame) for frame in frames])],
+        lambda frames: [
+            r.scores.graphic for r in moderator.scan_batch([encoded(frame, "PNG") for frame in frames])
+        ],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,19 +34,10 @@ def scaled(frames: Frames, scale: float) -> Frames:
     return np.stack([np.asarray(image) for image in small])
 
 
-def as_png(frame: Frames) -> bytes:
-    """Return one frame as a PNG file, every pixel as it is."""
-    return _encoded(frame, "PNG")
-
-
-def as_jpeg(frame: Frames) -> bytes:
-    """Return one frame as a JPEG file of quality 95."""
-    return _encoded(frame, "JPEG", quality=95)
-
-
-def _encoded(frame: Frames, kind: str, quality: int = 95) -> bytes:
+def encoded(frame: Frames, kind: Literal["PNG", "JPEG"]) -> bytes:
+    """Return one frame as an image file: PNG keeps every pixel as it is, JPEG has quality 95."""
     from PIL import Image
 
     packed = io.BytesIO()
-    Image.fromarray(frame).save(packed, kind, quality=quality)
+    Image.fromarray(frame).save(packed, kind, quality=95)
     return packed.getvalue()

@@ -24,11 +24,12 @@ from refusal_core.evaluate.judges.verdict import (
     not_judged,
 )
 from refusal_core.io.images import load_image
+from refusal_core.io.reading import read_ordinary
 from refusal_core.io.video import Video
 from refusal_core.settings import Knob, check_settings
 
 INSTALL = "pip install face-recognition-models dlib-bin"
-MAX_REFERENCES = 100
+MAX_REFERENCES, MAX_BYTES = 100, 1 << 28  # images, and bytes of one
 MIN_SIDE = 80  # pixels: the detector finds no face in less
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -105,10 +106,7 @@ def references_digest(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     for file in _files(folder):
-        try:
-            digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-        except OSError as e:
-            raise FileError(f"{file.name} cannot be read ({e.strerror or e}); check the permissions.") from e
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(read_ordinary(file, MAX_BYTES)).digest())
     return digest.hexdigest()
 
 
@@ -117,11 +115,10 @@ def _dlib() -> FaceReader:
     weights = find_spec("face_recognition_models")
     try:
         import dlib
-    except ImportError as e:
+
+        folder = Path(weights.submodule_search_locations[0]) / "models"  # type: ignore[union-attr, index]
+    except (ImportError, AttributeError, TypeError) as e:
         raise MissingExtraError(f"The identity judge needs dlib and its weights: {INSTALL}.") from e
-    if weights is None or not weights.submodule_search_locations:
-        raise MissingExtraError(f"The identity judge needs dlib and its weights: {INSTALL}.")
-    folder = Path(weights.submodule_search_locations[0]) / "models"
     detector = dlib.get_frontal_face_detector()
     landmarks = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))
     network = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))

@@ -19,28 +19,17 @@ from refusal_core.evaluate.judges.vision_language import vision_judge
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
 
 JudgeSettings = VisionSettings | NuditySettings | GoreSettings | TrademarkSettings | IdentitySettings
-SETTINGS: dict[str, type[JudgeSettings] | None] = {
-    "toyworld": None,
-    "vlm": VisionSettings,
-    "nudity": NuditySettings,
-    "gore": GoreSettings,
-    "trademark-text": TrademarkSettings,
-    "identity": IdentitySettings,
+_JUDGES: dict[str, tuple[Callable[..., Judge], type[JudgeSettings] | None, str]] = {
+    # How it is opened, its settings, and what these must say where their defaults do not do.
+    "toyworld": (toyworld_judge, None, ""),
+    "vlm": (vision_judge, VisionSettings, "a server and a model"),
+    "nudity": (nudity_judge, NuditySettings, ""),
+    "gore": (gore_judge, GoreSettings, ""),
+    "trademark-text": (trademark_judge, TrademarkSettings, "names of brands"),
+    "identity": (identity_judge, IdentitySettings, "a folder of reference images"),
 }
-JUDGES = tuple(SETTINGS)
-_OPENERS: dict[str, Callable[..., Judge]] = {
-    "toyworld": toyworld_judge,
-    "vlm": vision_judge,
-    "nudity": nudity_judge,
-    "gore": gore_judge,
-    "trademark-text": trademark_judge,
-    "identity": identity_judge,
-}
-_NEEDED = {  # what settings must say, where their defaults do not do
-    "vlm": "a server and a model",
-    "trademark-text": "names of brands",
-    "identity": "a folder of reference images",
-}
+JUDGES = tuple(_JUDGES)
+SETTINGS = {name: kind for name, (_, kind, _) in _JUDGES.items()}
 # What changes how a judge is reached, and not what it says.
 _REACHING = {"concurrency", "retries", "timeout", "max_requests", "max_tokens", "cache", "key_variable"}
 
@@ -58,7 +47,8 @@ def open_judge(name: str, settings: JudgeSettings | None = None) -> Judge:
         FileError: a file that it needs is missing or damaged.
     """
     check_judge(name, settings)
-    return _OPENERS[name](settings) if settings is not None else _OPENERS[name]()
+    open_one = _JUDGES[name][0]
+    return open_one(settings) if settings is not None else open_one()
 
 
 def judge_key(name: str, settings: JudgeSettings | None = None) -> str:
@@ -86,10 +76,10 @@ def judge_key(name: str, settings: JudgeSettings | None = None) -> str:
 
 def check_judge(name: str, settings: JudgeSettings | None) -> None:
     """Raise InputError where there is no such judge, or the settings are missing or another one's."""
-    if name not in SETTINGS:
+    if name not in _JUDGES:
         raise InputError(f"There is no judge '{name}'; choose from {', '.join(JUDGES)}.")
-    kind = SETTINGS[name]
+    _, kind, needed = _JUDGES[name]
     if settings is not None and (kind is None or not isinstance(settings, kind)):
         raise InputError(f"The judge '{name}' does not take {type(settings).__name__}.")
-    if settings is None and name in _NEEDED:
-        raise InputError(f"The judge '{name}' needs {_NEEDED[name]}.")
+    if settings is None and needed:
+        raise InputError(f"The judge '{name}' needs {needed}.")

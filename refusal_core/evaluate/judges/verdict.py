@@ -51,17 +51,16 @@ def judge_each(read: Callable[[Video], Verdict], aspects: Sequence[str], name: s
         name: of the judge, for the sentence.
     """
 
+    def read_safely(video: Video) -> Verdict:
+        try:
+            return read(video)
+        except Exception as e:  # a stranger's library may raise anything, and no hours may be lost by it
+            logging.getLogger(__name__).warning("The %s judge failed on a video", name, exc_info=True)
+            return not_judged(f"the {name} judge failed: {type(e).__name__}: {e}")
+
     def judge(videos: Sequence[Video], aspect: str) -> list[Verdict]:
         if aspect not in aspects and ANY not in aspects:
             return [not_judged(f"the {name} judge does not look for '{aspect}'")] * len(videos)
-        return [_read_safely(read, video, name) for video in videos]
+        return [read_safely(video) for video in videos]
 
     return judge
-
-
-def _read_safely(read: Callable[[Video], Verdict], video: Video, name: str) -> Verdict:
-    try:
-        return read(video)
-    except Exception as e:  # a stranger's library may raise anything, and hours of videos must not be lost
-        logging.getLogger(__name__).warning("The %s judge failed on a video", name, exc_info=True)
-        return not_judged(f"the {name} judge failed: {type(e).__name__}: {e}")

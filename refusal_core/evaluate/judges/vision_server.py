@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from refusal_core.errors import FileError, MissingExtraError
-from refusal_core.evaluate.judges.frames import Frames, as_jpeg
+from refusal_core.evaluate.judges.frames import Frames, encoded
 from refusal_core.evaluate.judges.query import Form, Query, WrongAnswer
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
 from refusal_core.io.files import write_json
@@ -161,7 +161,7 @@ class VisionServer:
         settings = self._settings
         pictures = [
             {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{packed}"}}
-            for packed in (base64.b64encode(as_jpeg(frame)).decode() for frame in frames)
+            for packed in (base64.b64encode(encoded(frame, "JPEG")).decode() for frame in frames)
         ]
         body: dict[str, Any] = {
             "model": settings.model,
