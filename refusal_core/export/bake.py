@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ from refusal_core.edit import Edit, SiteEdit, resolved
 from refusal_core.errors import FileError
 from refusal_core.export.lora import write_recipe
 from refusal_core.fold import BLOCK, project_out, shift_bias
-from refusal_core.io.files import wait_for_disk
+from refusal_core.io.files import new_folder, wait_for_disk
 from refusal_core.io.shards import FLOATS, Entry, read_index
 from refusal_core.models.sites import Site
 from refusal_core.models.threads import one_thread
@@ -58,22 +56,10 @@ def bake(checkpoint: Path, edit: Edit, out: Path, progress: Progress = silent) -
     checkpoint, out = Path(checkpoint), Path(out)
     if not checkpoint.is_dir():
         raise FileError(f"{checkpoint.name} is no folder; give the folder that holds the checkpoint.")
-    if out.exists():
-        raise FileError(f"{out.name} exists; choose another folder, nothing is overwritten.")
-    work = _plan(checkpoint, edit)
-    temporary: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    with new_folder(out) as temporary:
+        work = _plan(checkpoint, edit)
         untouched = _copy(checkpoint, temporary, work, progress)
         write_recipe(edit, temporary)
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    except OSError as e:
-        raise FileError(f"{out.name} cannot be written ({e.strerror or e}); free space or move.") from e
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
     return Baked(out, sum(map(len, work.values())), untouched)
 
 

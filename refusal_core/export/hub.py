@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from refusal_core.edit import Edit, load_edit
 from refusal_core.errors import InputError, ModelError
@@ -52,18 +53,12 @@ def publish(
         ModelError: the hub refuses.
     """
     _check_name(repository)
-    loras = _loras(lora) if lora else []
+    # Of a model with two denoisers the second's LoRA lies beside the first.
+    loras = [p for p in (lora, lora.with_stem(f"{lora.stem}-2")) if p == lora or p.is_file()] if lora else []
     card = model_card(load_edit(edit), edit.name, [path.name for path in loras], report[1] if report else "")
     files = [edit, *loras, *(report[:1] if report else ())]
-    names = ("README.md", *(path.name for path in files))
     address = publish_files(repository, card, files) if send else address_of(repository)
-    return Published(address, card, names)
-
-
-def _loras(first: Path) -> list[Path]:
-    """Return an exported LoRA and, where the model has two denoisers, that of the second beside it."""
-    second = first.with_stem(f"{first.stem}-2")
-    return [first, second] if second.is_file() else [first]
+    return Published(address, card, ("README.md", *(path.name for path in files)))
 
 
 def address_of(repository: str) -> str:
@@ -83,28 +78,21 @@ def model_card(edit: Edit, file: str, loras: Sequence[str] = (), figures: str = 
         ModelError: LoRAs are sent along, and the edit's family is not known.
     """
     concepts = ", ".join(origin.concept for origin in edit.origins)
+    model = f"{edit.model.pipeline} ({edit.model.family})"
     lines = ["---", "tags: [video, unlearning, refusal-vector]", "---", f"# Unlearned: {concepts}", ""]
-    lines += [f"A closed-form edit of {edit.model.pipeline} ({edit.model.family}), {len(edit.sites)} layers."]
+    lines += [f"A closed-form edit of {model}, {len(edit.sites)} layers."]
     for origin in edit.origins:
-        s = origin.subspace
+        how = f"Method {origin.subspace.method}, rank {origin.subspace.rank}"
         lines += ["", f"## Recipe: {origin.concept}", ""]
-        lines += [
-            f"Method {s.method}, rank {s.rank}, strength {origin.strength:g}, anchor {origin.anchor}.",
-            "",
-        ]
+        lines += [f"{how}, strength {origin.strength:g}, anchor {origin.anchor}.", ""]
         lines += ["| unsafe | safe |", "|---|---|"]
         lines += [f"| {_cell(unsafe)} | {_cell(safe)} |" for unsafe, safe in origin.pairs]
-    lines += ["", "## Figures", "", figures or "None were measured.", ""]
-    lines += [
-        "## Use",
-        "",
-        f"`python -m refusal_core export --edit {file} --model … --out x.safetensors`",
-    ]
+    lines += ["", "## Figures", "", figures or "None were measured.", "", "## Use", ""]
+    lines += [f"`python -m refusal_core export --edit {file} --model … --out x.safetensors`"]
     if loras:
         lines += ["", "Exact for the weights it was made from:", "", "```python"]
         lines += [*lora_lines(family_of(edit.model.pipeline), loras), "```"]
-    lines += ["", "## Limits", "", LIMITS, ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "## Limits", "", LIMITS, ""])
 
 
 def _cell(text: str) -> str:
@@ -127,7 +115,7 @@ def publish_files(repository: str, card: str, files: list[Path], *, token: str |
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    unreachable = HfHubHTTPError.__bases__  # of the HTTP library in use, whichever that is
+    unreachable: Any = HfHubHTTPError.__bases__  # of the HTTP library in use, whichever that is
     _check_name(repository)
     api = HfApi(token=token)
     try:

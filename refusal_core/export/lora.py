@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from refusal_core.apply import applied, check_fits
 from refusal_core.edit import Edit, resolved
-from refusal_core.errors import FileError, InputError, ModelError
+from refusal_core.errors import InputError, ModelError
 from refusal_core.fold import lora_factors
-from refusal_core.io.files import save_tensors, write_json
+from refusal_core.io.files import new_folder, save_tensors, write_json
 from refusal_core.models.family import DEFAULTS_FILE, Family, Stacked
 from refusal_core.models.load import bundled_folder
 from refusal_core.models.model import Model
@@ -186,24 +183,11 @@ def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
     _refuse_adapters(model)
     if any(p.is_meta for denoiser in model.denoisers for p in denoiser.parameters()):
         raise ModelError("Weights that are offloaded one by one cannot be written; use bake on the folder.")
-    if folder.exists():
-        raise FileError(f"{folder.name} exists; choose another folder, nothing is overwritten.")
-    temporary: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    with new_folder(folder) as temporary:
         with applied(model, edit):
             model.pipeline.save_pretrained(temporary, safe_serialization=True)
         write_recipe(edit, temporary)
         write_json(temporary / DEFAULTS_FILE, {"defaults": asdict(model.defaults)})
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except (OSError, SafetensorError) as e:
-        why = getattr(e, "strerror", None) or e
-        raise FileError(f"{folder.name} cannot be written ({why}); choose another folder.") from e
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
     kind = model.fingerprint.pipeline
     snippet = f'import diffusers\n\npipe = diffusers.{kind}.from_pretrained("{folder.name}")'
     return Export((folder,), snippet)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ MAX_TENSORS = 4000
 _DTYPES = ("F32", "F16", "BF16", "F64", "I64")
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> Path:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then rename it: whole or not at all.
 
     Raises:
@@ -48,6 +50,30 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> Path:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder`` to fill, then rename it: whole or not at all.
+
+    Raises:
+        FileError: the folder exists or cannot be written, or the disk is full.
+    """
+    if folder.exists():
+        raise FileError(f"{folder.name} exists; choose another folder, nothing is overwritten.")
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except (OSError, SafetensorError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise FileError(f"{folder.name} cannot be written ({why}); free space, or choose another.") from e
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def wait_for_disk(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from refusal_core.models.family import (
     APACHE,
     CARD,
@@ -18,6 +20,15 @@ _MASKED = ("encoder_hidden_states", "encoder_attention_mask")
 _TEXT_STREAM = (
     "Of the text's own stream its keys and values are sites: they are all that the video reads of it."
 )
+
+_EASY = "EasyAnimateTransformer3DModel"
+_EASY_SIZES: dict[str, Any] = {"in_channels": 16, "out_channels": 16, "patch_size": 2}
+_COG = "CogVideoXTransformer3DModel"
+_COG_5B: dict[str, Any] = {
+    "num_attention_heads": 48,
+    "num_layers": 42,
+    "use_rotary_positional_embeddings": True,
+}
 
 JOINT_ATTENTION: tuple[Family, ...] = (
     Family(
@@ -97,40 +108,10 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         defaults=Defaults(49, 480, 720, 8.0, 50, 6.0, 226),
         size_multiple=8,
         checkpoints=(
-            published(
-                "THUDM/CogVideoX-2b",
-                "CogVideoXTransformer3DModel",
-                APACHE,
-                num_attention_heads=30,
-                num_layers=30,
-            ),
-            published(
-                "THUDM/CogVideoX-5b",
-                "CogVideoXTransformer3DModel",
-                CARD,
-                num_attention_heads=48,
-                num_layers=42,
-                use_rotary_positional_embeddings=True,
-            ),
-            published(
-                "THUDM/CogVideoX1.5-5B",
-                "CogVideoXTransformer3DModel",
-                CARD,
-                num_attention_heads=48,
-                num_layers=42,
-                patch_size_t=2,
-                patch_bias=False,
-                use_rotary_positional_embeddings=True,
-            ),
-            published(
-                "THUDM/CogVideoX-5b-I2V",
-                "CogVideoXTransformer3DModel",
-                CARD,
-                in_channels=32,
-                num_attention_heads=48,
-                num_layers=42,
-                use_rotary_positional_embeddings=True,
-            ),
+            published("THUDM/CogVideoX-2b", _COG, APACHE, num_attention_heads=30, num_layers=30),
+            published("THUDM/CogVideoX-5b", _COG, CARD, **_COG_5B),
+            published("THUDM/CogVideoX1.5-5B", _COG, CARD, patch_size_t=2, patch_bias=False, **_COG_5B),
+            published("THUDM/CogVideoX-5b-I2V", _COG, CARD, in_channels=32, **_COG_5B),
         ),
         note=(
             "Text and video share every weight of a block: the text side has its entry only. CogVideoX 1.5 is"
@@ -159,14 +140,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         templated=True,
         lora=None,
         checkpoints=(
-            published(
-                "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers",
-                "EasyAnimateTransformer3DModel",
-                APACHE,
-                in_channels=16,
-                out_channels=16,
-                patch_size=2,
-            ),
+            published("alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers", _EASY, APACHE, **_EASY_SIZES),
         ),
         needs_negative=True,
         note=f"{_TEXT_STREAM} diffusers has no LoRA loader for EasyAnimate: bake the edit.",

@@ -7,6 +7,7 @@ from typing import Any
 from refusal_core.models.family import Blocks, Defaults, Family, cross_attention_sites, published
 
 _UNET: dict[str, Any] = {"block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2}
+_UNET3D = _UNET | {"cross_attention_dim": 1024, "attention_head_dim": 64}
 
 _UNET_PATHS = tuple(
     f"{part}.attentions.*.transformer_blocks.*" for part in ("down_blocks.*", "mid_block", "up_blocks.*")
@@ -33,22 +34,8 @@ UNETS: tuple[Family, ...] = (
         size_multiple=8,
         lora=None,
         checkpoints=(
-            published(
-                "cerspense/zeroscope_v2_576w",
-                "UNet3DConditionModel",
-                "CC-BY-NC-4.0",
-                cross_attention_dim=1024,
-                attention_head_dim=64,
-                **_UNET,
-            ),
-            published(
-                "ali-vilab/text-to-video-ms-1.7b",
-                "UNet3DConditionModel",
-                "CC-BY-NC-4.0",
-                cross_attention_dim=1024,
-                attention_head_dim=64,
-                **_UNET,
-            ),
+            published("cerspense/zeroscope_v2_576w", "UNet3DConditionModel", "CC-BY-NC-4.0", **_UNET3D),
+            published("ali-vilab/text-to-video-ms-1.7b", "UNet3DConditionModel", "CC-BY-NC-4.0", **_UNET3D),
         ),
         note="diffusers loads no LoRA into UNet3D: bake the edit, or inject it with peft.",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from refusal_core.models.family import (
@@ -23,9 +24,9 @@ def _two_experts(source: str, licence: str, **config: Any) -> Checkpoint:
     return Checkpoint(source, networks, licence)
 
 
-_WAN_BLOCKS = (Blocks(("blocks.*",), cross_attention_sites("attn2", "ffn")),)
+def _vace(source: str, **config: Any) -> Checkpoint:
+    return published(source, "WanVACETransformer3DModel", APACHE, **config)
 
-_WAN_ENTRY = ("condition_embedder.text_embedder.linear_1",)
 
 _WAN_COMFYUI = {
     r"blocks\.(\d+)\.attn2\.to_out\.0": r"blocks.\1.cross_attn.o",
@@ -35,81 +36,65 @@ _WAN_COMFYUI = {
     r"blocks\.(\d+)\.ffn\.net\.2": r"blocks.\1.ffn.2",
     r"condition_embedder\.text_embedder\.linear_1": "text_embedding.0",
 }
-_WAN_SMALL: dict[str, Any] = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
+_SMALL: dict[str, Any] = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
+_5B: dict[str, Any] = {
+    "num_attention_heads": 24,
+    "ffn_dim": 14336,
+    "num_layers": 30,
+    "in_channels": 48,
+    "out_channels": 48,
+}
+_IMAGE: dict[str, Any] = {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}
+_LARGE_SKYREELS: dict[str, Any] = {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40}
 
-_WAN_5B: dict[str, Any] = {"num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30}
-
-_WAN_IMAGE: dict[str, Any] = {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}
+_TEXT = Family(
+    name="wan",
+    title="Wan 2.1 and 2.2, text to video",
+    pipelines=("WanPipeline",),
+    denoisers=("transformer", "transformer_2"),
+    blocks=(Blocks(("blocks.*",), cross_attention_sites("attn2", "ffn")),),
+    entry=("condition_embedder.text_embedder.linear_1",),
+    text_arguments=("encoder_hidden_states",),
+    guidance="passes",
+    defaults=Defaults(81, 480, 832, 16.0, 50, 5.0, 512),
+    comfyui=_WAN_COMFYUI,
+    checkpoints=(
+        published("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "WanTransformer3DModel", APACHE, **_SMALL),
+        published("Wan-AI/Wan2.1-T2V-14B-Diffusers", "WanTransformer3DModel", APACHE),
+        _two_experts("Wan-AI/Wan2.2-T2V-A14B-Diffusers", APACHE),
+        published("Wan-AI/Wan2.2-TI2V-5B-Diffusers", "WanTransformer3DModel", APACHE, **_5B),
+    ),
+)
+_SKYREELS = "SkyReelsV2Transformer3DModel"
 
 WAN: tuple[Family, ...] = (
-    Family(
-        name="wan",
-        title="Wan 2.1 and 2.2, text to video",
-        pipelines=("WanPipeline",),
-        denoisers=("transformer", "transformer_2"),
-        blocks=_WAN_BLOCKS,
-        entry=_WAN_ENTRY,
-        text_arguments=("encoder_hidden_states",),
-        guidance="passes",
-        defaults=Defaults(81, 480, 832, 16.0, 50, 5.0, 512),
-        comfyui=_WAN_COMFYUI,
-        checkpoints=(
-            published("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "WanTransformer3DModel", APACHE, **_WAN_SMALL),
-            published("Wan-AI/Wan2.1-T2V-14B-Diffusers", "WanTransformer3DModel", APACHE),
-            _two_experts("Wan-AI/Wan2.2-T2V-A14B-Diffusers", APACHE),
-            published(
-                "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
-                "WanTransformer3DModel",
-                APACHE,
-                in_channels=48,
-                out_channels=48,
-                **_WAN_5B,
-            ),
-        ),
-    ),
-    Family(
+    _TEXT,
+    replace(
+        _TEXT,
         name="wan-i2v",
         title="Wan 2.1 and 2.2, image to video",
         pipelines=("WanImageToVideoPipeline",),
-        denoisers=("transformer", "transformer_2"),
-        blocks=_WAN_BLOCKS,
-        entry=_WAN_ENTRY,
-        text_arguments=("encoder_hidden_states",),
-        guidance="passes",
-        defaults=Defaults(81, 480, 832, 16.0, 50, 5.0, 512),
-        comfyui=_WAN_COMFYUI,
         checkpoints=(
-            published("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "WanTransformer3DModel", APACHE, **_WAN_IMAGE),
-            published("Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", "WanTransformer3DModel", APACHE, **_WAN_IMAGE),
+            published("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "WanTransformer3DModel", APACHE, **_IMAGE),
+            published("Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", "WanTransformer3DModel", APACHE, **_IMAGE),
             _two_experts("Wan-AI/Wan2.2-I2V-A14B-Diffusers", APACHE, in_channels=36),
         ),
         note="The image branch of Wan 2.1 is summed with the text before the output projection.",
     ),
-    Family(
+    replace(
+        _TEXT,
         name="wan-vace",
         title="Wan VACE",
         pipelines=("WanVACEPipeline",),
-        denoisers=("transformer", "transformer_2"),
-        blocks=_WAN_BLOCKS,
-        entry=_WAN_ENTRY,
-        text_arguments=("encoder_hidden_states",),
-        guidance="passes",
-        defaults=Defaults(81, 480, 832, 16.0, 50, 5.0, 512),
-        comfyui=_WAN_COMFYUI,
         checkpoints=(
-            published(
-                "Wan-AI/Wan2.1-VACE-1.3B-diffusers",
-                "WanVACETransformer3DModel",
-                APACHE,
-                vace_layers=list(range(0, 30, 2)),
-                **_WAN_SMALL,
-            ),
-            published("Wan-AI/Wan2.1-VACE-14B-diffusers", "WanVACETransformer3DModel", APACHE),
+            _vace("Wan-AI/Wan2.1-VACE-1.3B-diffusers", vace_layers=list(range(0, 30, 2)), **_SMALL),
+            _vace("Wan-AI/Wan2.1-VACE-14B-diffusers"),
         ),
         batches=False,
         note="Control blocks (vace_blocks) are left as they are.",
     ),
-    Family(
+    replace(
+        _TEXT,
         name="skyreels-v2",
         title="SkyReels V2",
         pipelines=(
@@ -118,27 +103,11 @@ WAN: tuple[Family, ...] = (
             "SkyReelsV2DiffusionForcingPipeline",
             "SkyReelsV2DiffusionForcingImageToVideoPipeline",
         ),
-        blocks=_WAN_BLOCKS,
-        entry=_WAN_ENTRY,
-        text_arguments=("encoder_hidden_states",),
-        guidance="passes",
+        denoisers=("transformer",),
         defaults=Defaults(97, 544, 960, 24.0, 50, 6.0, 512),
-        comfyui=_WAN_COMFYUI,
         checkpoints=(
-            published(
-                "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers",
-                "SkyReelsV2Transformer3DModel",
-                CARD,
-                num_attention_heads=40,
-                ffn_dim=13824,
-                num_layers=40,
-            ),
-            published(
-                "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers",
-                "SkyReelsV2Transformer3DModel",
-                CARD,
-                **_WAN_SMALL,
-            ),
+            published("Skywork/SkyReels-V2-T2V-14B-540P-Diffusers", _SKYREELS, CARD, **_LARGE_SKYREELS),
+            published("Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers", _SKYREELS, CARD, **_SMALL),
         ),
     ),
 )
