@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 from PIL import Image
 from strangers import (
@@ -22,9 +20,9 @@ from strangers import (
     SECONDS,
     Gauge,
     joined,
+    refused,
     sound_files,
     split,
-    watched,
     with_recipe,
     within,
 )
@@ -33,14 +31,13 @@ import refusal_core as rc
 from refusal_core.activations import load_activations
 from refusal_core.concepts import load_pairs, load_preset
 from refusal_core.edit import load_edit
-from refusal_core.errors import FileError, ModelError, RefusalError
+from refusal_core.errors import FileError, ModelError
 from refusal_core.evaluate.measures.journal import Journal
 from refusal_core.evaluate.reports.report import load_report
 from refusal_core.evaluate.reports.tables import summary
 from refusal_core.io import reading
 from refusal_core.io.images import load_image
 from refusal_core.io.shards import read_index
-from refusal_core.io.video import Video, load_video, save_video
 from refusal_core.models.model import Model
 from refusal_core.models.tiny import tiny_model
 
@@ -51,18 +48,6 @@ Sound = dict[str, Path]
 @pytest.fixture(scope="module")
 def sound(tiny: Model, fire: rc.Concept, tmp_path_factory: pytest.TempPathFactory) -> Sound:
     return sound_files(tiny, fire, tmp_path_factory.mktemp("sound"))
-
-
-def refused(load: Callable[[Path], object], path: Path) -> str:
-    """Load what must be refused, with little time, memory and reach; return the sentence."""
-    gauge = Gauge()
-    with watched(path.parent) as touched, within(SECONDS), pytest.raises(RefusalError) as caught:
-        load(path)
-    assert gauge.most() < MEGABYTES
-    assert touched == []
-    sentence = str(caught.value)
-    assert sentence.isprintable() and sentence.endswith("."), sentence
-    return sentence
 
 
 # --- what is no file -----------------------------------------------------------------------------------
@@ -471,78 +456,6 @@ def test_a_sound_image_of_which_pillow_warns_is_taken(tmp_path: Path) -> None:
     image.putpalette([0, 0, 0, 255, 255, 255])
     image.save(tmp_path / "palette.png", transparency=bytes([0, 128]))
     assert load_image(tmp_path / "palette.png").mode == "RGB"
-
-
-def film(path: Path, frames: int, width: int, height: int) -> Path:
-    """Write a video that is small as a file and large when it is read."""
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=8)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"preset": "ultrafast", "crf": "51"}
-        grey = av.VideoFrame.from_ndarray(np.full((height, width, 3), 127, np.uint8), format="rgb24")
-        for _ in range(frames):
-            container.mux(stream.encode(grey))
-        container.mux(stream.encode(None))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("frames", "width", "height", "sentence"),
-    [
-        (1, 4096, 4096, "has frames of 4096 x 4096"),
-        (100, 960, 544, "over 64 frames of 960 x 544"),
-        (101, 32, 32, "over 100 frames"),
-    ],
-)
-def test_videos_that_are_made_to_exhaust_are_refused(
-    frames, width, height, sentence, tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr("refusal_core.io.video.MAX_READ_FRAMES", 100)  # 1000 take seconds to write
-    path = film(tmp_path / "film.mp4", frames, width, height)
-    assert path.stat().st_size < 1 << 20
-    assert sentence in refused(load_video, path)
-
-
-def test_a_playlist_is_not_followed_to_other_files(tmp_path: Path) -> None:
-    """FFmpeg, given a name, looks at what is in the file, and opens what that names."""
-    secret = film(tmp_path / "secret.ts", 2, 32, 32)
-    for text in (f"ffconcat version 1.0\nfile {secret.name}\n", f"#EXTM3U\n#EXTINF:1,\n{secret.name}\n"):
-        path = tmp_path / "list.mp4"
-        path.write_text(text)
-        refused(load_video, path)
-    path.write_text(f"ffconcat version 1.0\nfile {secret.name}\n")
-    with av.open(str(path)) as container:
-        assert next(container.decode(video=0)).width == 32, (
-            "the danger is not there, and the test proves nothing"
-        )
-
-
-def test_a_video_without_pictures_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "sound.mp4"
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=8000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    refused(load_video, path)
-
-
-@pytest.mark.parametrize(
-    "comment", ["[" * 100_000, "NaN", '{"a": NaN}', "[]", "null", '"x"', "x" * (2 << 20), "{"], ids=range(8)
-)
-def test_a_comment_that_is_no_recipe_counts_as_none(comment: str, tmp_path: Path) -> None:
-    clip = Video(np.zeros((2, 400, 16, 3), np.uint8), 8.0)
-    path = save_video(clip, tmp_path / "clip.mp4", {"recipe": 1})
-    assert load_video(path)[1] == {"recipe": 1}
-    with av.open(str(path), "r") as source, av.open(str(tmp_path / "other.mp4"), "w", format="mp4") as copy:
-        copy.metadata["comment"] = comment
-        stream = copy.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                copy.mux(packet)
-    assert load_video(tmp_path / "other.mp4")[1] == {}
 
 
 # --- reports and journals ------------------------------------------------------------------------------

@@ -1,16 +1,13 @@
-"""Videos: one seed is one video, in a batch or alone; files play and carry their recipe."""
+"""Videos: one seed is one video, in a batch or alone."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import refusal_core as rc
-from refusal_core.errors import Cancelled, FileError, InputError, ModelError
-from refusal_core.io.video import Video, VideoPair, enlarged, load_video, save_video
+from refusal_core.errors import Cancelled, InputError, ModelError
 from refusal_core.models.model import Model
 from refusal_core.sampling import generate_batch
 
@@ -92,43 +89,3 @@ def test_negative_prompts_change_the_video(tiny: Model) -> None:
     plain = rc.generate(tiny, PROMPT)
     other = rc.generate(tiny, PROMPT, rc.SamplingSettings(negative_prompt="on fire"))
     assert not np.array_equal(plain.frames, other.frames)
-
-
-def moving_bar() -> Video:
-    frames = np.zeros((9, 64, 64, 3), np.uint8)
-    for t in range(9):
-        frames[t, :, 6 * t : 6 * t + 8] = (200, 60, 20)
-    return Video(frames, 8.0)
-
-
-def test_a_video_file_keeps_frames_rate_and_recipe(tmp_path: Path) -> None:
-    video = moving_bar()
-    recipe = {"prompt": "a = b; c # é \\ x", "seed": 7, "pairs": [["a", "b"]]}
-    path = save_video(video, tmp_path / "bar.mp4", recipe)
-    read, found = load_video(path)
-    assert found == recipe
-    assert read.fps == 8.0
-    assert read.frames.shape == (9, 384, 384, 3)
-    error = np.abs(read.frames.astype(int) - enlarged(video).frames.astype(int)).mean()
-    assert error < 6  # h264 at crf 16
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_video_file_starts_at_once_in_a_browser(tmp_path: Path) -> None:
-    """faststart: the index stands before the frames."""
-    raw = save_video(moving_bar(), tmp_path / "bar.mp4").read_bytes()
-    assert 0 < raw.index(b"moov") < raw.index(b"mdat")
-    assert b"avc1" in raw
-
-
-def test_side_by_side_is_as_wide_as_both(tmp_path: Path) -> None:
-    path = VideoPair(moving_bar(), moving_bar()).save(tmp_path / "both.mp4")
-    assert load_video(path)[0].frames.shape[1:3] == (384, 2 * 384 + 12)
-
-
-def test_files_that_are_no_video_get_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_text("no video")
-    with pytest.raises(FileError, match=r"a.mp4 cannot be read as a video"):
-        load_video(tmp_path / "a.mp4")
-    with pytest.raises(InputError, match=r"'a.gif' must end in .mp4"):
-        save_video(moving_bar(), tmp_path / "a.gif")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refusal_core.errors import FileError, InputError
+from refusal_core.io.decoding import decoding, ffmpeg
 from refusal_core.io.files import write_atomic
 from refusal_core.io.reading import open_ordinary, parse_json
 
@@ -22,6 +26,14 @@ MAX_READ_FRAMES = 1000
 MAX_READ_PIXELS = 2048 * 1088  # of a frame: a decoder may have to keep seventeen
 MAX_READ_BYTES = 96 << 20  # of all frames together: 81 of 832 x 480
 MAX_RECIPE = 1 << 20  # characters
+
+# ffmpeg's options. Untagged, one browser takes a file for BT.601 and another for BT.709, by its size.
+_COLOURS = "-f mp4 -crf 16 -vf scale=flags=accurate_rnd:out_color_matrix=bt709:out_range=tv,format=yuv420p"
+_COLOURS += ",setparams=color_primaries=bt709:color_trc=bt709"
+# The recipe comes as a file of ffmpeg's: on the command line it may not be longer than 128 kB.
+_RECIPE = "-f ffmetadata -i pipe:0 -map 0:v -map_metadata 1 -c copy -f mp4 -movflags +faststart"
+_FRAMES = "-map 0:v:0 -fps_mode passthrough -f yuv4mpegpipe"
+_FRAMES += " -vf format=gbrp,mergeplanes=map0p=2:map1p=0:map2p=1:format=yuv444p"  # red, green, blue
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,67 +88,88 @@ def save_video(video: Video, path: Path, recipe: Mapping[str, Any] | None = None
 
 
 def _encode(video: Video, target: Path, recipe: dict[str, Any]) -> None:
-    import av
+    import imageio.v3 as iio
 
+    # Else ffmpeg is started by fork: slow where a large model is held, and unsafe beside other threads.
+    os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
     frames = enlarged(video).frames
-    height, width = (n + n % 2 for n in frames.shape[1:3])  # yuv420p wants even sizes
-    margin = ((0, 0), (0, height - frames.shape[1]), (0, width - frames.shape[2]), (0, 0))
-    with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        container.metadata["comment"] = json.dumps(recipe, ensure_ascii=True)
-        stream = container.add_stream("libx264", rate=Fraction(video.fps).limit_denominator(1001))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": "16"}
-        for pixels in np.pad(frames, margin, mode="edge"):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
+    margin = ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0))  # yuv420p wants even sizes
+    plain = target.with_suffix(".frames.tmp")
+    text = "".join(f"\\{c}" if c in "\\=;#\n" else c for c in json.dumps(recipe, ensure_ascii=True))
+    try:
+        iio.imwrite(
+            plain,
+            np.pad(frames, margin, mode="edge"),
+            plugin="FFMPEG",
+            extension=".mp4",
+            fps=Fraction(video.fps).limit_denominator(1001),
+            codec="libx264",
+            quality=None,
+            macro_block_size=2,
+            output_params=_COLOURS.split(),
+        )
+        command = [ffmpeg(), "-v", "quiet", "-y", "-i", str(plain), *_RECIPE.split(), str(target)]
+        subprocess.run(command, input=f";FFMETADATA1\ncomment={text}\n".encode(), check=True)
+    except (OSError, subprocess.CalledProcessError) as e:
+        raise OSError("ffmpeg failed, as on a full disk") from e
+    finally:
+        plain.unlink(missing_ok=True)
 
 
 def load_video(path: Path, *, limit: int = MAX_READ_BYTES) -> tuple[Video, dict[str, Any]]:
     """Read an mp4 and the recipe in its comment tag ({} where there is none).
+
+    It is decoded in a child process, as decoders of damaged files do anything.
 
     Args:
         path: of an mp4.
         limit: most bytes of decoded frames; raise it for long videos that you trust.
 
     Raises:
-        FileError: no readable video, or one of too many frames or pixels.
+        FileError: no readable video, or one of too many frames or pixels, or that takes too long.
     """
-    import av
-
     path = Path(path)
     with open_ordinary(path, MAX_FILE) as file:
         try:
-            # The open file, and as an mp4: by name FFmpeg would follow playlists to other files and hosts.
-            with av.open(file, format="mp4", metadata_errors="replace") as container:
-                frames = _decode(container, path.name, limit)
-                rate = float(container.streams.video[0].average_rate or 0)
-                comment = container.metadata.get("comment", "{}")
-        except FileError:
-            raise
-        except Exception as e:  # the decoders of damaged files raise whatever they stumble over
+            with decoding(file, "-f ffmetadata") as stream:
+                comment = _comment(stream.read(2 * MAX_RECIPE))
+            with decoding(file, _FRAMES) as stream:
+                video = _read_frames(stream, path.name, limit)
+        except TimeoutError as e:
+            raise FileError(f"{path.name} takes too long to be read; choose a shorter video.") from e
+        except (OSError, ValueError, MemoryError) as e:
             raise FileError(f"{path.name} cannot be read as a video; choose an mp4.") from e
-    return Video(frames, rate), _recipe(comment)
+    return video, _recipe(comment)
 
 
-def _decode(container: Any, name: str, limit: int) -> NDArray[np.uint8]:
-    """Return the frames [T, height, width, 3], in one array whose pages are taken as they are filled."""
-    stream = container.streams.video[0]
-    frames: NDArray[np.uint8] | None = None
+def _read_frames(stream: IO[bytes], name: str, limit: int) -> Video:
+    """Return the video of a YUV4MPEG stream whose planes are red, green and blue.
+
+    Its frames lie in one array, whose pages are taken as they are filled.
+    """
+    sizes = re.fullmatch(rb"YUV4MPEG2 W([1-9]\d*) H([1-9]\d*) F(\d+):(\d+) .*C444.*\n", stream.readline(500))
+    if sizes is None:
+        raise ValueError("no frames")
+    width, height, rate, per = map(int, sizes.groups())
+    if height * width > MAX_READ_PIXELS:
+        raise FileError(f"{name} has frames of {width} x {height}; make it smaller.")
+    frames = np.empty((min(MAX_READ_FRAMES, limit // (height * width * 3)), height, width, 3), np.uint8)
     count = 0
-    for frame in container.decode(stream):
-        height, width = frame.height, frame.width  # of the picture: the container's header may lie
-        if height * width > MAX_READ_PIXELS:
-            raise FileError(f"{name} has frames of {width} x {height}; make it smaller.")
-        if frames is None:
-            most = min(MAX_READ_FRAMES, limit // (height * width * 3))
-            frames = np.empty((most, height, width, 3), np.uint8)
+    while stream.readline(500):
         if count == len(frames):
             raise FileError(f"{name} has over {count} frames of {width} x {height}; cut it shorter.")
-        frames[count] = frame.to_ndarray(format="rgb24")
+        planes = np.frombuffer(stream.read(3 * height * width), np.uint8)
+        frames[count] = planes.reshape(3, height, width).transpose(1, 2, 0)  # ValueError: half a frame
         count += 1
-    if frames is None:
-        raise FileError(f"{name} holds no frames; choose another video.")
-    return frames[:count]
+    return Video(frames[:count], rate / per if per else 0.0)
+
+
+def _comment(metadata: bytes) -> str:
+    """Return the comment in what ffmpeg writes of a file's tags; a line ends where no backslash stands."""
+    for line in re.findall(rb"(?:[^\\\n]|\\.)+", metadata, re.DOTALL):
+        if line.startswith(b"comment="):
+            return re.sub(rb"\\(.)", rb"\1", line[8:], flags=re.DOTALL).decode("utf-8", "replace")
+    return "{}"
 
 
 def _recipe(comment: str) -> dict[str, Any]:
