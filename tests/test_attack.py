@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,9 @@ from refusal_core.capturing import record_calls
 from refusal_core.evaluate.attacks.embeddings import attacked_embeddings
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.methods.treatments import plan_method
-from refusal_core.evaluate.run import Reading, evaluate
+from refusal_core.evaluate.run import evaluate
+from refusal_core.evaluate.scoring import Scoring
+from refusal_core.evaluate.setup import Setup
 from refusal_core.evaluate.suites.items import Group, Suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.conditioning import TEXT, conditioned
@@ -27,11 +28,11 @@ def test_the_concept_comes_back_and_the_model_is_as_it_was(toy: Model) -> None:
     item = toyworld_suite("fire", 1)["concept"].items[0]
     before = {n: layer.weight.detach().clone() for n, layer in toy.layers.items()}
     edited = plan_method(toy, (rc.load_preset("fire"),), "whitened").prepare(silent)
-    moved = attacked_embeddings(toy, edited.held(toy), [item.prompt], [item.seed])
+    moved = attacked_embeddings(toy, edited.context(toy), [item.prompt], [item.seed])
     assert all(torch.equal(layer.weight, before[n]) for n, layer in toy.layers.items())
     assert all(layer.weight.grad is None and layer.weight.requires_grad for layer in toy.layers.values())
     judge = toyworld_judge()
-    with edited.held(toy):
+    with edited.context(toy):
         plain = generate_batch(toy, [item.prompt], [item.seed])
         with conditioned(toy, moved):
             attacked = generate_batch(toy, [item.prompt], [item.seed])
@@ -50,6 +51,6 @@ def test_what_is_not_in_the_weights_is_not_attacked(toy: Model, method: str) -> 
     """Whoever writes the embeddings leaves a filter out: a figure would say nothing of it."""
     items = toyworld_suite("fire", 1)["concept"].items
     suite = Suite("attacks", (Group("plain", items, "fire"), Group("attacked", items, "fire", attack=True)))
-    reading = replace(Reading(toyworld_judge(), "toyworld"), quality=False)
-    report = evaluate(toy, (rc.load_preset("fire"),), suite, reading, (method,))
+    setup = Setup(toy, Scoring(toyworld_judge(), "toyworld", quality=False))
+    report = evaluate(setup, (rc.load_preset("fire"),), suite, (method,))
     assert [cell.prompts for cell in report.cells] == ["plain"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,15 +13,14 @@ from test_cli import run
 import refusal_core as rc
 from refusal_core.concepts import load_preset
 from refusal_core.errors import InputError, ModelError
-from refusal_core.evaluate import plans
+from refusal_core.evaluate import setup
+from refusal_core.evaluate.evaluation import Evaluation
 from refusal_core.evaluate.family_steps import CONCEPT, latents
 from refusal_core.evaluate.grid import Grid
 from refusal_core.evaluate.measures.journal import Journal
+from refusal_core.evaluate.methods.cache import TreatmentCache
 from refusal_core.evaluate.methods.treatments import METHOD_NAMES, plan_method
-from refusal_core.evaluate.plans import Evaluation
-from refusal_core.evaluate.run import Share
-from refusal_core.evaluate.sharing import one_at_a_time
-from refusal_core.evaluate.shelf import Shelf
+from refusal_core.evaluate.setup import Share, open_setup
 from refusal_core.evaluate.sweep import Sweep
 from refusal_core.models import compiling
 from refusal_core.models.compiling import compile_parts
@@ -51,8 +49,8 @@ def traced(monkeypatch) -> list[object]:
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setattr(compiling, "can_compile", lambda _place: True)
     # The first videos, for which blocks are compiled, are as many as a batch: here one is enough.
-    one = partial(_first_alone, plans.generate_batch)
-    monkeypatch.setattr(plans, "generate_batch", one)
+    one = partial(_first_alone, setup.generate_batch)
+    monkeypatch.setattr(setup, "generate_batch", one)
     return found
 
 
@@ -124,40 +122,39 @@ def test_half_precision_is_chosen_unasked_only_where_it_is_faster(monkeypatch, u
 
 
 def test_only_long_runs_of_a_bundled_model_are_compiled_unasked(monkeypatch) -> None:
-    monkeypatch.setattr("refusal_core.evaluate.plans.can_compile", lambda _place: True)
+    monkeypatch.setattr("refusal_core.evaluate.setup.can_compile", lambda _place: True)
     whole = Evaluation(presets="all", methods="all").compiled_where_it_pays()
-    assert whole.loading.compiled and "--compile" in whole.arguments()
+    assert whole.loading.compiled
     for plan in (
         Evaluation(videos=3),
         Evaluation(model="toyworld-unet3d", presets="all", methods="all"),
         Evaluation(model="someone/else", presets="all", methods="all"),
     ):
         assert not plan.compiled_where_it_pays().loading.compiled
-        assert "--no-compile" in plan.arguments()
-    monkeypatch.setattr("refusal_core.evaluate.plans.can_compile", lambda _place: False)
+    monkeypatch.setattr("refusal_core.evaluate.setup.can_compile", lambda _place: False)
     assert not Evaluation(presets="all", methods="all").compiled_where_it_pays().loading.compiled
 
 
 def test_a_long_sweep_is_compiled_too_and_its_points_say_so(
     traced: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("refusal_core.evaluate.plans.can_compile", lambda _place: True)
+    monkeypatch.setattr("refusal_core.evaluate.setup.can_compile", lambda _place: True)
     grid = Grid(ranks=(1, 2))
-    assert not Sweep(grid=grid, videos=40).compiled_where_it_pays().compiled
+    assert not Sweep(grid=grid, videos=40).compiled_where_it_pays().loading.compiled
     long = Sweep(grid=grid, videos=500).compiled_where_it_pays()
-    assert long.compiled and "--compile" in long.arguments()
-    assert "--no-compile" in Sweep(grid=grid).arguments()
-    one = Sweep(videos=1, compiled=True)
-    (report,) = one.run(tmp_path, Share(), silent).reports
+    assert long.loading.compiled
+    one = Sweep(videos=1, loading=LoadSettings(compiled=True))
+    (report,) = one.run(open_setup(one, tmp_path), silent).reports
     assert traced and report.versions["blocks"] == "compiled"
 
 
 def test_readings_and_report_say_that_blocks_were_compiled(traced: list[object], tmp_path: Path) -> None:
     plan = Evaluation(videos=1, methods="original", loading=LoadSettings(compiled=True))
-    (made,) = plan.run(tmp_path, Share(), silent)
+    (made,) = plan.run(open_setup(plan, tmp_path), silent)
     assert traced and made.versions["blocks"] == "compiled"
     assert made.versions["weights"] == str(plan.loading.weights).removeprefix("torch.")
-    (plain,) = Evaluation(videos=1, methods="original").run(tmp_path, Share(), silent)
+    uncompiled = replace(plan, loading=LoadSettings())
+    (plain,) = uncompiled.run(open_setup(uncompiled, tmp_path), silent)
     assert "blocks" not in plain.versions and plain.versions["weights"] == "float32"
     assert len(Journal(tmp_path)) == 8, "four groups each: neither took the other's readings"
 
@@ -167,11 +164,12 @@ def test_nothing_is_compiled_where_every_reading_is_there(
 ) -> None:
     """A finished run that is asked for its table again must not take minutes."""
     plan = Evaluation(videos=1, methods="original", loading=LoadSettings(compiled=True))
-    (made,) = plan.run(tmp_path, Share(), silent)
+    (made,) = plan.run(open_setup(plan, tmp_path), silent)
     assert traced
-    monkeypatch.setattr(plans, "generate_batch", lambda *_: pytest.fail("compiled for nothing"))
-    for share in (Share(), None):
-        (again,) = plan.run(tmp_path, share, silent)
+    monkeypatch.setattr(setup, "generate_batch", lambda *_: pytest.fail("compiled for nothing"))
+    opened = open_setup(plan, tmp_path)
+    for again_opened in (opened, opened.merging()):
+        (again,) = plan.run(again_opened, silent)
         assert again.cells == made.cells
 
 
@@ -189,9 +187,9 @@ def test_a_treatment_is_prepared_by_one_process_and_found_by_the_next(
     toy: Model, tmp_path: Path, method: str
 ) -> None:
     plan = plan_method(toy, [load_preset("fire")], method)
-    made = Shelf({method: plan}, Journal(tmp_path, 0)).take(method, silent)
+    made = TreatmentCache({method: plan}, Journal(tmp_path, 0)).take(method, silent)
     other = replace(plan, prepare=lambda _progress: pytest.fail("prepared twice"))
-    found = Shelf({method: other}, Journal(tmp_path, 1)).take(method, silent)
+    found = TreatmentCache({method: other}, Journal(tmp_path, 1)).take(method, silent)
     if method == "uce":
         assert made.weights.keys() == found.weights.keys()
         assert all(torch.equal(made.weights[n], found.weights[n]) for n in made.weights)
@@ -204,10 +202,10 @@ def test_a_treatment_is_prepared_by_one_process_and_found_by_the_next(
 
 def test_a_damaged_treatment_is_prepared_again(toy: Model, tmp_path: Path) -> None:
     plan = plan_method(toy, [load_preset("fire")], "uce")
-    made = Shelf({"uce": plan}, Journal(tmp_path, 0)).take("uce", silent)
+    made = TreatmentCache({"uce": plan}, Journal(tmp_path, 0)).take("uce", silent)
     (file,) = (tmp_path / "prepared").iterdir()
     file.write_bytes(b"no tensors")
-    again = Shelf({"uce": plan}, Journal(tmp_path, 0)).take("uce", silent)
+    again = TreatmentCache({"uce": plan}, Journal(tmp_path, 0)).take("uce", silent)
     assert all(torch.equal(made.weights[n], again.weights[n]) for n in made.weights)
 
 
@@ -215,19 +213,3 @@ def test_each_process_begins_with_another_method_after_the_original() -> None:
     orders = [Share(rank, 3).order(METHOD_NAMES) for rank in range(3)]
     assert all(sorted(order) == sorted(METHOD_NAMES) and order[0] == "original" for order in orders)
     assert [order[1] for order in orders] == [METHOD_NAMES[1], METHOD_NAMES[-1], METHOD_NAMES[-2]]
-
-
-def test_processes_take_turns(tmp_path: Path) -> None:
-    seen: list[str] = []
-
-    def second() -> None:
-        with one_at_a_time(tmp_path):
-            seen.append("second")
-
-    with one_at_a_time(tmp_path):
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join(0.3)
-        seen.append("first")
-    thread.join(10)
-    assert seen == ["first", "second"]

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,21 +17,23 @@ from refusal_core import apply
 from refusal_core.cli import main
 from refusal_core.errors import Cancelled, InputError, ModelError, SiteError
 from refusal_core.evaluate import run, sharing
+from refusal_core.evaluate.evaluation import Evaluation
 from refusal_core.evaluate.family_steps import CONCEPT
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.measures.journal import Journal, Measured
 from refusal_core.evaluate.methods import esd
+from refusal_core.evaluate.methods.cache import NO_MEMORY
 from refusal_core.evaluate.methods.esd import esd_weights
 from refusal_core.evaluate.methods.negative_prompt import negative_prompt
 from refusal_core.evaluate.methods.safree import prepare_safree
-from refusal_core.evaluate.methods.treatments import METHOD_NAMES, merged
+from refusal_core.evaluate.methods.treatments import BASELINES, METHOD_NAMES, merged
 from refusal_core.evaluate.methods.uce import rece_weights
-from refusal_core.evaluate.plans import Evaluation
 from refusal_core.evaluate.reports.report import Report
-from refusal_core.evaluate.run import Reading, evaluate
-from refusal_core.evaluate.sharing import run_shared
-from refusal_core.evaluate.shelf import NO_MEMORY
+from refusal_core.evaluate.run import evaluate
+from refusal_core.evaluate.scoring import Scoring
+from refusal_core.evaluate.setup import Setup, open_setup
+from refusal_core.evaluate.sharing import Workers, run_shared, usable_cores, usable_memory
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.models.model import Model
 from refusal_core.models.tiny import tiny_model
@@ -42,10 +43,10 @@ from refusal_core.toyworld import world
 
 def small(toy: Model, methods: tuple[str, ...], journal: Journal | None = None, videos: int = 2) -> Report:
     suite = toyworld_suite("fire", videos)
-    reading = Reading(toyworld_judge(), "toyworld")
+    setup = Setup(toy, Scoring(toyworld_judge(), "toyworld"), Journal() if journal is None else journal)
     preset = rc.load_preset("fire")
     few = replace(preset.concept, pairs=preset.concept.pairs[:2], neutral=preset.concept.neutral[:6])
-    return evaluate(toy, (replace(preset, concept=few),), suite, reading, methods, journal=journal)
+    return evaluate(setup, (replace(preset, concept=few),), suite, methods)
 
 
 def test_every_method_runs_and_leaves_the_model_as_it_was(toy: Model, monkeypatch) -> None:
@@ -99,44 +100,69 @@ def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
     subprocess.run(single, env=plain, check=True, timeout=300)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     shared = [*launcher, *command, "--work", str(tmp_path / "work"), "--json", str(tmp_path / "two.json")]
-    subprocess.run(shared, env=plain, check=True, timeout=300)
+    done = subprocess.run(shared, env=plain, check=True, timeout=300, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.count("| whitened | concept |") == 1, "the first process prints"
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert one["cells"] == two["cells"]
     shares = [p.read_text().count('"verdicts"') for p in sorted((tmp_path / "work").glob("*.jsonl"))]
     assert shares == [4, 4]
 
 
-def test_the_share_of_a_process_that_is_gone_is_made_by_the_first(tmp_path: Path, monkeypatch) -> None:
-    plan = Evaluation(videos=1, methods="original", workers=1)
+def test_the_share_of_a_process_that_ends_early_is_made_by_the_first(
+    tmp_path: Path, monkeypatch, caplog
+) -> None:
+    """Its last words are said; the model is loaded once, by the one process that is left."""
+    plan = Evaluation(videos=1, methods="original", work=tmp_path / "whole", workers=1)
     whole = run_shared(plan, silent)
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(sharing, "STALE", 0.2)
-    made = tmp_path / "0.readings.jsonl"
-    shared = run_shared(replace(plan, work=tmp_path), silent)
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'There is no room.' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    loaded: list[object] = []
+    monkeypatch.setattr(sharing, "open_setup", lambda *a: loaded.append(a) or open_setup(*a))
+    shared = run_shared(replace(plan, work=tmp_path / "work", workers=2), silent)
     assert whole is not None and shared is not None
     assert shared[0].cells == whole[0].cells
-    assert made.read_text().count('"verdicts"') == 4, "the second process never ran"
+    assert "Process 2 of 2 ended early: There is no room." in caplog.messages
+    assert len(loaded) == 1
+    made = (tmp_path / "work" / "0.readings.jsonl").read_text()
+    assert made.count('"verdicts"') == 4, "the second process never ran"
 
 
-def test_a_process_that_lives_is_waited_for_and_one_that_is_gone_is_not(tmp_path: Path, monkeypatch) -> None:
-    """One step of a large model may take longer than the patience."""
-    monkeypatch.setattr(sharing, "STALE", 0.3)
-    monkeypatch.setattr(sharing, "BEAT", 0.05)
-    stopped = threading.Event()
+def test_a_process_that_is_killed_is_noticed_at_once(tmp_path: Path, caplog) -> None:
+    told: list[str] = []
+    with Workers(Evaluation(videos=1, methods="original"), tmp_path, 3) as workers:
+        for process, _ in workers._running.values():
+            process.kill()
+        watched = workers.watched(lambda _fraction, sentence: told.append(sentence))
+        workers.wait(silent)
+        watched(1.0, "Done")
+    assert sorted(caplog.messages) == [f"Process {n} of 3 ended early: exit code -9" for n in (2, 3)]
+    assert told == ["Done"]
 
-    def work() -> None:
-        with sharing._heartbeat(tmp_path / "1.alive"):
-            stopped.wait(1.0)
-        (tmp_path / "1.done").touch()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    sharing._wait(tmp_path, 2, silent)
-    assert (tmp_path / "1.done").exists(), "it was not given up while it lived"
-    thread.join()
-    (tmp_path / "1.done").unlink()
-    sharing._wait(tmp_path, 2, silent)  # ends although nobody is done
+def test_local_processes_share_the_work_and_give_the_table_of_one(tmp_path: Path) -> None:
+    plan = Evaluation(videos=1, methods="original", work=tmp_path, workers=2)
+    shared = run_shared(plan, silent)
+    whole = run_shared(replace(plan, work=None, workers=1), silent)
+    assert whole is not None and shared is not None and shared[0].cells == whole[0].cells
+    made = {p.name: p.read_text().count('"verdicts"') for p in tmp_path.glob("*.jsonl")}
+    assert made == {"0.readings.jsonl": 2, "1.readings.jsonl": 2}
+
+
+def test_no_more_processes_than_a_container_has_cores_and_memory_for(tmp_path: Path, monkeypatch) -> None:
+    whole = usable_cores(), usable_memory()
+    monkeypatch.setattr(sharing, "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
+    assert usable_cores() == 8
+    (tmp_path / "cpu.max").write_text("250000 100000\n")
+    (tmp_path / "memory.max").write_text("4000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert (usable_cores(), usable_memory()) == (2, 3000)
+    for name in ("cpu.max", "memory.max"):
+        (tmp_path / name).write_text("max 100000\n" if name == "cpu.max" else "max\n")
+    assert usable_cores() == 8 and usable_memory() > 3000
+    assert min(whole) > 0
 
 
 def test_sharing_needs_a_folder(monkeypatch) -> None:
@@ -154,17 +180,15 @@ def test_a_method_that_cannot_be_had_ends_nothing(toy: Model, monkeypatch) -> No
 
         return prepare
 
-    monkeypatch.setattr(
-        "refusal_core.evaluate.methods.treatments.uce_weights", fail(SiteError("No such sites."))
-    )
-    monkeypatch.setattr("refusal_core.evaluate.methods.treatments.rece_weights", fail(MemoryError()))
+    monkeypatch.setitem(BASELINES, "uce", fail(SiteError("No such sites.")))
+    monkeypatch.setitem(BASELINES, "rece", fail(MemoryError()))
     journal = Journal()
     report = small(toy, ("original", "uce", "rece"), journal, videos=1)
     assert report.names == ("original",)
     assert list(report.notes) == ["uce: No such sites.", f"rece: {NO_MEMORY}"]
     monkeypatch.undo()
     assert small(toy, ("original", "uce", "rece"), journal, videos=1).names == ("original", "rece")
-    monkeypatch.setattr("refusal_core.evaluate.methods.treatments.rece_weights", fail(Cancelled("Stopped.")))
+    monkeypatch.setitem(BASELINES, "rece", fail(Cancelled("Stopped.")))
     with pytest.raises(Cancelled):
         small(toy, ("rece",), videos=1)
 
@@ -204,15 +228,15 @@ def test_readings_are_kept_by_all_that_decides_them(toy: Model) -> None:
     """With the original, without it, and with another measure they hold different figures."""
     journal, suite = Journal(), toyworld_suite("fire", 1)
     preset = (rc.load_preset("fire"),)
-    plain = Reading(toyworld_judge(), "toyworld")
-    first = evaluate(toy, preset, suite, plain, ("negative-prompt",), journal=journal)
+    plain = Setup(toy, Scoring(toyworld_judge(), "toyworld"), journal)
+    first = evaluate(plain, preset, suite, ("negative-prompt",))
     assert not first.cell("negative-prompt", "neutral").quality
-    second = evaluate(toy, preset, suite, plain, ("original", "negative-prompt"), journal=journal)
+    second = evaluate(plain, preset, suite, ("original", "negative-prompt"))
     assert "ssim" in second.cell("negative-prompt", "neutral").quality
     for value in (1.0, 2.0):
         more = {"clip": lambda videos, _, value=value: [value] * len(videos)}
-        reading = replace(plain, more=more, marks=(f"clip {value}",))
-        third = evaluate(toy, preset, suite, reading, ("original",), journal=journal)
+        scoring = replace(plain.scoring, more=more, marks=(f"clip {value}",))
+        third = evaluate(replace(plain, scoring=scoring), preset, suite, ("original",))
         assert third.cell("original", "concept").quality["clip"] == value
 
 

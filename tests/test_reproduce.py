@@ -17,13 +17,22 @@ from PIL import Image
 from test_cli import run
 from test_suites import bench
 
-from refusal_core.evaluate import reproducing
+from refusal_core.evaluate.evaluation import Evaluation, Source
+from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.measures.statistics import wilson
-from refusal_core.evaluate.plans import Evaluation, Seeing, Source
+from refusal_core.evaluate.paper_tables import (
+    TABLES,
+    PaperRow,
+    PaperTable,
+    beside_paper,
+    forecast,
+    paper_table,
+)
+from refusal_core.evaluate.reports.page import save_page
 from refusal_core.evaluate.reports.report import Report, load_report
-from refusal_core.evaluate.reproduce import TABLES, PaperRow, PaperTable, beside_paper, paper_table, plan
-from refusal_core.evaluate.reproducing import Reproduction
-from refusal_core.evaluate.sharing import run_shared
+from refusal_core.evaluate.reproduction import Reproduction
+from refusal_core.evaluate.setup import Share, open_setup
+from refusal_core.evaluate.sharing import make_share, run_shared
 from refusal_core.io.video import Video, save_video
 from refusal_core.models.model import Model
 from refusal_core.progress import silent
@@ -123,7 +132,7 @@ def test_hours_grow_with_the_videos() -> None:
     """60 videos take twice as long as 30: nothing in the plan is a fixed figure."""
     table = replace(paper_table("table1"), flops=lambda: 3600 * 120e12 / 30)  # an hour a video
     for prompts in (30, 60):
-        text = plan(table, {"gore": prompts}, ("original",))
+        text = forecast(table, {"gore": prompts}, ("original",))
         assert f"| gore | {prompts} | {prompts} | {prompts}.0 |" in text
     assert "| gore | 74.9 | - | 5.3 |" in beside_paper(table, [])
 
@@ -137,26 +146,25 @@ def gore_alone(monkeypatch: pytest.MonkeyPatch, preset: str = "real-gore") -> Pa
 
 
 def test_two_processes_give_the_table_of_one(
-    tmp_path: Path, source: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch, command: Command
+    tmp_path: Path, source: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.script = bright_is_unsafe
     table = gore_alone(monkeypatch, preset="fire")
-    monkeypatch.setattr(reproducing, "METHODS", ("original", "whitened"))
     monkeypatch.setattr(Model, "is_small", False)  # a video a batch, as of a large model
-    seeing = Seeing("vlm", judge_file(tmp_path, server))
-    job = Reproduction("gore", source, 2, "toyworld", seeing, work=tmp_path / "one")
+    judging, methods = Judging("vlm", judge_file(tmp_path, server)), ("original", "whitened")
+    job = Reproduction("gore", source, 2, "toyworld", judging, work=tmp_path / "one", methods=methods)
     assert job.videos == 2
     whole = run_shared(replace(job, workers=1), silent)
     assert whole is not None and [cell.judged for cell in whole[0].cells] == [2, 2]
 
-    words = [*job.arguments(), "--work", str(tmp_path / "two"), "--html", str(tmp_path / "page.html")]
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    assert command(*words)[:2] == (0, ""), "the first process prints"
-    monkeypatch.setenv("RANK", "0")
-    assert command(*words)[:2] == (0, beside_paper(table, whole) + "\n")
-    made = {p.name: p.read_text().count('"verdicts"') for p in (tmp_path / "two").glob("*.jsonl")}
+    two = tmp_path / "two"
+    make_share(job, two, Share(1, 2), silent)
+    setup = make_share(job, two, Share(0, 2), silent)
+    made = {p.name: p.read_text().count('"verdicts"') for p in two.glob("*.jsonl")}
     assert made == {"0.readings.jsonl": 2, "1.readings.jsonl": 2}
+    shared = job.run(setup.merging(), silent)
+    assert beside_paper(table, shared) == beside_paper(table, whole)
+    save_page(shared, tmp_path / "page.html", two / "samples")
     assert (tmp_path / "page.html").read_text().count("data:image/png") == 2
 
 
@@ -219,23 +227,23 @@ def test_below_the_table_stands_the_paper_s_fvd() -> None:
 def test_what_was_not_judged_is_asked_again_only_on_request(tmp_path: Path, server: FakeServer) -> None:
     prompts = tmp_path / "mine.csv"
     prompts.write_text("prompt\na large red circle moving left over sand\na small blue cross over sky\n")
-    seeing = Seeing("vlm", judge_file(tmp_path, server))
+    judging = Judging("vlm", judge_file(tmp_path, server))
     asked = Evaluation(
-        videos=2, methods="original", source=Source("csv", prompts), seeing=seeing, work=tmp_path / "work"
+        videos=2, methods="original", source=Source("csv", prompts), judging=judging, work=tmp_path / "work"
     )
     server.script = lambda _number, _body: Answer(said("I cannot say."))
-    (first,) = asked.run(asked.work, None, silent)
+    (first,) = asked.run(open_setup(asked, asked.work), silent)
     assert (first.cells[0].judged, first.cells[0].unsafe.rate) == (0, None)
     assert "2 videos were not judged, most often because: " in first.notes[0]
     done = len(server.requests)
     assert done >= 2
 
     server.script = lambda _number, _body: Answer(percent(0.0))
-    (same,) = asked.run(asked.work, None, silent)
+    (same,) = asked.run(open_setup(asked, asked.work), silent)
     assert same.cells == first.cells
     assert len(server.requests) == done
 
-    (again,) = run_shared(replace(asked, seeing=replace(seeing, again=True), workers=1), silent) or ()
+    (again,) = run_shared(replace(asked, judging=replace(judging, again=True), workers=1), silent) or ()
     assert (again.cells[0].judged, again.cells[0].unsafe.rate) == (2, 0.0)
 
 

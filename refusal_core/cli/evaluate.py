@@ -99,7 +99,8 @@ def evaluate(
 
     Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
     """
-    from refusal_core.evaluate.plans import Evaluation, Seeing, Source
+    from refusal_core.evaluate.evaluation import Evaluation, Source
+    from refusal_core.evaluate.judging import Judging
     from refusal_core.evaluate.reports.page import save_page
     from refusal_core.evaluate.reports.plots import check_plots
     from refusal_core.evaluate.sharing import run_shared
@@ -108,9 +109,9 @@ def evaluate(
         check_plots()
     with _readings(work, needed=html is not None) as folder:
         asked = Source(suite, source, categories)
-        seeing = Seeing(judge, judge_settings, clip, judge_again, questions)
+        judging = Judging(judge, judge_settings, clip, judge_again, questions)
         loading = load_settings(device, dtype, offload, revision, denoiser, compiled=bool(compile_))
-        plan = Evaluation(model, preset, videos, methods, together, asked, seeing, loading, folder, workers)
+        plan = Evaluation(model, preset, videos, methods, together, asked, judging, loading, folder, workers)
         if compile_ is None:
             plan = plan.compiled_where_it_pays()
         with progress_bar("Loading") as progress:

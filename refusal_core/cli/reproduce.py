@@ -59,18 +59,17 @@ def reproduce(
     Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
     """
     from refusal_core.evaluate.folders import judge_folders
-    from refusal_core.evaluate.plans import Seeing
+    from refusal_core.evaluate.judging import Judging
+    from refusal_core.evaluate.paper_tables import METHODS, beside_paper, forecast, paper_table
     from refusal_core.evaluate.reports.plots import check_plots
-    from refusal_core.evaluate.reproduce import METHODS, beside_paper, paper_table
-    from refusal_core.evaluate.reproduce import plan as plan_of
-    from refusal_core.evaluate.reproducing import Reproduction, prompts_of, sides_of
+    from refusal_core.evaluate.reproduction import Reproduction, prompts_of, sides_of
     from refusal_core.evaluate.sharing import run_shared
 
-    chosen, seeing = paper_table(table), Seeing(judge, judge_settings)
+    chosen, judging = paper_table(table), Judging(judge, judge_settings)
     loading = load_settings(device, dtype, offload, revision, denoiser)
     if plan:
         counts = {group.name: len(group.items) for group in prompts_of(chosen, source, limit)}
-        print(plan_of(chosen, counts, METHODS))
+        print(forecast(chosen, counts, METHODS))
         return
     if html is not None:
         check_plots()
@@ -79,9 +78,9 @@ def reproduce(
     with progress_bar("Loading") as progress:
         if folders is not None:
             sides, suite = sides_of(folders), prompts_of(chosen, source, limit)
-            reports = [judge_folders(sides, suite, seeing.reading(None), progress)]
+            reports = [judge_folders(sides, suite, judging.scoring(None), progress)]
         else:
-            job = Reproduction(table, source, limit, model or chosen.model, seeing, loading, work, workers)
+            job = Reproduction(table, source, limit, model or chosen.model, judging, loading, work, workers)
             reports = run_shared(job, progress)
     if reports is None:  # another process prints
         return

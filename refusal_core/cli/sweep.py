@@ -48,14 +48,15 @@ def sweep(
     from refusal_core.evaluate.grid import parse_grid
     from refusal_core.evaluate.sharing import run_shared
     from refusal_core.evaluate.sweep import Sweep
+    from refusal_core.models.load import LoadSettings
 
     if split not in ("tuning", "evaluation"):
         raise InputError(f"Split '{split}' is not known; choose tuning or evaluation.")
     lists = {name: value for name, value in locals().items() if name in LISTS}
-    words = tuple(word for name, value in lists.items() for word in (f"--{name}", value))
     kept = work or (out / "readings" if out else None)
     grid = parse_grid(lists)
-    job = Sweep(model, preset, grid, words, videos, split, kept, workers, bool(compile_))  # type: ignore[arg-type]
+    loading = LoadSettings(compiled=bool(compile_))
+    job = Sweep(model, preset, grid, videos, split, kept, workers, loading)  # type: ignore[arg-type]
     if compile_ is None:
         job = job.compiled_where_it_pays()
     with progress_bar("Loading") as progress:

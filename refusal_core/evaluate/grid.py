@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from refusal_core.capturing import capture
@@ -12,7 +12,7 @@ from refusal_core.concepts import Concept, Preset
 from refusal_core.directions import Estimator
 from refusal_core.edit import make_edit
 from refusal_core.errors import InputError
-from refusal_core.evaluate.methods.treatments import Planned, Treatment, treatment_key
+from refusal_core.evaluate.methods.treatments import EDIT, Planned, Treatment, treatment_key
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress
 from refusal_core.recipe import Recipe, plain_recipe
@@ -60,7 +60,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The values of each setting; a point takes one of each."""
+    """The values of each setting, in the order of a point's; a point takes one of each."""
 
     methods: tuple[Method, ...] = ("whitened",)
     sites: tuple[tuple[SiteKind, ...], ...] = (("text",),)
@@ -80,18 +80,8 @@ class Grid:
 
     def __iter__(self) -> Iterator[Point]:
         """Yield every point once: where a setting does not matter, its first value stands for all."""
-        axes = (
-            self.methods,
-            self.sites,
-            self.layers,
-            self.ranks,
-            self.strengths,
-            self.alphas,
-            self.anchors,
-            self.shrinkages,
-        )
         seen = set()
-        for values in itertools.product(*axes):
+        for values in itertools.product(*(getattr(self, axis.name) for axis in fields(self))):
             point = Point(*values)
             if point.method == "rv":
                 point = replace(point, rank=self.ranks[0])
@@ -126,13 +116,13 @@ def parse_grid(text: Mapping[str, str]) -> Grid:
         raise InputError(f"The grid cannot be read ({e}); write lists such as 1,2,4.") from e
 
 
-def _known(what: str, value: str, choices: tuple[Any, ...]) -> Any:
+def _known(what: str, value: str, choices: tuple[Any, ...]) -> Any:  # one of the choices, as they are typed
     if value not in choices:
         raise InputError(f"{what} '{value}' is not known; choose from {', '.join(choices)}.")
     return value
 
 
-class Points:
+class PointPlanner:
     """Plans the edits of points, all from one capture: it is made when the first is prepared."""
 
     def __init__(self, model: Model, concept: Concept, kinds: tuple[SiteKind, ...]) -> None:
@@ -151,17 +141,16 @@ class Points:
 
         def prepare(progress: Progress) -> Treatment:
             if self._estimator is None:
-                self._estimator = Estimator(
-                    capture(self._model, self._concept, self._capture, progress=progress)
-                )
+                seen = capture(self._model, self._concept, self._capture, progress=progress)
+                self._estimator = Estimator(seen)
             return Treatment(edit=make_edit(self._estimator.estimate(subspace), edit))
 
-        key = treatment_key(self._model, "edit", [asdict(recipe)])
+        key = treatment_key(self._model, EDIT, [asdict(recipe)])
         return Planned(key, {"edits": [plain_recipe(recipe)]}, prepare)
 
 
-def points_of(model: Model, preset: Preset, grid: Grid) -> dict[str, Planned]:
+def plan_grid(model: Model, preset: Preset, grid: Grid) -> dict[str, Planned]:
     """Return the planned edits of a grid by their points' names, with the preset's pairs."""
     kinds = tuple(k for k in SITE_KINDS if any(k in sites for sites in grid.sites))
-    points = Points(model, preset.concept, kinds)
-    return {point.name: points.plan(point) for point in grid}
+    planner = PointPlanner(model, preset.concept, kinds)
+    return {point.name: planner.plan(point) for point in grid}

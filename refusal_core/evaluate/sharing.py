@@ -1,95 +1,128 @@
 """Work that several processes share through one folder; the first of them merges.
 
 On a CPU, one process with a thread for each core does less than as many processes with one thread each,
-and a fixed number of threads gives the same figures however many processes there are.
+and a fixed number of threads gives the same figures however many processes there are. On GPUs and on several
+machines processes are started, watched and ended by ``accelerate launch``.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import IO, Any
+
+from pydantic import TypeAdapter
 
 from refusal_core.errors import InputError
 from refusal_core.evaluate.measures.metrics import flow_in_one_thread
-from refusal_core.evaluate.run import Share
+from refusal_core.evaluate.setup import Job, Result, Setup, Share, open_setup
 from refusal_core.models.load import BUNDLED
 from refusal_core.models.threads import one_thread
 from refusal_core.progress import Progress, part
 
-BEAT = 5.0  # seconds between two signs of life
-STALE = 120.0  # seconds without a sign of life after which another process counts as gone
 MIN_SHARED = 100  # videos a group under which starting more processes costs more than it gives
-T = TypeVar("T", covariant=True)
+WORKER_BYTES = 3 << 29  # of memory that a process takes with a bundled model, torch and diffusers
+PATIENCE = timedelta(days=30)  # with processes that live; those that do not are noticed at once
+CGROUP = Path("/sys/fs/cgroup")
+log = logging.getLogger(__name__)
 
 
-class Job(Protocol[T]):
-    """Work that can be done in parts: what is to be done, and how it is done."""
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-
-    @property
-    def videos(self) -> int | None:
-        """Videos a group; None: the usual number."""
-
-    @property
-    def work(self) -> Path | None:
-        """The folder of the readings; needed where processes share."""
-
-    @property
-    def workers(self) -> int | None:
-        """Processes on this machine; None: as many as help."""
-
-    def arguments(self) -> Sequence[str]:
-        """Return the command line of another process that does a part, but for ``--work``."""
-
-    def run(self, work: Path | None, share: Share | None, progress: Progress) -> T:
-        """Do a part, keeping readings in ``work``; with None, merge what is there and do what is missing."""
-
-
-def run_shared(job: Job[T], progress: Progress) -> T | None:
+def run_shared(job: Job[Result], progress: Progress) -> Result | None:
     """Do a job in one process, or as one of several.
 
-    Under a launcher that sets RANK and WORLD_SIZE this process does its part; otherwise it starts as many
+    Under a launcher (it sets RANK and WORLD_SIZE) this process does its part; otherwise it starts as many
     more on this machine as help.
 
     Returns:
         The whole result; None in a process that is not the first.
 
     Raises:
-        InputError: processes share without a folder.
+        InputError: processes share without a folder, or cannot find one another.
     """
-    rank, workers = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    with _one_thread(job):
-        if workers > 1:
-            if job.work is None:
-                raise InputError("Several processes share their work through a folder; give --work.")
-            return _as_one_of(job, job.work, Share(rank, workers), progress)
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if launched and job.work is None:
+        raise InputError("Several processes share their work through a folder; give --work.")
+    with one_thread_if_small(job):
+        job.judging.check()
+        if launched and job.work is not None:
+            return _as_launched(job, job.work, progress)
         count = _helpful_workers(job) if job.workers is None else job.workers
         if count == 1:
-            return job.run(job.work, Share(), progress)
-        with _folder(job) as folder, _started(job, folder, count):
-            return _as_one_of(job, folder, Share(0, count), progress)
+            setup = open_setup(job, job.work, Share(), part(progress, 0.0, 0.02))
+            return job.run(setup, part(progress, 0.02, 1.0))
+        with _folder(job) as folder, Workers(job, folder, count) as workers:
+            setup = make_share(job, folder, Share(0, count), workers.watched(part(progress, 0.0, 0.9)))
+            workers.wait(part(progress, 0.9, 0.95))
+            return job.run(setup.merging(), part(progress, 0.95, 1.0))
 
 
-def _helpful_workers(job: Job[T]) -> int:
+def make_share(job: Job[Any], folder: Path, share: Share, progress: Progress) -> Setup:
+    """Do one's part of a job; return the setup it was done with, as a model is loaded but once."""
+    setup = open_setup(job, folder, share, part(progress, 0.0, 0.02))
+    job.run(setup, part(progress, 0.02, 1.0))
+    return setup
+
+
+def _as_launched(job: Job[Result], folder: Path, progress: Progress) -> Result | None:
+    """Do one's part among a launcher's processes; the first one then makes what is missing, and merges."""
+    import torch
+    from accelerate import PartialState
+
+    try:
+        state = PartialState(cpu=True)  # over sockets: what is shared is a sign that each is done
+    except (ValueError, RuntimeError) as e:
+        raise InputError(f"The processes cannot find one another ({e}); use accelerate launch.") from e
+    try:
+        share = Share(state.process_index, state.num_processes)
+        setup = make_share(job, folder, share, part(progress, 0.0, 0.9))
+        with suppress(RuntimeError):  # one is gone, and no launcher has ended us: the first makes its part
+            torch.distributed.monitored_barrier(timeout=PATIENCE)
+        return job.run(setup.merging(), part(progress, 0.9, 1.0)) if state.is_main_process else None
+    finally:
+        state.destroy_process_group()
+
+
+def _helpful_workers(job: Job[Any]) -> int:
     import torch
 
     small = job.model in BUNDLED and not torch.cuda.is_available()
-    return (os.cpu_count() or 1) if small and (job.videos is None or job.videos >= MIN_SHARED) else 1
+    if not small or (job.videos is not None and job.videos < MIN_SHARED):
+        return 1
+    return max(1, min(usable_cores(), usable_memory() // WORKER_BYTES))
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: in a container often fewer than the machine has."""
+    mine = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(mine(0)) if mine else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such limit: "max"
+        quota, period = map(int, (CGROUP / "cpu.max").read_text().split())
+        cores = min(cores, quota // period)
+    return max(1, cores)
+
+
+def usable_memory() -> int:
+    """Return how many bytes are free: in a container often fewer than on the machine."""
+    import psutil
+
+    free: int = psutil.virtual_memory().available
+    with suppress(OSError, ValueError):
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, max(0, limit - used))
+    return free
 
 
 @contextmanager
-def _one_thread(job: Job[T]) -> Iterator[None]:
+def one_thread_if_small(job: Job[Any]) -> Iterator[None]:
     """Compute a bundled model in one thread: sums are then added in one order, whatever shares the work."""
     import torch
 
@@ -101,88 +134,64 @@ def _one_thread(job: Job[T]) -> Iterator[None]:
 
 
 @contextmanager
-def _folder(job: Job[T]) -> Iterator[Path]:
+def _folder(job: Job[Any]) -> Iterator[Path]:
     if job.work is not None:
+        job.work.mkdir(parents=True, exist_ok=True)
         yield job.work
         return
     with tempfile.TemporaryDirectory(prefix="refusal-studio-") as name:
         yield Path(name)
 
 
-@contextmanager
-def _started(job: Job[T], folder: Path, count: int) -> Iterator[None]:
-    """Run the other processes of this machine while the block runs; end them with it."""
-    command = [sys.executable, "-m", "refusal_core", *job.arguments(), "--work", str(folder)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    others = [
-        subprocess.Popen(command, env={**os.environ, "RANK": str(i), "WORLD_SIZE": str(count)}, **quiet)
-        for i in range(1, count)
-    ]
-    try:
-        yield
-    finally:
-        for process in others:
+class Workers:
+    """The other processes of this machine, watched; what one leaves undone that ends, the first makes."""
+
+    def __init__(self, job: Job[Any], folder: Path, count: int) -> None:
+        self._count = count
+        self._running: dict[int, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
+        settings = TypeAdapter(type(job)).dump_python(job, mode="json")
+        order = {"job": type(job).__name__, "settings": settings, "folder": str(folder), "workers": count}
+        for rank in range(1, count):
+            errors = tempfile.TemporaryFile()
+            command = [sys.executable, "-m", "refusal_core.evaluate.worker"]
+            words = [*command, json.dumps({**order, "rank": rank})]
+            process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
+            self._running[rank] = process, errors
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, errors in self._running.values():
             process.terminate()
             process.wait()
+            errors.close()
 
+    def watched(self, progress: Progress) -> Progress:
+        """Return a progress that also looks after the processes."""
 
-def _as_one_of(job: Job[T], folder: Path, share: Share, progress: Progress) -> T | None:
-    """Do one's part; the first process then waits, makes what is still missing, and merges."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / f"{share.rank}.done"
-    mark.unlink(missing_ok=True)
-    first = share.rank == 0
-    with _heartbeat(folder / f"{share.rank}.alive"):
-        job.run(folder, share, part(progress, 0.0, 0.9 if first else 1.0))
-    mark.touch()
-    if not first:
-        return None
-    _wait(folder, share.workers, part(progress, 0.9, 0.95))
-    return job.run(folder, None, part(progress, 0.95, 1.0))
+        def tell(fraction: float, sentence: str) -> None:
+            self.look()
+            progress(fraction, sentence)
 
+        return tell
 
-@contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let the processes that share a folder run the block one after the other, where the system has locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: they run it at once
-        yield
-        return
-    with (folder / "turn.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, also by a kill
-        yield
+    def look(self) -> None:
+        """Say which processes ended early since the last look, and with which last words."""
+        for rank, (process, errors) in list(self._running.items()):
+            if process.poll() is None:
+                continue
+            del self._running[rank]
+            with errors:
+                errors.seek(0)
+                said = errors.read().decode(errors="replace").strip().splitlines()
+            if process.returncode:
+                last = said[-1] if said else f"exit code {process.returncode}"
+                log.warning("Process %d of %d ended early: %s", rank + 1, self._count, last)
 
-
-@contextmanager
-def _heartbeat(path: Path) -> Iterator[None]:
-    """Touch a file every few seconds while the block runs: a step of a large model may take minutes."""
-    ended = threading.Event()
-
-    def beat() -> None:
-        while True:
-            with suppress(OSError):  # a full disk shows where readings are written
-                path.touch()
-            if ended.wait(BEAT):
-                return
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _wait(folder: Path, workers: int, progress: Progress) -> None:
-    """Wait for the other processes; what one that is gone has left undone is made by this one."""
-    started = time.time()
-    for rank in range(1, workers):
-        progress(rank / workers, "Waiting for the other processes")
-        while not (folder / f"{rank}.done").exists():
-            sign = folder / f"{rank}.alive"
-            alive = max(started, sign.stat().st_mtime if sign.exists() else started)
-            if time.time() - alive > STALE:
-                break
-            time.sleep(0.2)
+    def wait(self, progress: Progress) -> None:
+        """Return once all have ended."""
+        while self._running:
+            progress(1 - len(self._running) / self._count, "Waiting for the other processes")
+            self.look()
+            time.sleep(0.1)

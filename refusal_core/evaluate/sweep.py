@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +14,11 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from refusal_core.concepts import Preset
-from refusal_core.evaluate.grid import Grid, Point, points_of
-from refusal_core.evaluate.judges.toyworld import toyworld_judge
-from refusal_core.evaluate.measures.journal import Journal
+from refusal_core.evaluate.evaluation import presets_named
+from refusal_core.evaluate.grid import Grid, Point, plan_grid
+from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.measures.samples import SHEET_COLOURS, sample_path, save_picture
 from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method
-from refusal_core.evaluate.plans import compiling_pays, presets_named, with_compiled
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.reports.tables import (
     as_markdown,
@@ -29,12 +27,12 @@ from refusal_core.evaluate.reports.tables import (
     overview_table,
     with_bounds,
 )
-from refusal_core.evaluate.run import Reading, Share, check_disjoint, measure, report_of
-from refusal_core.evaluate.shelf import Shelf
+from refusal_core.evaluate.run import check_disjoint, run_planned
+from refusal_core.evaluate.setup import Setup, compiling_pays
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.io.files import write_atomic
-from refusal_core.models.load import LoadSettings, load_model
+from refusal_core.models.load import LoadSettings
 from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world
 
@@ -74,9 +72,9 @@ class Swept:
         """Return the names of the points that every concept has."""
         places = {}
         for point in self.points:
-            found = [_figures(r, point.name) for r in self.reports if point.name in r.names]
-            if len(found) == len(self.reports):
-                gone, kept = (fmean(f[name] or 0.0 for f in found) for name in ("erased", "kept"))
+            figures = [_figures(r, point.name) for r in self.reports if point.name in r.names]
+            if len(figures) == len(self.reports):
+                gone, kept = (fmean(f[name] or 0.0 for f in figures) for name in ("erased", "kept"))
                 places[point.name] = (-round(gone, 2), -kept)
         return sorted(places, key=lambda name: places[name])
 
@@ -138,11 +136,14 @@ def _titled_strip(path: Path, title: str) -> NDArray[np.uint8]:
 
 def save_csv(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     """Write rows of plain values, atomically."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [*HEAD, *FIGURES])
-    writer.writeheader()
-    writer.writerows(rows)
-    return write_atomic(path, lambda target: target.write_text(text.getvalue(), encoding="utf-8") and None)
+
+    def write(target: Path) -> None:
+        with target.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [*HEAD, *FIGURES])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    return write_atomic(path, write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +153,12 @@ class Sweep:
     model: str = "toyworld"
     presets: str = "fire"  # names with commas between, a path, or all
     grid: Grid = field(default_factory=Grid)
-    words: tuple[str, ...] = ()  # the command line's words for the grid, for other processes
     videos: int = 40
     split: world.Split = "tuning"
     work: Path | None = None
     workers: int | None = None
-    compiled: bool = False  # the denoiser's blocks
+    loading: LoadSettings = LoadSettings()  # noqa: RUF009 - frozen values
+    judging: Judging = Judging(quality=False)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         self.runs()
@@ -165,35 +166,24 @@ class Sweep:
     def compiled_where_it_pays(self) -> Sweep:
         """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
         suites = [suite for _, suite in self.runs()]
-        pays = compiling_pays(self.model, LoadSettings(), suites, 1 + len(tuple(self.grid)))
-        return replace(self, compiled=pays)
+        pays = compiling_pays(self.model, self.loading, suites, 1 + len(tuple(self.grid)))
+        return replace(self, loading=replace(self.loading, compiled=pays))
 
     def runs(self) -> list[tuple[Preset, Suite]]:
         """Return each preset with its prompts; raises as ``presets_named`` and ``toyworld_suite`` do."""
         presets = presets_named(self.presets)
         return [(p, toyworld_suite(p.concept.name, self.videos, self.split)) for p in presets]
 
-    def arguments(self) -> list[str]:
-        """Return the command line of another process."""
-        words = ["sweep", "--model", self.model, "--preset", self.presets, "--split", self.split]
-        words += ["--compile" if self.compiled else "--no-compile"]
-        return [*words, "--videos", str(self.videos), *self.words]
-
-    def run(self, work: Path | None, share: Share | None, progress: Progress) -> Swept:
-        """Try every point on every concept; what ``work`` holds already is not made again."""
-        loading = LoadSettings(compiled=self.compiled)
-        model = load_model(self.model, loading, progress=part(progress, 0.0, 0.02))
-        pictures = work / "samples" if work else None
-        plain = Reading(toyworld_judge(), "toyworld", quality=False, samples=pictures)
-        reading, before = with_compiled(model, loading, plain, work)
-        journal = Journal(work, share.rank if share else 0)
+    def run(self, setup: Setup, progress: Progress) -> Swept:
+        """Try every point on every concept; what the setup's journal holds already is not made again."""
         runs, reports = self.runs(), []
         for i, (preset, suite) in enumerate(runs):
             check_disjoint((preset,), suite)
-            original = {ORIGINAL: plan_method(model, (preset,), ORIGINAL)}
-            shelf = Shelf(original | points_of(model, preset, self.grid), journal, before)
-            step = part(progress, max(0.02, i / len(runs)), (i + 1) / len(runs))
-            table = measure(model, shelf, suite, reading, journal, share=share, progress=step)
-            named = replace(suite, name=f"{suite.name}, {self.split} split")
-            reports.append(report_of(model, preset.concept.name, named, reading, shelf, table))
-        return Swept(tuple(reports), tuple(self.grid), tuple(suite for _, suite in runs), pictures)
+            planned = {ORIGINAL: plan_method(setup.model, (preset,), ORIGINAL)}
+            planned |= plan_grid(setup.model, preset, self.grid)
+            step = part(progress, i / len(runs), (i + 1) / len(runs))
+            split = replace(suite, name=f"{suite.name}, {self.split} split")
+            reports.append(run_planned(setup, preset.concept.name, planned, split, step))
+        return Swept(
+            tuple(reports), tuple(self.grid), tuple(suite for _, suite in runs), setup.scoring.samples
+        )

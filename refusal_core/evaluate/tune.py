@@ -1,38 +1,38 @@
 """Auto-tune: a search over settings for what erases most and keeps most, on the tuning split alone.
 
 The search is optuna's (the extra ``evidence``). Several processes may share its folder, each started by
-hand and knowing of no other; what keeps them apart are locks of the system on files (Linux, macOS).
+hand and knowing of no other; what keeps them apart are locks of the system on files. (Optuna's heartbeats
+need a database: it opens in seconds, counts the trials of the dead for a while and overshoots their number.)
 """
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from refusal_core.concepts import Preset, load_preset
 from refusal_core.errors import FileError, MissingExtraError
-from refusal_core.evaluate.grid import Point, Points
-from refusal_core.evaluate.judges.toyworld import toyworld_judge
-from refusal_core.evaluate.measures.journal import Journal
+from refusal_core.evaluate.grid import Point, PointPlanner
+from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method, treatment_key
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.reports.tables import method_figures, percent
-from refusal_core.evaluate.run import Reading, cells_of, check_disjoint, measure
-from refusal_core.evaluate.shelf import Shelf
+from refusal_core.evaluate.run import check_disjoint, run_planned
+from refusal_core.evaluate.setup import Setup, Share, open_setup
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
-from refusal_core.models.load import load_model
-from refusal_core.models.model import Model
+from refusal_core.models.load import LoadSettings
 from refusal_core.progress import Progress, part, silent
 from refusal_core.settings import SiteKind
 
 if TYPE_CHECKING:
     from optuna.study import Study
-    from optuna.trial import FrozenTrial, Trial
+    from optuna.trial import BaseTrial, FrozenTrial, Trial
 
 SITES: tuple[tuple[SiteKind, ...], ...] = (
     ("text",),
@@ -62,6 +62,8 @@ class Tuning:
     trials: int  # in all, those of former runs among them
     videos: int  # a group and trial
     work: Path  # readings, and optuna's journal
+    loading: LoadSettings = LoadSettings()  # noqa: RUF009 - frozen values
+    judging: Judging = Judging(quality=False)  # noqa: RUF009
 
     def run(self, progress: Progress = silent) -> list[Tuned]:
         """Search until there are ``trials``, and return the Pareto front, the most erasing first.
@@ -69,13 +71,13 @@ class Tuning:
         Raises:
             MissingExtraError: optuna is not installed.
         """
-        model, preset = load_model(self.model, progress=part(progress, 0.0, 0.02)), load_preset(self.preset)
-        key = treatment_key(model, "tune", asdict(preset.concept))
+        preset = load_preset(self.preset)
         with worker_number(self.work) as worker:
+            setup = open_setup(self, self.work, Share(worker), part(progress, 0.0, 0.02))
+            key = treatment_key(setup.model, "tune", asdict(preset.concept))
             # Of other pairs, or another model, it is another search.
             search = Search(self.work, f"{key} {self.videos}", self.trials, worker)
-            trier = _Trier(model, preset, self.videos, Journal(self.work, worker))
-            search.run(trier.figures, part(progress, 0.02, 1.0))
+            search.run(_Trier(setup, preset, self.videos).figures, part(progress, 0.02, 1.0))
         return front_of(search.study)
 
 
@@ -101,7 +103,7 @@ class Search:
         import optuna
 
         # Counting and asking are one step: else two processes would both begin the last trial.
-        with _locked(self._work / "next.lock", wait=True):
+        with FileLock(self._work / "next.lock"):
             self._give_up_abandoned()
             trials = self.study.get_trials(deepcopy=False)
             done = sum(t.state != optuna.trial.TrialState.FAIL for t in trials)
@@ -126,8 +128,11 @@ class Search:
         worker = trial.user_attrs.get(WORKER)
         if not isinstance(worker, int) or worker == self._worker:
             return True  # killed while it was asked for, or under this number before
-        with _locked(_lock_of(self._work, worker)) as is_free:
-            return is_free
+        try:
+            with FileLock(_lock_of(self._work, worker), blocking=False):
+                return True
+        except Timeout:
+            return False
 
 
 def _open_study(work: Path, name: str) -> Study:
@@ -153,64 +158,49 @@ def worker_number(work: Path) -> Iterator[int]:
 
     A lock on a file, as nobody hands out numbers, and process ids are used again, and by other machines:
     the system drops the lock when the process ends, however it ends. So a number is soon used again, and
-    whether it is held says whether its worker lives.
+    whether it is locked says whether its worker lives.
 
     Raises:
         FileError: the folder cannot be written.
     """
     for number in itertools.count():
-        with _locked(_lock_of(work, number)) as is_mine:
-            if is_mine:
-                yield number
-                return
+        lock = FileLock(_lock_of(work, number), blocking=False)
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            continue
+        except OSError as e:
+            raise FileError(f"{work.name} cannot be used ({e.strerror or e}); choose another.") from e
+        try:
+            yield number
+        finally:
+            lock.release()
+        return
 
 
 def _lock_of(work: Path, worker: int) -> Path:
     return work / f"{worker}.lock"
 
 
-@contextmanager
-def _locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Lock a file for the duration of a block, which is given False where another process has it.
-
-    The file stays: one removed and made again would be another, locked apart from it.
-    """
-    is_mine = True
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            is_mine = False
-    except OSError as e:
-        raise FileError(f"{path.parent.name} cannot be used ({e.strerror or e}); choose another.") from e
-    with file:
-        yield is_mine
-
-
 class _Trier:
     """Tries one setting at a time; the original's videos and the captures are made once."""
 
-    def __init__(self, model: Model, preset: Preset, videos: int, journal: Journal) -> None:
-        self._model, self._preset, self._journal = model, preset, journal
+    def __init__(self, setup: Setup, preset: Preset, videos: int) -> None:
+        self._setup = replace(setup, scoring=replace(setup.scoring, samples=None))
+        self._preset = preset
         self._suite = toyworld_suite(preset.concept.name, videos, "tuning")
         check_disjoint((preset,), self._suite)
-        self._reading = Reading(toyworld_judge(), "toyworld", quality=False)
-        self._points = {sites: Points(model, preset.concept, sites) for sites in SITES}
+        self._planners = {sites: PointPlanner(setup.model, preset.concept, sites) for sites in SITES}
 
     def figures(self, point: Point, progress: Progress) -> tuple[float, float] | None:
         """Return (erased, kept) of a setting; None: no such sites, or nothing of the concept there."""
         planned = {
-            ORIGINAL: plan_method(self._model, (self._preset,), ORIGINAL),
-            point.name: self._points[point.sites].plan(point),
+            ORIGINAL: plan_method(self._setup.model, (self._preset,), ORIGINAL),
+            point.name: self._planners[point.sites].plan(point),
         }
-        shelf = Shelf(planned, self._journal)
-        table = measure(self._model, shelf, self._suite, self._reading, self._journal, progress=progress)
-        report = Report(self._model.name, self._preset.concept.name, tuple(cells_of(table, self._suite)))
-        if not report.cell(point.name, "concept"):
-            return None
-        return figures_of(report, point.name)
+        report = run_planned(self._setup, self._preset.concept.name, planned, self._suite, progress)
+        return figures_of(report, point.name) if report.cell(point.name, "concept") else None
 
 
 def figures_of(report: Report, method: str) -> tuple[float, float]:
@@ -219,7 +209,7 @@ def figures_of(report: Report, method: str) -> tuple[float, float]:
     return shares["erased"] or 0.0, min(shares["kept"] or 0.0, shares["others"] or 0.0)
 
 
-def _drawn(trial: Trial) -> Point:
+def _drawn(trial: BaseTrial) -> Point:
     sites = SITES[trial.suggest_int("sites", 0, len(SITES) - 1)]
     return Point(
         method="whitened",
@@ -228,7 +218,7 @@ def _drawn(trial: Trial) -> Point:
         rank=trial.suggest_int("rank", 1, 8, log=True),
         strength=round(trial.suggest_float("strength", 0.6, 1.4, step=0.1), 2),
         alpha=1.0,
-        anchor=trial.suggest_categorical("anchor", ["zero", "mean"]),
+        anchor="mean" if trial.suggest_categorical("anchor", ["zero", "mean"]) == "mean" else "zero",
         shrinkage=trial.suggest_categorical("shrinkage", [0.002, 0.02, 0.2]),
     )
 
@@ -237,12 +227,11 @@ def front_of(study: Study) -> list[Tuned]:
     """Return the trials that no other beats in both figures, the most erasing first; equal ones once."""
     import optuna
 
-    found: dict[tuple[float, float], Tuned] = {}
+    best: dict[tuple[float, float], Tuned] = {}
     for trial in study.best_trials:
         erased, kept = trial.values
-        again = optuna.trial.FixedTrial(trial.params)
-        found.setdefault((erased, kept), Tuned(_drawn(again), erased, kept))  # type: ignore[arg-type]
-    return sorted(found.values(), key=lambda t: (-t.erased, -t.kept))
+        best.setdefault((erased, kept), Tuned(_drawn(optuna.trial.FixedTrial(trial.params)), erased, kept))
+    return sorted(best.values(), key=lambda t: (-t.erased, -t.kept))
 
 
 def table_of(front: list[Tuned]) -> list[list[Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from refusal_core.concepts import Preset
 from refusal_core.errors import InputError, MissingExtraError
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
-from refusal_core.evaluate.measures.journal import Journal
+from refusal_core.evaluate.methods.cache import TreatmentCache
 from refusal_core.evaluate.methods.treatments import (
     METHOD_NAMES,
     ORIGINAL,
@@ -23,8 +23,9 @@ from refusal_core.evaluate.reports.page import save_page
 from refusal_core.evaluate.reports.plots import as_svg, shown_plot, trade_plot
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.reports.tables import cells_table
-from refusal_core.evaluate.run import Reading, check_disjoint, growing, report_of
-from refusal_core.evaluate.shelf import Shelf
+from refusal_core.evaluate.run import check_disjoint, measure, report_of
+from refusal_core.evaluate.scoring import Scoring
+from refusal_core.evaluate.setup import Setup
 from refusal_core.evaluate.suites.adversarial import adversarial_suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.io.files import write_json
@@ -77,12 +78,12 @@ def evaluate(
     check_disjoint((preset,), chosen)
     planned = {ORIGINAL: plan_method(held.model, (), ORIGINAL), OURS: _ours(bench, request)}
     planned |= {name: plan_method(held.model, (preset,), name) for name in methods}
-    journal = Journal()
-    shelf, folder = Shelf(planned, journal), bench.session_folder(session) / uuid.uuid4().hex
-    reading = Reading(toyworld_judge(), "toyworld", samples=folder, batch=8)
+    folder = bench.session_folder(session) / uuid.uuid4().hex
+    setup = Setup(held.model, Scoring(toyworld_judge(), "toyworld", samples=folder, batch=8))
+    cache = TreatmentCache(planned, setup.journal)
     report = Report(held.name, preset.concept.name, ())
-    for table in growing(held.model, shelf, chosen, reading, journal, progress=progress):
-        report = report_of(held.model, preset.concept.name, chosen, reading, shelf, table)
+    for table in measure(setup, cache, chosen, progress):
+        report = report_of(setup, preset.concept.name, chosen, cache, table)
         yield Evaluated(*_texts(report), report.notes)
     yield _finished(report, folder)
 

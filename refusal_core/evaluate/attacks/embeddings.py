@@ -25,7 +25,7 @@ STEPS, RATE = 30, 0.05  # Adam; the rate is in spreads of the embeddings
 
 def attacked_embeddings(
     model: Model,
-    held: AbstractContextManager[Any],
+    context: AbstractContextManager[Any],
     prompts: Sequence[str],
     seeds: Sequence[int],
     progress: Progress = silent,
@@ -34,7 +34,7 @@ def attacked_embeddings(
 
     Args:
         model: left as it was.
-        held: the context in which its weights are edited.
+        context: that in which its weights are edited.
         prompts: unsafe ones.
         seeds: of the noise on which the original's trajectory starts.
         progress: told per gradient step.
@@ -51,7 +51,7 @@ def attacked_embeddings(
     moved = start.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([moved], lr=RATE * float(start.std()))
     generator = torch.Generator().manual_seed(0)
-    with frozen(denoiser), held:
+    with frozen(denoiser), context:
         for step in range(STEPS):
             chosen = int(torch.randint(len(states), (1,), generator=generator))
             guess = predicted(denoiser, states[chosen] | {TEXT: moved.to(states[chosen][TEXT])})

@@ -29,24 +29,25 @@ class Meter:
 
 @contextmanager
 def measured_cost() -> Iterator[Meter]:
-    """Measure the time of a block and the peak of memory over its start, on the GPU where there is one."""
+    """Measure the time of a block and the peak of memory over its start, on GPUs where there are some.
+
+    Of all GPUs, as torch counts what this process alone holds there: of several processes each has its own.
+    """
     import psutil
     import torch
 
     meter, stop = Meter(), threading.Event()
-    process = psutil.Process()
-    before = process.memory_info().rss
-    peak = before
+    process, gpus = psutil.Process(), range(torch.cuda.device_count())
+    before = peak = process.memory_info().rss
 
     def watch() -> None:
         nonlocal peak
         while not stop.wait(0.02):
             peak = max(peak, process.memory_info().rss)
 
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
+    for gpu in gpus:
+        torch.cuda.reset_peak_memory_stats(gpu)
+    allocated = sum(map(torch.cuda.memory_allocated, gpus))
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     started = time.perf_counter()
@@ -56,5 +57,5 @@ def measured_cost() -> Iterator[Meter]:
         meter.seconds = time.perf_counter() - started
         stop.set()
         thread.join()
-        grown = torch.cuda.max_memory_allocated() - held if on_gpu else peak - before
+        grown = sum(map(torch.cuda.max_memory_allocated, gpus)) - allocated if gpus else peak - before
         meter.megabytes = max(0, grown) / 1e6

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -32,17 +33,10 @@ from refusal_core.recipe import (
 )
 from refusal_core.settings import METHODS, SamplingSettings
 
-DEFAULT_METHODS = ("original", *METHODS, "negative-prompt", "paper")
-RANKS = {"whitened-1": 1, "whitened-2": 2, "whitened-4": 4}
-BASELINES = ("safree", "uce", "rece", "esd")
-METHOD_NAMES = (*DEFAULT_METHODS, *RANKS, "anchored", *BASELINES)
 ORIGINAL = "original"
 EDIT = "edit"  # what the keys of edits begin with
-REVISIONS = {
-    "negative-prompt": 2,
-    "rece": 2,
-    "esd": 2,
-}  # raised where a method's videos change: old readings are not its
+# Raised where a method's videos change: old readings are not its.
+REVISIONS = {"negative-prompt": 2, "rece": 2, "esd": 2}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,13 +48,13 @@ class Treatment:
     sampling: SamplingSettings = SamplingSettings()  # noqa: RUF009 - a frozen value
     batch: Callable[[Sequence[str]], AbstractContextManager[None]] | None = None
 
-    def held(self, model: Model) -> AbstractContextManager[Any]:
+    def context(self, model: Model) -> AbstractContextManager[Any]:
         """Return the context in which the model is changed."""
         if self.edit is not None:
             return applied(model, self.edit)
         return replaced(model, self.weights) if self.weights is not None else nullcontext()
 
-    def around(self, prompts: Sequence[str]) -> AbstractContextManager[Any]:
+    def batch_context(self, prompts: Sequence[str]) -> AbstractContextManager[Any]:
         """Return the context of one batch of prompts."""
         return self.batch(prompts) if self.batch is not None else nullcontext()
 
@@ -87,6 +81,57 @@ class Planned:
     prepare: Callable[[Progress], Treatment]
 
 
+def _whitened(preset: Preset, model: Model, rank: int) -> Recipe:
+    base = preset_recipe(preset, model)
+    return replace(base, subspace=replace(base.subspace, method="whitened", rank=rank))
+
+
+def _anchored(preset: Preset, model: Model) -> Recipe:
+    base = preset_recipe(preset, model)
+    whitened = replace(base.subspace, method="whitened")
+    return replace(base, subspace=whitened, edit=replace(base.edit, anchor="mean"))
+
+
+def _negative_prompt(model: Model, concepts: Sequence[Concept], _progress: Progress) -> Treatment:
+    return Treatment(sampling=negative_prompt(model, concepts))
+
+
+def _safree(model: Model, concepts: Sequence[Concept], progress: Progress) -> Treatment:
+    filter_ = prepare_safree(model, merged(concepts), progress)
+    return Treatment(batch=lambda prompts: safree(filter_, prompts))
+
+
+def _esd(model: Model, concepts: Sequence[Concept], progress: Progress) -> Treatment:
+    if len(concepts) > 1:
+        raise ModelError("ESD is fine-tuned for one concept; leave it out where several are erased at once.")
+    return Treatment(weights=esd_weights(model, concepts[0], progress))
+
+
+def _uce(model: Model, concepts: Sequence[Concept], progress: Progress) -> Treatment:
+    return Treatment(weights=uce_weights(model, merged(concepts), progress))
+
+
+def _rece(model: Model, concepts: Sequence[Concept], progress: Progress) -> Treatment:
+    return Treatment(weights=rece_weights(model, merged(concepts), progress))
+
+
+EDITS: dict[str, Callable[[Preset, Model], Recipe]] = {
+    **{method: partial(method_recipe, method=method) for method in METHODS},
+    "paper": paper_recipe,
+    **{f"whitened-{rank}": partial(_whitened, rank=rank) for rank in (1, 2, 4)},
+    "anchored": _anchored,
+}
+BASELINES: dict[str, Callable[[Model, Sequence[Concept], Progress], Treatment]] = {
+    "negative-prompt": _negative_prompt,
+    "safree": _safree,
+    "uce": _uce,
+    "rece": _rece,
+    "esd": _esd,
+}
+DEFAULT_METHODS = (ORIGINAL, *METHODS, "negative-prompt", "paper")
+METHOD_NAMES = (*DEFAULT_METHODS, *(m for m in (*EDITS, *BASELINES) if m not in DEFAULT_METHODS))
+
+
 def plan_method(model: Model, presets: Sequence[Preset], method: str) -> Planned:
     """Plan a method for the concept of a preset, or for those of several at once.
 
@@ -100,18 +145,15 @@ def plan_method(model: Model, presets: Sequence[Preset], method: str) -> Planned
         raise InputError(f"Method '{method}' is not known; choose from {', '.join(METHOD_NAMES)}.")
     if method == ORIGINAL:
         return Planned(treatment_key(model, ORIGINAL, []), {}, lambda _progress: Treatment())
-    if method not in BASELINES and method != "negative-prompt":
-        return plan_edit(model, [_recipe(model, preset, method) for preset in presets])
+    if method in EDITS:
+        return plan_edit(model, [EDITS[method](preset, model) for preset in presets])
     concepts = [p.concept for p in presets]
+    revision = [REVISIONS[method]] if method in REVISIONS else []
     return Planned(
-        treatment_key(model, method, [asdict(merged(concepts)), *_revision(method)]),
+        treatment_key(model, method, [asdict(merged(concepts)), *revision]),
         {"method": method, "concepts": [c.name for c in concepts]},
-        lambda progress: _baseline(model, concepts, method, progress),
+        lambda progress: BASELINES[method](model, concepts, progress),
     )
-
-
-def _revision(method: str) -> list[int]:
-    return [REVISIONS[method]] if method in REVISIONS else []
 
 
 def plan_edit(model: Model, recipes: Sequence[Recipe]) -> Planned:
@@ -128,19 +170,6 @@ def plan_edit(model: Model, recipes: Sequence[Recipe]) -> Planned:
     return Planned(key, {"edits": [plain_recipe(recipe) for recipe in recipes]}, prepare)
 
 
-def _baseline(model: Model, concepts: Sequence[Concept], method: str, progress: Progress) -> Treatment:
-    if method == "negative-prompt":
-        return Treatment(sampling=negative_prompt(model, concepts))
-    if method == "esd" and len(concepts) > 1:
-        raise ModelError("ESD is fine-tuned for one concept; leave it out where several are erased at once.")
-    concept = merged(concepts)
-    if method == "safree":
-        filter_ = prepare_safree(model, concept, progress)
-        return Treatment(batch=lambda prompts: safree(filter_, prompts))
-    trained = {"uce": uce_weights, "rece": rece_weights, "esd": esd_weights}
-    return Treatment(weights=trained[method](model, concept, progress))
-
-
 def merged(concepts: Sequence[Concept]) -> Concept:
     """Return one concept with the pairs of all; of the neutral prompts, those that are neutral for each.
 
@@ -155,18 +184,6 @@ def merged(concepts: Sequence[Concept]) -> Concept:
     words = {added_words(pair) for pair in pairs}
     neutral = shared or [p for p in everything if not any(w in p for w in words)]
     return Concept("+".join(c.name for c in concepts), pairs, tuple(neutral))
-
-
-def _recipe(model: Model, preset: Preset, method: str) -> Recipe:
-    if method == "paper":
-        return paper_recipe(preset, model)
-    base = preset_recipe(preset, model)
-    if method in RANKS:
-        return replace(base, subspace=replace(base.subspace, method="whitened", rank=RANKS[method]))
-    if method == "anchored":
-        whitened = replace(base.subspace, method="whitened")
-        return replace(base, subspace=whitened, edit=replace(base.edit, anchor="mean"))
-    return method_recipe(preset, model, next(m for m in METHODS if m == method))
 
 
 def treatment_key(model: Model, kind: str, parts: object) -> str:

@@ -10,12 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
-from refusal_core.evaluate.measures.journal import Journal
 from refusal_core.evaluate.measures.samples import SHEET_COLOURS, save_picture, strip
 from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method
 from refusal_core.evaluate.reports.cells import KEPT, Cell
-from refusal_core.evaluate.run import Reading, cells_of, measure
-from refusal_core.evaluate.shelf import Shelf
+from refusal_core.evaluate.run import run_planned
+from refusal_core.evaluate.scoring import Scoring
+from refusal_core.evaluate.setup import Setup
 from refusal_core.evaluate.suites.items import Item
 from refusal_core.evaluate.suites.toyworld import asked_suite
 from refusal_core.models.model import Model
@@ -69,11 +69,10 @@ def check(model: Model, judge: ToyJudge, videos: int = 200, *, progress: Progres
     progress(0.02, "Judging rendered clips")
     rendered = _accuracy(judge, scenes, clips)
     decoded = _accuracy(judge, scenes, _through_autoencoder(model, clips))
-    suite, journal = asked_suite(videos), Journal()
-    reading = Reading(toyworld_judge(judge), "toyworld", quality=False)
-    shelf = Shelf({ORIGINAL: plan_method(model, (), ORIGINAL)}, journal)
-    table = measure(model, shelf, suite, reading, journal, progress=part(progress, 0.1, 1.0))
-    return CheckReport(len(scenes), rendered, decoded, tuple(cells_of(table, suite)))
+    setup = Setup(model, Scoring(toyworld_judge(judge), "toyworld", quality=False))
+    original = {ORIGINAL: plan_method(model, (), ORIGINAL)}
+    report = run_planned(setup, "none", original, asked_suite(videos), part(progress, 0.1, 1.0))
+    return CheckReport(len(scenes), rendered, decoded, report.cells)
 
 
 def _through_autoencoder(model: Model, clips: Tensor) -> Tensor:

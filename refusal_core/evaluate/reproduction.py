@@ -7,14 +7,14 @@ from pathlib import Path
 
 from refusal_core.concepts import load_preset
 from refusal_core.errors import InputError
-from refusal_core.evaluate.measures.journal import Journal
-from refusal_core.evaluate.plans import Seeing, loading_arguments
+from refusal_core.evaluate.judging import Judging
+from refusal_core.evaluate.paper_tables import METHODS, PaperTable, paper_table
 from refusal_core.evaluate.reports.report import Report
-from refusal_core.evaluate.reproduce import METHODS, PaperTable, paper_table
-from refusal_core.evaluate.run import Share, evaluate
+from refusal_core.evaluate.run import evaluate
+from refusal_core.evaluate.setup import Setup
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.sources import load_suite
-from refusal_core.models.load import LoadSettings, load_model
+from refusal_core.models.load import LoadSettings
 from refusal_core.progress import Progress, part
 
 
@@ -25,11 +25,7 @@ def prompts_of(table: PaperTable, source: Path, limit: int) -> Suite:
 
 
 def sides_of(folders: str) -> dict[str, Path]:
-    """Return the folder of each side from ``original=DIR,unlearned=DIR``.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """Return the folder of each side from ``original=DIR,unlearned=DIR``; raises InputError on other text."""
     sides = {}
     for piece in folders.split(","):
         name, equals, folder = piece.partition("=")
@@ -51,10 +47,11 @@ class Reproduction:
     source: Path  # of the prompts
     limit: int  # prompts of each category, at most
     model: str
-    seeing: Seeing
+    judging: Judging
     loading: LoadSettings = LoadSettings()  # noqa: RUF009 - a frozen value
     work: Path | None = None
     workers: int | None = None
+    methods: tuple[str, ...] = METHODS
 
     def __post_init__(self) -> None:
         if self.model == "open-sora":
@@ -73,24 +70,12 @@ class Reproduction:
         """Prompts of the largest category."""
         return max(len(group.items) for group in self.prompts())
 
-    def arguments(self) -> list[str]:
-        """Return the command line of another process."""
-        words = ["reproduce", self.table, "--source", str(self.source), "--limit", str(self.limit)]
-        return [*words, "--model", self.model, *self.seeing.arguments(), *loading_arguments(self.loading)]
-
-    def run(self, work: Path | None, share: Share | None, progress: Progress) -> list[Report]:
+    def run(self, setup: Setup, progress: Progress) -> list[Report]:
         """Return a report a category."""
-        table, suite = paper_table(self.table), self.prompts()
-        if share is not None:
-            self.seeing.check()
-        reading = self.seeing.reading(work / "samples" if work else None)
-        model = load_model(self.model, self.loading, progress=part(progress, 0.0, 0.05))
-        journal = Journal(work, share.rank if share else 0)
+        rows, suite = paper_table(self.table).rows, self.prompts()
         reports = []
-        for i, row in enumerate(table.rows):
-            step = part(progress, 0.05 + 0.95 * i / len(table.rows), 0.05 + 0.95 * (i + 1) / len(table.rows))
+        for i, row in enumerate(rows):
+            step = part(progress, i / len(rows), (i + 1) / len(rows))
             group, presets = Suite(suite.name, (suite[row.category],)), (load_preset(row.preset),)
-            reports.append(
-                evaluate(model, presets, group, reading, METHODS, journal=journal, share=share, progress=step)
-            )
+            reports.append(evaluate(setup, presets, group, self.methods, step))
         return reports

@@ -112,7 +112,7 @@ def paper_table(name: str) -> PaperTable:
     return TABLES[name]
 
 
-def plan(table: PaperTable, counts: dict[str, int], methods: Sequence[str]) -> str:
+def forecast(table: PaperTable, counts: dict[str, int], methods: Sequence[str]) -> str:
     """Return what a run makes, in Markdown: videos, GPU hours and disk.
 
     Args:
@@ -160,20 +160,14 @@ def beside_paper(table: PaperTable, reports: Sequence[Report], *, latex: bool = 
 
 def _side_by_side(table: PaperTable, reports: Sequence[Report]) -> DataFrame:
     methods = list(dict.fromkeys(name for report in reports for name in report.names))
-    head = [
-        "category",
-        "paper: original",
-        f"paper: {table.other}",
-        "paper: theirs",
-        *(f"ours: {m}" for m in methods),
-    ]
+    head = ["category", "paper: original", f"paper: {table.other}", "paper: theirs"]
+    head += [f"ours: {method}" for method in methods]
     rows = []
     for row in table.rows:
         cells = []
         for method in methods:
-            found = [report.cell(method, row.category) for report in reports]
-            cell = next((c for c in found if c is not None), None)
-            cells.append(_shown(cell) if cell else "-")
+            measured = (report.cell(method, row.category) for report in reports)
+            cells.append(next((_shown(cell) for cell in measured if cell is not None), "-"))
         other = "-" if row.other is None else f"{row.other:.1f}"
         rows.append([row.category, f"{row.original:.1f}", other, f"{row.paper:.1f}", *cells])
     rows.append(_means(table, reports, methods))

@@ -1,0 +1,116 @@
+"""What ``evaluate`` does, as one plain value: methods on the suites of presets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from refusal_core.concepts import Preset, load_preset
+from refusal_core.errors import InputError
+from refusal_core.evaluate.judging import Judging
+from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS, METHOD_NAMES
+from refusal_core.evaluate.reports.report import Report
+from refusal_core.evaluate.run import evaluate
+from refusal_core.evaluate.setup import Setup, compiling_pays
+from refusal_core.evaluate.suites.adversarial import adversarial_suite
+from refusal_core.evaluate.suites.items import Suite
+from refusal_core.evaluate.suites.sources import SUITES, load_suite
+from refusal_core.evaluate.suites.toyworld import together_suite, toyworld_suite
+from refusal_core.models.load import LoadSettings
+from refusal_core.progress import Progress, part
+from refusal_core.toyworld import world
+
+MADE = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}  # from the toy world's own scenes
+MADE_VIDEOS = 200  # a group of them, where nothing else is said
+SETS = {"standard": DEFAULT_METHODS, "all": METHOD_NAMES}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A suite read from a user's files."""
+
+    suite: str = "toyworld"  # or adversarial, or one of SUITES
+    path: Path | None = None
+    categories: str = "all"  # names with commas between, paper, or all
+
+
+def presets_named(names: str) -> list[Preset]:
+    """Return presets by their names with commas between, by a path, or those of the toy world by ``all``.
+
+    Raises as ``load_preset`` does.
+    """
+    chosen = world.CONCEPTS if names == "all" else [name.strip() for name in names.split(",")]
+    return [load_preset(name) for name in chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Methods on the suites of presets. Raises InputError where something in it is not known."""
+
+    model: str = "toyworld"
+    presets: str = "fire"  # names with commas between, a path, or all
+    videos: int | None = None  # a group; None: MADE_VIDEOS, of a suite from files all
+    methods: str = "standard"  # names with commas between, standard, or all
+    together: bool = False  # erase all presets' concepts at once
+    source: Source = Source()
+    judging: Judging = Judging()  # noqa: RUF009
+    loading: LoadSettings = LoadSettings()  # noqa: RUF009 - frozen values
+    work: Path | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        self.chosen_methods()
+        self.judging.check_questions([suite for _, suite in self.runs()])
+
+    def chosen_methods(self) -> tuple[str, ...]:
+        """Return the methods."""
+        wanted = SETS.get(self.methods) or tuple(m.strip() for m in self.methods.split(","))
+        if unknown := [m for m in wanted if m not in METHOD_NAMES]:
+            raise InputError(f"Method '{unknown[0]}' is not known; choose from {', '.join(METHOD_NAMES)}.")
+        return wanted
+
+    def compiled_where_it_pays(self) -> Evaluation:
+        """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
+        suites = [suite for _, suite in self.runs()]
+        pays = compiling_pays(self.model, self.loading, suites, len(self.chosen_methods()))
+        return replace(self, loading=replace(self.loading, compiled=True)) if pays else self
+
+    def runs(self) -> list[tuple[tuple[Preset, ...], Suite]]:
+        """Return what is erased at once, and the suite it is tried on."""
+        presets = presets_named(self.presets)
+        if self.source.suite not in MADE:
+            suite = self._read_suite()
+            return [(tuple(presets), suite)] if self.together else [((p,), suite) for p in presets]
+        videos = MADE_VIDEOS if self.videos is None else self.videos
+        if self.together:
+            if self.source.suite != "toyworld":
+                name = self.source.suite
+                raise InputError(f"The suite {name} is made for one concept; leave out --together.")
+            names = [p.concept.name for p in presets]
+            return [(tuple(presets), together_suite(names, videos))]
+        make = MADE[self.source.suite]
+        return [((p,), make(p.concept.name, videos)) for p in presets]
+
+    def _read_suite(self) -> Suite:
+        if self.source.suite not in SUITES:
+            known = ", ".join((*MADE, *SUITES))
+            raise InputError(f"Suite '{self.source.suite}' is not known; choose one of {known}.")
+        if self.source.path is None:
+            raise InputError(f"The suite {self.source.suite} is read from your own files; give --source.")
+        chosen = self.source.categories
+        return load_suite(self.source.suite, self.source.path, categories=chosen, limit=self.videos)
+
+    def run(self, setup: Setup, progress: Progress) -> list[Report]:
+        """Return a report a preset, or one for all together."""
+        runs, methods = self.runs(), self.chosen_methods()
+        reports = []
+        for i, (presets, suite) in enumerate(runs):
+            step = _titled(part(progress, i / len(runs), (i + 1) / len(runs)), presets)
+            reports.append(evaluate(setup, presets, suite, methods, step))
+        return reports
+
+
+def _titled(progress: Progress, presets: Sequence[Preset]) -> Progress:
+    title = presets[0].title if len(presets) == 1 else f"{len(presets)} concepts"
+    return lambda fraction, sentence: progress(fraction, f"{title}: {sentence}")
