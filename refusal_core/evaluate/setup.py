@@ -79,7 +79,7 @@ class Opened(Protocol):
         """Who judges its videos."""
 
 
-class Job(Opened, Protocol[Result]):
+class SharedJob(Opened, Protocol[Result]):
     """What a command measures, as plain values: it can be handed to other processes."""
 
     @property

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 
 from refusal_core.errors import InputError
 from refusal_core.evaluate.measures.metrics import flow_in_one_thread
-from refusal_core.evaluate.setup import Job, Result, Setup, Share, open_setup
+from refusal_core.evaluate.setup import Result, Setup, Share, SharedJob, open_setup
 from refusal_core.models.load import BUNDLED
 from refusal_core.models.threads import one_thread
 from refusal_core.progress import Progress, part
@@ -36,7 +36,7 @@ CGROUP = Path("/sys/fs/cgroup")
 log = logging.getLogger(__name__)
 
 
-def run_shared(job: Job[Result], progress: Progress) -> Result | None:
+def run_shared(job: SharedJob[Result], progress: Progress) -> Result | None:
     """Do a job in one process, or as one of several.
 
     Under a launcher (it sets RANK and WORLD_SIZE) this process does its part; otherwise it starts as many
@@ -65,14 +65,14 @@ def run_shared(job: Job[Result], progress: Progress) -> Result | None:
             return job.run(setup.merging(), part(progress, 0.95, 1.0))
 
 
-def make_share(job: Job[Any], folder: Path, share: Share, progress: Progress) -> Setup:
+def make_share(job: SharedJob[Any], folder: Path, share: Share, progress: Progress) -> Setup:
     """Do one's part of a job; return the setup it was done with, as a model is loaded but once."""
     setup = open_setup(job, folder, share, part(progress, 0.0, 0.02))
     job.run(setup, part(progress, 0.02, 1.0))
     return setup
 
 
-def _as_launched(job: Job[Result], folder: Path, progress: Progress) -> Result | None:
+def _as_launched(job: SharedJob[Result], folder: Path, progress: Progress) -> Result | None:
     """Do one's part among a launcher's processes; the first one then makes what is missing, and merges."""
     import torch
     from accelerate import PartialState
@@ -91,7 +91,7 @@ def _as_launched(job: Job[Result], folder: Path, progress: Progress) -> Result |
         state.destroy_process_group()
 
 
-def _helpful_workers(job: Job[Any]) -> int:
+def _helpful_workers(job: SharedJob[Any]) -> int:
     import torch
 
     small = job.model in BUNDLED and not torch.cuda.is_available()
@@ -122,7 +122,7 @@ def usable_memory() -> int:
 
 
 @contextmanager
-def one_thread_if_small(job: Job[Any]) -> Iterator[None]:
+def one_thread_if_small(job: SharedJob[Any]) -> Iterator[None]:
     """Compute a bundled model in one thread: sums are then added in one order, whatever shares the work."""
     import torch
 
@@ -134,7 +134,7 @@ def one_thread_if_small(job: Job[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _folder(job: Job[Any]) -> Iterator[Path]:
+def _folder(job: SharedJob[Any]) -> Iterator[Path]:
     if job.work is not None:
         job.work.mkdir(parents=True, exist_ok=True)
         yield job.work
@@ -146,7 +146,7 @@ def _folder(job: Job[Any]) -> Iterator[Path]:
 class Workers:
     """The other processes of this machine, watched; what one leaves undone that ends, the first makes."""
 
-    def __init__(self, job: Job[Any], folder: Path, count: int) -> None:
+    def __init__(self, job: SharedJob[Any], folder: Path, count: int) -> None:
         self._count = count
         self._running: dict[int, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
         settings = TypeAdapter(type(job)).dump_python(job, mode="json")
