@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from refusal_core.errors import FileError, InputError
-from refusal_core.io.reading import MAX_PROMPT, Plain, clean_prompt, parse_json, plain, read_ordinary
+from refusal_core.io.reading import MAX_PROMPT, Plain, bundled, clean_prompt, parse_json, plain, read_ordinary
 from refusal_core.settings import Knob, recipe_knobs
 
 MAX_PAIRS = 64
 MAX_NEUTRAL = 2000
 MAX_FILE = 1 << 20  # bytes of a preset or pairs file
-PRESETS = Path(__file__).resolve().parent.parent / "presets"
+PRESETS = bundled("presets")
 
 
 @dataclass(frozen=True, slots=True)

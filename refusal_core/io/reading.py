@@ -20,6 +20,12 @@ MAX_PROMPT = 500  # characters
 INVISIBLE = ("Cc", "Cf", "Cs")  # control characters, marks of direction, halves of pairs
 
 
+def bundled(folder: str) -> Path:
+    """Return a folder that comes with the program: in the package where it is installed, else beside it."""
+    package = Path(__file__).resolve().parents[1]
+    return package / folder if (package / folder).is_dir() else package.parent / folder
+
+
 def open_ordinary(path: Path, limit: int) -> BinaryIO:
     """Open a file to read, following links that lead to an ordinary one.
 

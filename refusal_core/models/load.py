@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
+from refusal_core.io.reading import bundled
 from refusal_core.io.shards import expect_safetensors, read_index
 from refusal_core.models.compiling import compile_parts
 from refusal_core.models.discovery import describe_guess, guess_family
@@ -26,7 +27,7 @@ from refusal_core.progress import Progress, silent
 
 # Decoders of frames that stay in float32, as diffusers' documentation has it for Wan and SkyReels V2.
 PRECISE = ("AutoencoderKLWan",)
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
+ASSETS = bundled("assets/models")
 NO_ROOM = "does not fit into memory; try offloading or bfloat16."
 CANNOT = (
     "cannot be loaded as a diffusers video pipeline; give toyworld, a folder with model_index.json and"
