@@ -3,55 +3,56 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import typer
 
+from refusal_core.cli import app as studio
 from refusal_core.cli import (
     bench,
-    compare,
-    distance,
     edit,
     evaluate,
     export,
     models,
+    report,
     reproduce,
     selftest,
     sweep,
     toyworld,
-    tune,
 )
+from refusal_core.cli.options import with_options
 from refusal_core.errors import RefusalError
 
 INTERRUPTED = 130
+USE, MEASURE, MODELS, DEVELOP = (
+    "Use: make an edit, look at it, and hand it on.",
+    "Measure: what an edit removes, and what it keeps.",
+    "Models: what can be edited, and whether every step holds on it.",
+    "Develop: make the bundled model, and repeat the paper.",
+)
+COMMANDS = {
+    USE: (studio.app, edit.edit, edit.compare, edit.info, export.export, export.bake, export.push),
+    MEASURE: (evaluate.evaluate, report.report, sweep.sweep, sweep.tune, report.votes, report.distance),
+    MODELS: (selftest.selftest, bench.bench),
+    DEVELOP: (reproduce.reproduce,),
+}
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Remove a concept from a text-to-video diffusion model in closed form, and see the result.",
 )
-app.command()(compare.compare)
-app.command()(edit.edit)
-app.command()(edit.info)
-app.command()(evaluate.evaluate)
-app.command()(evaluate.report)
-app.command()(evaluate.votes)
-app.command()(distance.distance)
-app.command()(sweep.sweep)
-app.command()(tune.tune)
-app.command()(bench.bench)
-app.command()(export.export)
-app.command()(selftest.selftest)
-app.command()(reproduce.reproduce)
-app.command()(models.bake)
-app.command()(export.push)
-app.add_typer(models.app, name="models")
-app.add_typer(toyworld.app, name="toyworld")
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(with_options(command))
+app.add_typer(models.app, name="models", rich_help_panel=MODELS)
+app.add_typer(toyworld.app, name="toyworld", rich_help_panel=DEVELOP)
 
 
-def main() -> None:
-    """Run a command; a known failure is one sentence on stderr and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command, by default the process's own; a known failure is one sentence and exit code 2."""
     try:
-        app()
+        app(arguments)
     except RefusalError as e:
         print(f"Error: {e}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""``edit`` makes an edit file; ``info`` prints what one holds."""
+"""``edit`` makes an edit file; ``compare`` makes videos with it; ``info`` prints what a file holds."""
 
 from __future__ import annotations
 
@@ -7,96 +7,87 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import (
-    DenoiserOption,
-    DeviceOption,
-    DtypeOption,
-    GuessOption,
-    LayersOption,
-    MethodOption,
-    ModelOption,
-    OffloadOption,
-    PairsOption,
-    PresetOption,
-    RankOption,
-    RevisionOption,
-    SitesOption,
-    StrengthOption,
-    load_settings,
-    progress_bar,
-    recipe_from_options,
-)
+from refusal_core.cli.options import Changes, ConceptOptions, Json, ModelOptions
+from refusal_core.cli.screen import progress_bar, show_rows
+from refusal_core.models.load_settings import LoadSettings
+from refusal_core.settings import SamplingSettings
 
 
 def edit(
     out: Annotated[Path, typer.Option("--out", help="The edit file to write, .safetensors.")],
-    model: ModelOption = "toyworld",
-    preset: PresetOption = "fire",
-    pairs: PairsOption = None,
-    sites: SitesOption = None,
-    layers: LayersOption = None,
-    rank: RankOption = None,
-    strength: StrengthOption = None,
-    method: MethodOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    offload: OffloadOption = "none",
-    revision: RevisionOption = None,
-    denoiser: DenoiserOption = None,
-    guess: GuessOption = False,
+    model: ModelOptions,
+    concept: ConceptOptions,
+    changes: Changes,
+    loading: LoadSettings,
 ) -> None:
     """Make an edit from prompt pairs and save it as one small file."""
-    from refusal_core.concepts import load_preset
     from refusal_core.edit import save_edit
     from refusal_core.errors import InputError
-    from refusal_core.models.load import load_model
     from refusal_core.recipe import build
 
     if out.suffix != ".safetensors":
         raise InputError(f"'{out.name}' must end in .safetensors.")
-    chosen = load_preset(preset)
-    settings = load_settings(device, dtype, offload, revision, denoiser, guess=guess)
     with progress_bar("Loading") as progress:
-        loaded = load_model(model, settings, progress=progress)
-        recipe = recipe_from_options(
-            chosen,
-            loaded,
-            pairs=pairs,
-            sites=sites,
-            layers=layers,
-            rank=rank,
-            strength=strength,
-            method=method,
-        )
-        made, found = build(loaded, recipe, held_out=True, progress=progress)
+        loaded = model.load(loading, progress)
+        _, recipe = concept.recipe(loaded, changes)
+        made, directions = build(loaded, recipe, held_out=True, progress=progress)
         save_edit(made, out)
     print(f"{out}: {len(made.sites)} sites, {out.stat().st_size / 1024:.0f} kB")
-    for note in found.notes:
+    for note in directions.notes:
         print(f"Note: {note}")
 
 
-def info(file: Annotated[Path, typer.Argument(help="An edit file.")]) -> None:
-    """Print an edit's recipe and its figures per layer."""
-    from rich.console import Console
-    from rich.table import Table
+def compare(
+    out: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
+    model: ModelOptions,
+    concept: ConceptOptions,
+    changes: Changes,
+    sampling: SamplingSettings,
+    loading: LoadSettings,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Default: the preset's prompt.")] = None,
+) -> None:
+    """Generate a prompt without and with the edit: original, unlearned and side-by-side mp4, recipe."""
+    from refusal_core.io.files import write_json
+    from refusal_core.io.video import save_video
+    from refusal_core.progress import part
+    from refusal_core.recipe import build, describe
+    from refusal_core.sampling import compare as compare_videos
+
+    with progress_bar("Loading") as progress:
+        loaded = model.load(loading, part(progress, 0.0, 0.1))
+        preset, recipe = concept.recipe(loaded, changes)
+        made, directions = build(loaded, recipe, progress=part(progress, 0.1, 0.3))
+        text = preset.prompt if prompt is None else prompt
+        pair = compare_videos(loaded, made, text, sampling, progress=part(progress, 0.3, 1.0))
+    written = describe(loaded, recipe, made, text, sampling)
+    save_video(pair.original, out / "original.mp4", {**written, "shows": "original"})
+    save_video(pair.unlearned, out / "unlearned.mp4", {**written, "shows": "unlearned"})
+    pair.save(out / "side_by_side.mp4", {**written, "shows": "original | unlearned"})
+    write_json(out / "recipe.json", written)
+    print(f"{out}: original.mp4, unlearned.mp4, side_by_side.mp4, recipe.json")
+    for note in directions.notes:
+        print(f"Note: {note}")
+
+
+def info(file: Annotated[Path, typer.Argument(help="An edit file.")], json: Json = None) -> None:
+    """Print an edit's recipe and its figures at each site."""
+    from dataclasses import asdict
 
     from refusal_core.edit import load_edit
 
     found = load_edit(file)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     model = found.model
-    console.print(f"model     {model.pipeline}, family {model.family}, weights {model.weights}")
+    print(f"model     {model.pipeline}, family {model.family}, weights {model.weights}")
+    rows = []
     for origin in found.origins:
         s = origin.subspace
-        console.print(
+        print(
             f"concept   {origin.concept}: {s.method}, rank {s.rank}, strength {origin.strength:g},"
             f" anchor {origin.anchor}, alpha {s.alpha:g} ({'relative' if s.relative else 'raw'})"
         )
         for unsafe, safe in origin.pairs:
-            console.print(f"pair      {unsafe}  |  {safe}")
-        console.print("versions  " + ", ".join(f"{k} {v}" for k, v in origin.versions.items()))
-        table = Table("site", "kept share", "rank", "available", "AUC", "d'", box=None)
-        for f in origin.figures:
-            held_out = ["-" if v is None else f"{v:.2f}" for v in (f.auc, f.d_prime)]
-            table.add_row(f.site, f"{f.kept_share:.3f}", str(f.rank_used), str(f.rank_available), *held_out)
-        Console(width=120).print(table)
+            print(f"pair      {unsafe}  |  {safe}")
+        print("versions  " + ", ".join(f"{k} {v}" for k, v in origin.versions.items()))
+        rows += [{"concept": origin.concept, **asdict(figures)} for figures in origin.figures]
+    origins = [{k: v for k, v in asdict(origin).items() if k != "figures"} for origin in found.origins]
+    show_rows(rows, json, "sites", more={"model": asdict(model), "origins": origins})

@@ -6,94 +6,56 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from refusal_core.cli.screen import (
-    CompileOption,
-    DenoiserOption,
-    DeviceOption,
-    DtypeOption,
-    ModelOption,
-    OffloadOption,
-    PresetsOption,
-    RevisionOption,
-    load_settings,
-    progress_bar,
-)
+from refusal_core.cli.options import MODEL, PRESETS, OutputOptions
+from refusal_core.cli.screen import progress_bar
+from refusal_core.models.load_settings import LoadSettings
+from refusal_core.settings import Knob
 
 if TYPE_CHECKING:
     from refusal_core.evaluate.reports.report import Report
 
-Videos = Annotated[
-    int | None,
-    typer.Option("--videos", min=1, help="Videos in each cell; default 200, of your own files all."),
-]
-Methods = Annotated[
-    str, typer.Option("--methods", help="Names with commas between, standard, or all with baselines.")
-]
-Together = Annotated[bool, typer.Option("--together", help="Erase the concepts of all presets at once.")]
-SuiteName = Annotated[
-    str, typer.Option("--suite", help="toyworld, adversarial, t2vsafetybench (-tiny), safesora or csv.")
-]
-SourcePath = Annotated[
-    Path | None, typer.Option("--source", help="Your own clone or file of the last three.")
-]
-Categories = Annotated[
-    str, typer.Option("--categories", help="Of a benchmark: names with commas, paper or all.")
-]
-JudgeName = Annotated[
-    str, typer.Option("--judge", help="toyworld, vlm, nudity, gore, trademark-text or identity.")
-]
-JudgeSettingsPath = Annotated[
-    Path | None, typer.Option("--judge-settings", help="JSON, such as base_url and model of vlm.")
-]
-JudgeAgain = Annotated[bool, typer.Option("--judge-again", help="Ask again what was not judged in --work.")]
-ClipModel = Annotated[
-    str | None, typer.Option("--clip", help="A CLIP model for the alignment of video and prompt.")
-]
-QuestionsPath = Annotated[
-    Path | None,
-    typer.Option("--questions", help="JSON of questions on prompts, or: scenes; the judge answers."),
-]
-JsonPath = Annotated[
-    Path | None, typer.Option("--json", help="Also write the report here; of several, a folder.")
-]
-HtmlPath = Annotated[
-    Path | None, typer.Option("--html", help="Also write one page with tables, plots, frames, recipes.")
-]
-Work = Annotated[Path | None, typer.Option("--work", help="Readings are kept here: a stopped run goes on.")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, max=64, help="Processes; default: as many as help.")
-]
+
+@dataclass(frozen=True, slots=True)
+class MethodOptions:
+    """What is tried."""
+
+    model: str = MODEL.at("toyworld")
+    preset: str = PRESETS.at("fire")
+    methods: str = Knob("Names with commas between, standard, or all with baselines.").at("standard")
+    together: bool = Knob("Erase the concepts of all presets at once.").at(False)
+    videos: int | None = Knob("Videos in each cell; default 200, of your own files all.", 1, 100_000).at(None)
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteOptions:
+    """On which prompts."""
+
+    suite: str = Knob("toyworld, adversarial, t2vsafetybench (-tiny), safesora or csv.").at("toyworld")
+    source: Path | None = Knob("Your own clone or file of the last three.").at(None)
+    categories: str = Knob("Of a benchmark: names with commas between, paper or all.").at("all")
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """Who judges, and what else is measured."""
+
+    judge: str = Knob("toyworld, vlm, nudity, gore, trademark-text or identity.").at("toyworld")
+    judge_settings: Path | None = Knob("JSON, such as base_url and model of vlm.").at(None)
+    judge_again: bool = Knob("Ask again what was not judged in --work.").at(False)
+    clip: str | None = Knob("A CLIP model for the alignment of video and prompt.").at(None)
+    questions: Path | None = Knob("JSON of questions on prompts, or scenes; the judge answers.").at(None)
 
 
 def evaluate(
-    model: ModelOption = "toyworld",
-    preset: PresetsOption = "fire",
-    videos: Videos = None,
-    methods: Methods = "standard",
-    together: Together = False,
-    suite: SuiteName = "toyworld",
-    source: SourcePath = None,
-    categories: Categories = "all",
-    judge: JudgeName = "toyworld",
-    judge_settings: JudgeSettingsPath = None,
-    judge_again: JudgeAgain = False,
-    clip: ClipModel = None,
-    questions: QuestionsPath = None,
-    json: JsonPath = None,
-    html: HtmlPath = None,
-    work: Work = None,
-    workers: Workers = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    offload: OffloadOption = "none",
-    revision: RevisionOption = None,
-    denoiser: DenoiserOption = None,
-    compile_: CompileOption = None,
+    tried: MethodOptions,
+    suite: SuiteOptions,
+    judge: JudgeOptions,
+    output: OutputOptions,
+    loading: LoadSettings,
 ) -> None:
     """Run methods over concept, paraphrase, neutral and other-concepts prompts, and print the table.
 
@@ -105,32 +67,33 @@ def evaluate(
     from refusal_core.evaluate.reports.plots import check_plots
     from refusal_core.evaluate.sharing import run_shared
 
-    if html is not None:
+    if output.html is not None:
         check_plots()
-    with _readings(work, needed=html is not None) as folder:
-        asked = Source(suite, source, categories)
-        judging = Judging(judge, judge_settings, clip, judge_again, questions)
-        loading = load_settings(device, dtype, offload, revision, denoiser, compiled=bool(compile_))
-        plan = Evaluation(model, preset, videos, methods, together, asked, judging, loading, folder, workers)
-        if compile_ is None:
+    with _readings(output.work, needed=output.html is not None) as folder:
+        t, s, j = tried, suite, judge
+        source = Source(s.suite, s.source, s.categories)
+        judging = Judging(j.judge, j.judge_settings, j.clip, j.judge_again, j.questions)
+        goal = (t.model, t.preset, t.videos, t.methods, t.together)
+        plan = Evaluation(*goal, source, judging, loading, folder, output.workers)
+        if loading.compiled is None:
             plan = plan.compiled_where_it_pays()
         with progress_bar("Loading") as progress:
             reports = run_shared(plan, progress)
         if reports is None:  # another process prints
             return
-        _tell(reports, json)
-        if html is not None:
-            save_page([r for r in reports if r.cells], html, folder / "samples" if folder else None)
+        _print(reports, output.json)
+        if output.html is not None:
+            save_page([r for r in reports if r.cells], output.html, folder / "samples" if folder else None)
 
 
-def _tell(reports: list[Report], json: Path | None) -> None:
+def _print(reports: list[Report], json: Path | None) -> None:
     """Print the table and what is to be said, and write the reports; raise ModelError where there is none."""
     from refusal_core.errors import ModelError
     from refusal_core.evaluate.reports.report import save_reports
     from refusal_core.evaluate.reports.tables import as_markdown, cells_table, summary
 
-    notes = [f"{found.concept}, {note}" for found in reports for note in found.notes]
-    whole = [found for found in reports if found.cells]
+    notes = [f"{report.concept}, {note}" for report in reports for note in report.notes]
+    whole = [report for report in reports if report.cells]
     if not whole:
         raise ModelError(f"Nothing could be measured: {notes[0]}")
     print(as_markdown(cells_table(whole[0])) if len(reports) == 1 else summary(whole))
@@ -148,60 +111,3 @@ def _readings(work: Path | None, *, needed: bool) -> Iterator[Path | None]:
         return
     with tempfile.TemporaryDirectory(prefix="refusal-studio-") as name:
         yield Path(name)
-
-
-def report(
-    files: Annotated[list[Path], typer.Argument(help="Reports that evaluate --json wrote.")],
-    html: Annotated[Path | None, typer.Option("--html", help="Also write a page.")] = None,
-    plots: Annotated[Path | None, typer.Option("--plots", help="Also write plots to this folder.")] = None,
-    latex: Annotated[bool, typer.Option("--latex", help="Print the table in LaTeX.")] = False,
-    overview: Annotated[bool, typer.Option("--overview", help="One row a method, over all reports.")] = False,
-    matrix: Annotated[
-        bool, typer.Option("--matrix", help="One row a method, one column a group of prompts.")
-    ] = False,
-    front: Annotated[
-        bool, typer.Option("--front", help="One row a method: erased and kept, the Pareto front starred.")
-    ] = False,
-    pictures: Annotated[
-        Path | None, typer.Option("--pictures", help="The samples folder of evaluate --work, for the page.")
-    ] = None,
-) -> None:
-    """Print reports as one table: how much was unlearned, how much was kept."""
-    from refusal_core.evaluate.reports import tables
-    from refusal_core.evaluate.reports.report import load_report
-
-    reports = [load_report(path) for path in files]
-    if matrix:
-        table = tables.matrix_table(reports)
-    elif front:
-        table = tables.front_table(reports)
-    elif overview:
-        table = tables.overview_table(reports)
-    else:
-        table = tables.summary_table(reports)
-    print(tables.as_latex(table) if latex else tables.as_markdown(table))
-    if html is not None:
-        from refusal_core.evaluate.reports.page import save_page
-
-        save_page(reports, html, pictures)
-    if plots is not None:
-        from refusal_core.evaluate.reports.plots import save_plots
-
-        save_plots(reports, plots)
-
-
-def votes(
-    pack: Annotated[Path, typer.Argument(help="A review pack with votes, from the app's Review page.")],
-    json: Annotated[Path | None, typer.Option("--json", help="Also write the report here.")] = None,
-) -> None:
-    """Print what people saw: the votes of a blind review, as the table of a judge."""
-    from refusal_core.evaluate.reports.tables import as_markdown, cells_table
-    from refusal_core.io.files import write_json
-    from refusal_core.workbench.review import load_pack
-    from refusal_core.workbench.votes import report_of_votes
-
-    with tempfile.TemporaryDirectory(prefix="refusal-studio-") as folder:
-        found = report_of_votes(load_pack(pack, Path(folder)))
-    print(f"Judged by {found.judge}.\n\n{as_markdown(cells_table(found))}")
-    if json is not None:
-        write_json(json, found.to_json())

@@ -1,4 +1,6 @@
-"""``export`` writes an edit in the forms that other tools load; ``push`` sends such a folder to the hub."""
+"""``export`` writes an edit in the forms that other tools load, ``bake`` folds it into a checkpoint, and
+``push`` sends such a folder to the hub.
+"""
 
 from __future__ import annotations
 
@@ -7,58 +9,58 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import (
-    DenoiserOption,
-    DeviceOption,
-    DtypeOption,
-    GuessOption,
-    ModelOption,
-    OffloadOption,
-    RevisionOption,
-    load_settings,
-    progress_bar,
-)
+from refusal_core.cli.options import ModelOptions
+from refusal_core.cli.screen import progress_bar
+from refusal_core.models.load_settings import LoadSettings
+
+EditFile = Annotated[Path, typer.Option("--edit", help="An edit file.")]
 
 
 def export(
-    edit: Annotated[Path, typer.Option("--edit", help="An edit file.")],
+    edit: EditFile,
     out: Annotated[Path, typer.Option("--out", help="A .safetensors file, or for --form weights a folder.")],
-    model: ModelOption = "toyworld",
+    model: ModelOptions,
+    loading: LoadSettings,
     form: Annotated[str, typer.Option("--form", help="lora, comfyui or weights.")] = "lora",
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    offload: OffloadOption = "none",
-    revision: RevisionOption = None,
-    denoiser: DenoiserOption = None,
-    guess: GuessOption = False,
 ) -> None:
     """Export an edit as an exact LoRA (diffusers or ComfyUI) or as a whole edited pipeline."""
     from refusal_core.edit import load_edit
     from refusal_core.errors import InputError
     from refusal_core.export.lora import export_lora, export_weights
-    from refusal_core.models.load import load_model
 
     if form not in ("lora", "comfyui", "weights"):
         raise InputError(f"Form '{form}' is not known; choose lora, comfyui or weights.")
     if form != "weights" and out.suffix != ".safetensors":
         raise InputError(f"'{out.name}' must end in .safetensors.")
     made = load_edit(edit)
-    settings = load_settings(device, dtype, offload, revision, denoiser, guess=guess)
     with progress_bar("Loading") as progress:
-        loaded = load_model(model, settings, progress=progress)
+        loaded = model.load(loading, progress)
         if form == "weights":
             written = export_weights(made, loaded, out)
         else:
-            naming = "diffusers" if form == "lora" else "comfyui"
-            written = export_lora(made, loaded, out, naming=naming)
+            written = export_lora(made, loaded, out, naming="diffusers" if form == "lora" else "comfyui")
     for path in written.paths:
         print(path)
     print()
     print(written.snippet)
 
 
+def bake(
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="A diffusers folder, or a denoiser's.")],
+    edit: EditFile,
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; it must not exist.")],
+) -> None:
+    """Fold an edit into a checkpoint on disk, tensor by tensor, without loading the model."""
+    from refusal_core.edit import load_edit
+    from refusal_core.export.bake import bake as run
+
+    with progress_bar("Baking") as progress:
+        done = run(checkpoint, load_edit(edit), out, progress)
+    print(f"{out}: {done.edited} tensors edited, {done.untouched_bytes / 1e6:.1f} MB found untouched")
+
+
 def push(
-    edit: Annotated[Path, typer.Option("--edit", help="An edit file.")],
+    edit: EditFile,
     repository: Annotated[str, typer.Option("--to", help="owner/name on the hub.")],
     lora: Annotated[Path | None, typer.Option("--lora", help="An exported LoRA to send along.")] = None,
     report: Annotated[Path | None, typer.Option("--report", help="A report of evaluate --json.")] = None,

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from refusal_core.cli.screen import OffloadOption, load_settings, progress_bar
+from refusal_core.cli.options import Json, with_options
+from refusal_core.cli.screen import progress_bar, save_json, show_rows
+from refusal_core.models.load_settings import LoadSettings
 
 app = typer.Typer(help="Supported models, and what they have to edit.", invoke_without_command=True)
 
 
 @app.callback()
-def models(context: typer.Context) -> None:
+def models(context: typer.Context, json: Json = None) -> None:
     """List the families and the published models that are known."""
     if context.invoked_subcommand is not None:
         return
-    from rich.console import Console
-    from rich.table import Table
-
     from refusal_core.models.families import FAMILIES, LEFT_OUT
 
-    table = Table("family", "models", "pipeline", "frames, size, fps", "steps, guidance", "LoRA", box=None)
+    rows = []
     for f in FAMILIES:
-        d = f.defaults
-        table.add_row(
-            f.name,
-            "\n".join(f"{c.source} ({c.licence})" for c in f.checkpoints),
-            "\n".join(f.pipelines),
-            f"{d.frames}, {d.width}x{d.height}, {d.fps:g}",
-            f"{d.steps}, {d.guidance_scale:g}",
-            "yes" if f.lora else "no: bake",
-        )
-    console = Console(width=180, highlight=False)
-    console.print(table)
+        d, known = f.defaults, [f"{c.source} ({c.licence})" for c in f.checkpoints]
+        facts: dict[str, object] = {"id": f.name, "models": known, "pipelines": list(f.pipelines)}
+        facts |= {"frames": d.frames, "size": f"{d.width}x{d.height}", "fps": d.fps, "steps": d.steps}
+        rows.append(facts | {"guidance": d.guidance_scale, "LoRA": f.lora is not None})
+    show_rows(rows, json, "families", more={"left_out": dict(LEFT_OUT)})
     for why in dict.fromkeys(LEFT_OUT.values()):
         kinds = [kind.removesuffix("Pipeline") for kind, reason in LEFT_OUT.items() if reason == why]
-        console.print(f"Left out, {', '.join(kinds)}: {why}")
+        print(f"Left out, {', '.join(kinds)}: {why}")
 
 
 @app.command()
 def show(
     model: Annotated[str, typer.Argument(help="toyworld, a hub id, or a diffusers folder.")],
+    json: Json = None,
 ) -> None:
     """Print a model's editable layers with their shapes, from its configuration: no weights are needed."""
     from refusal_core.models.inventory import inventory
@@ -55,52 +48,37 @@ def show(
     print(f"{found.source}: {found.family.title}, {count} parameters to denoise")
     print(f"memory for these weights: {memory} in bfloat16")
     print(f"licence: {found.licence}")
-    for kind, inputs, outputs, count in found.shapes():
-        print(f"{count:5d} x {kind:18s} {inputs:6d} -> {outputs}")
+    for kind, inputs, outputs, sites in found.shapes():
+        print(f"{sites:5d} x {kind:18s} {inputs:6d} -> {outputs}")
     print(f"layers 0-{max(site.block for site in found.sites)}, first site {found.sites[0].name}")
     if found.family.note:
         print(found.family.note)
+    heads = ("kind", "inputs", "outputs", "sites")
+    shapes = [dict(zip(heads, shape, strict=True)) for shape in found.shapes()]
+    facts = {"model": found.source, "family": found.family.name, "parameters": found.parameters}
+    save_json(json, {**facts, "licence": found.licence, "shapes": shapes})
 
 
 @app.command()
+@with_options
 def selftest(
+    loading: LoadSettings,
     names: Annotated[list[str] | None, typer.Argument(help="Families; default all.")] = None,
     real: Annotated[
         str | None, typer.Option("--real", help="A real model (folder or hub id) instead of tiny ones.")
     ] = None,
-    offload: OffloadOption = "none",
+    json: Json = None,
 ) -> None:
     """Run capture, edit, undo, save, LoRA and bake on each family, and print what held; - did not run."""
-    from rich.console import Console
-    from rich.table import Table
+    from dataclasses import asdict
 
-    from refusal_core.evaluate.family_steps import MEASURES, STEPS, try_families, try_real
+    from refusal_core.evaluate.family_steps import STEPS, try_families, try_real
 
     with progress_bar("Building") as progress:
-        if real:
-            rows = [try_real(real, load_settings("auto", "auto", offload, None, None), progress)]
-        else:
-            rows = try_families(names or (), progress)
-    measures = MEASURES if real else ()
-    table = Table("model" if real else "family", "sites", *STEPS, *measures, "trouble", box=None)
+        found = [try_real(real, loading, progress)] if real else try_families(names or (), progress)
+    rows = [asdict(result) for result in found]
     for row in rows:
-        passed = {name: step.why or "yes" for name, step in row.steps.items() if step.ok}
-        cells = [passed.get(s, "-") for s in STEPS] + [row.measured.get(m, "-") for m in measures]
-        table.add_row(row.id, str(row.sites), *cells, row.trouble)
-    Console(width=160, highlight=False, markup=False).print(table)
-    if not all(row.whole for row in rows):
+        row["steps"] = {name: row["steps"].get(name, {"ok": None, "why": ""}) for name in STEPS}
+    show_rows(rows, json, "families")
+    if not all(result.whole for result in found):
         raise typer.Exit(1)
-
-
-def bake(
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="A diffusers folder, or a denoiser's.")],
-    edit: Annotated[Path, typer.Option("--edit", help="An edit file.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to write; it must not exist.")],
-) -> None:
-    """Fold an edit into a checkpoint on disk, tensor by tensor, without loading the model."""
-    from refusal_core.edit import load_edit
-    from refusal_core.export.bake import bake as run
-
-    with progress_bar("Baking") as progress:
-        done = run(checkpoint, load_edit(edit), out, progress)
-    print(f"{out}: {done.edited} tensors edited, {done.untouched_bytes / 1e6:.1f} MB found untouched")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from refusal_core.settings import CaptureSettings, EditSettings, SamplingSettings, SubspaceSettings
+from refusal_core.settings import CaptureSettings, EditSettings, SamplingSettings, SubspaceSettings, knobs
 from refusal_core.studio import texts
 from refusal_core.studio.concept import FIRST
 from refusal_core.studio.frame import card, message, step_title
@@ -60,8 +60,8 @@ class EditStep:
 
 def knob(settings: type, name: str) -> dict[str, Any]:
     """Return a slider's range from the settings' field metadata, and its help from the texts."""
-    meta = next(f for f in fields(settings) if f.name == name).metadata
-    found = {"minimum": meta["low"], "maximum": meta["high"], "step": meta["step"]}
+    meta = next(k for k in knobs(settings) if k.name == name)
+    found = {"minimum": meta.low, "maximum": meta.high, "step": meta.step}
     return (
         found
         if name == "seed"
