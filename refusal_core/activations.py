@@ -22,6 +22,9 @@ MAX_BYTES = 8 << 30
 NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)  # of sites, classes and hashes
 
 
+_TENSORS = ("unsafe", "safe", "neutral", "pair_of_row")  # of samples, in a file
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
     """The rows read at one site. Sites with the same input (all text sites of a model) share one."""
@@ -65,10 +68,9 @@ def save_activations(seen: Activations, path: Path) -> Path:
     """Write activations to a safetensors file; shared samples are written once."""
     unique = list({id(s): s for s in seen.sites.values()}.values())
     place = {id(s): i for i, s in enumerate(unique)}
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for i, samples in enumerate(unique):
-        tensors |= {f"{i}.unsafe": samples.unsafe, f"{i}.safe": samples.safe}
-        tensors |= {f"{i}.neutral": samples.neutral, f"{i}.pair_of_row": samples.pair_of_row}
+        tensors |= {f"{i}.{name}": getattr(samples, name) for name in _TENSORS}
     header = {
         "kind": "activations",
         "schema": 1,
@@ -113,9 +115,7 @@ def load_activations(path: Path) -> Activations:
 
 
 def _read_samples(tensors: Mapping[str, Tensor], i: int, by_token: bool) -> Samples:
-    unsafe, safe, neutral, pair_of_row = (
-        tensors[f"{i}.{name}"] for name in ("unsafe", "safe", "neutral", "pair_of_row")
-    )
+    unsafe, safe, neutral, pair_of_row = (tensors[f"{i}.{name}"] for name in _TENSORS)
     rows, width = unsafe.shape
     if safe.shape != unsafe.shape or neutral.ndim != 2 or neutral.shape[1] != width or not rows:
         raise ValueError("shapes")
@@ -138,7 +138,7 @@ def read_site(entry: object) -> Site:
 
 def read_fingerprint(entry: object) -> Fingerprint:
     """Return a fingerprint as a file holds it; raises ValueError where it cannot be one."""
-    found = TypeAdapter(Fingerprint).validate_python(entry)
-    if not all(NAME.fullmatch(text) for text in (found.family, found.pipeline, found.config, found.weights)):
+    fingerprint = TypeAdapter(Fingerprint).validate_python(entry)
+    if not all(NAME.fullmatch(text) for text in asdict(fingerprint).values()):
         raise ValueError("fingerprint")
-    return found
+    return fingerprint

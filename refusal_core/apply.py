@@ -215,11 +215,11 @@ def _new_weights(model: Model, edit: Edit) -> list[tuple[Slot, Tensor]]:
 
 def _edited(model: Model, edit: Edit) -> Iterator[tuple[Slot, Tensor]]:
     """Yield each weight that changes, with its new value."""
-    for site, mine in edit.sites.items():
+    for site, whole in edit.sites.items():
         layer = model.layers.get(site.name)
         if layer is None or (layer.out_features, layer.in_features) != (site.outputs, site.inputs):
             raise ModelError(f"'{model.name}' has no layer {site.name} of the edit's shape.")
-        change = resolved(mine, edit.origins, site.name)
+        change = resolved(whole, edit.origins, site.name)
         if not change.strength.any():
             continue
         slot = slot_of(layer, site.name, "weight")

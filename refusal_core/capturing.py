@@ -9,6 +9,7 @@ noisy video and differ by the condition alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -64,21 +65,20 @@ def capture(
         check_prompts(model, concept.neutral) if concept.neutral else [],
         [(p.unsafe_image, p.safe_image) for p in concept.pairs],
     )
-    middle = 0.3 if video else 1.0
-    found: dict[Site, Samples] = {}
+    samples: dict[Site, Samples] = {}
     try:
         with model.lock, torch.inference_mode():
             if text:
-                found |= _text_samples(model, prompts, text, part(progress, 0, middle if video else 1))
+                samples |= _text_samples(model, prompts, text, part(progress, 0, 0.3 if video else 1))
             if video:
                 rest = part(progress, 0.3 if text else 0, 1)
-                found |= _video_samples(model, prompts, video, settings, rest)
+                samples |= _video_samples(model, prompts, video, settings, rest)
     except (torch.OutOfMemoryError, MemoryError) as e:
         raise MemoryLimitError(
             "Too little memory to read activations; take fewer layers or timesteps, or offload the model."
         ) from e
     progress(1.0, "Activations are ready")
-    ordered = {site: found[site] for site in sites}
+    ordered = {site: samples[site] for site in sites}
     pairs = tuple((p.unsafe, p.safe) for p in concept.pairs)
     return Activations(model.fingerprint, concept.name, pairs, settings, ordered)
 
@@ -111,10 +111,8 @@ def _record(
             raise StopForward
 
     settings = SamplingSettings(steps=steps)
-    try:
+    with suppress(StopForward):
         call_pipeline(model, Request(prompts, seeds, settings, False, "latent", image), before)
-    except StopForward:
-        pass
     return calls
 
 
@@ -144,21 +142,18 @@ def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _listen(call: _Call, model: Model, sites: Sequence[Site]) -> dict[Site, Tensor]:
     """Repeat a call and return what enters the sites of its denoiser; stop after the deepest one."""
-    of = dict(zip((id(d) for d in model.denoisers), model.denoiser_names, strict=True))[id(call.denoiser)]
-    mine = {s.name: s for s in sites if s.name.startswith(f"{of}.")}
+    names = {id(d): name for d, name in zip(model.denoisers, model.denoiser_names, strict=True)}
+    inside = {s.name: s for s in sites if s.name.startswith(f"{names[id(call.denoiser)]}.")}
     seen: dict[Site, Tensor] = {}
 
     def read(name: str, x: Tensor) -> None:
-        seen[mine[name]] = x  # the tensor itself: identity tells which sites share their input
-        if len(seen) == len(mine):
+        seen[inside[name]] = x  # the tensor itself: identity tells which sites share their input
+        if len(seen) == len(inside):
             raise StopForward
 
-    if mine:
-        with uncompiled(), tap({name: model.layers[name] for name in mine}, read):
-            try:
-                call.denoiser(**call.arguments)
-            except StopForward:
-                pass
+    if inside:
+        with uncompiled(), tap({name: model.layers[name] for name in inside}, read), suppress(StopForward):
+            call.denoiser(**call.arguments)
     return seen
 
 
@@ -181,66 +176,50 @@ def _valid_rows(model: Model, call: _Call, shape: tuple[int, int], tokens: Seque
 # --- text side: one forward of the text encoder suffices, as its output sees no timestep ------------
 
 
-@dataclass(frozen=True, slots=True)
-class _TextRows:
-    tokens: list[list[int]]  # of each prompt, padding left out
-    rows: dict[Site, list[Tensor]]  # [tokens, H] of each prompt
-    shares: dict[Site, Site]  # a site -> the first site with the very same input
-
-
 def _text_samples(
     model: Model, prompts: _Prompts, sites: Sequence[Site], progress: Progress
 ) -> dict[Site, Samples]:
     everything = prompts.unsafe + prompts.safe + prompts.neutral
-    found = _text_rows(model, everything, sites, progress)
-    n = len(prompts.unsafe)
-    made: dict[Site, Samples] = {}
-    for site in sites:
-        first = found.shares[site]
-        if first not in made:
-            rows = found.rows[first]
-            twins = [_twin_rows(rows[i], rows[n + i], found.tokens[i], found.tokens[n + i]) for i in range(n)]
-            made[first] = Samples(
-                unsafe=torch.cat([u for u, _ in twins]),
-                safe=torch.cat([s for _, s in twins]),
-                neutral=torch.cat([rows[0][:0], *rows[2 * n :]]),
-                pair_of_row=torch.cat([torch.full((len(u),), i) for i, (u, _) in enumerate(twins)]),
-                by_token=True,
-            )
-    return {site: made[found.shares[site]] for site in sites}
-
-
-def _text_rows(model: Model, prompts: Sequence[str], sites: Sequence[Site], progress: Progress) -> _TextRows:
-    found = _TextRows([], {}, {})
-    for batch in _batches(model, len(prompts)):
-        chunk = [prompts[i] for i in batch]
-        tokens = model.tokens(chunk)
+    tokens: list[list[int]] = []  # of each prompt, padding left out
+    rows: dict[Site, list[Tensor]] = {}  # [tokens, H] of each prompt
+    shares: dict[Site, Site] = {}  # a site -> the first site with the very same input
+    for batch in _batches(model, len(everything)):
+        chunk = [everything[i] for i in batch]
+        part_tokens = model.tokens(chunk)
         call = _first_call(model, chunk, None)
         for denoiser in model.denoisers:  # a second expert has a text entry of its own
-            seen = _listen(_Call(denoiser, call.arguments), model, sites)
-            _keep_text(model, call, seen, tokens, found)
+            first_of: dict[int, Site] = {}
+            for site, x in _listen(_Call(denoiser, call.arguments), model, sites).items():
+                first = first_of.setdefault(id(x), site)
+                shares.setdefault(site, first)
+                if first is site:
+                    rows.setdefault(site, []).extend(_prompt_rows(model, call, x, part_tokens))
         model.free()  # the text encoder comes next, and may need the room
-        found.tokens.extend([0] for _ in tokens) if model.family.templated else found.tokens.extend(tokens)
-        progress(batch.stop / len(prompts), f"Reading text activations, {batch.stop} of {len(prompts)}")
-    return found
+        tokens += [[0]] * len(chunk) if model.family.templated else part_tokens
+        progress(batch.stop / len(everything), f"Reading text activations, {batch.stop} of {len(everything)}")
+    made = {first: _aligned(rows[first], tokens, len(prompts.unsafe)) for first in set(shares.values())}
+    return {site: made[shares[site]] for site in sites}
 
 
-def _keep_text(
-    model: Model, call: _Call, seen: dict[Site, Tensor], tokens: list[list[int]], found: _TextRows
-) -> None:
-    """Add the text rows of one batch: one a token, or their mean where a template hides the tokens."""
-    first_of: dict[int, Site] = {}
-    for site, x in seen.items():
-        first = first_of.setdefault(id(x), site)
-        found.shares.setdefault(site, first)
-        if first is not site:
-            continue
-        rows = text_rows(x, len(tokens)).float().cpu()
-        valid = _valid_rows(model, call, (rows.shape[0], rows.shape[1]), tokens)
-        kept = [rows[i, valid[i]].clone() for i in range(len(tokens))]
-        if model.family.templated:
-            kept = [r.mean(0, keepdim=True) for r in kept]
-        found.rows.setdefault(site, []).extend(kept)
+def _prompt_rows(model: Model, call: _Call, x: Tensor, tokens: list[list[int]]) -> list[Tensor]:
+    """Return the text rows of each prompt: one a token, or their mean where a template hides the tokens."""
+    rows = text_rows(x, len(tokens)).float().cpu()
+    valid = _valid_rows(model, call, (rows.shape[0], rows.shape[1]), tokens)
+    kept = [own[mask].clone() for own, mask in zip(rows, valid, strict=True)]
+    return [own.mean(0, keepdim=True) for own in kept] if model.family.templated else kept
+
+
+def _aligned(rows: list[Tensor], tokens: list[list[int]], pairs: int) -> Samples:
+    """Return the samples of a site from the rows of unsafe, safe and neutral prompts, in this order."""
+    n = pairs
+    twins = [_twin_rows(rows[i], rows[n + i], tokens[i], tokens[n + i]) for i in range(n)]
+    return Samples(
+        unsafe=torch.cat([u for u, _ in twins]),
+        safe=torch.cat([s for _, s in twins]),
+        neutral=torch.cat([rows[0][:0], *rows[2 * n :]]),
+        pair_of_row=torch.cat([torch.full((len(u),), i) for i, (u, _) in enumerate(twins)]),
+        by_token=True,
+    )
 
 
 def _twin_rows(
@@ -251,9 +230,8 @@ def _twin_rows(
     """
     mean = safe.mean(0)
     left, right = [], []
-    for tag, s0, s1, u0, u1 in SequenceMatcher(
-        None, safe_tokens, unsafe_tokens, autojunk=False
-    ).get_opcodes():
+    matcher = SequenceMatcher(None, safe_tokens, unsafe_tokens, autojunk=False)
+    for tag, s0, s1, u0, u1 in matcher.get_opcodes():
         if tag == "delete":
             continue
         for offset in range(u1 - u0):
@@ -326,13 +304,13 @@ def _chosen_calls(
         calls = _record(model, prompts, seeds, steps, chosen[-1] + 1, image)
         return [calls[i] for i in chosen]
     calls = _record(model, prompts, seeds, steps, 0, image)
-    found = []
+    picked = []
     for denoiser in model.denoisers:
-        mine = [c for c in calls if c.denoiser is denoiser]
-        if not mine:
+        own = [c for c in calls if c.denoiser is denoiser]
+        if not own:
             raise InputError(f"One of the model's experts takes no step out of {steps}; ask for more steps.")
-        found += [mine[i] for i in chosen_steps(settings.timesteps, len(mine))]
-    return found
+        picked += [own[i] for i in chosen_steps(settings.timesteps, len(own))]
+    return picked
 
 
 def _pooled(
@@ -349,10 +327,9 @@ def _pooled(
         for site, x in _listen(call, model, sites).items():
             steps.setdefault(site, []).append(_pool(model, call, site, x, tokens, settings.pool))
     model.free()
-    found = {}
-    for site, pieces in steps.items():
-        found[site] = torch.stack(pieces).mean(0) if settings.pool == "pair" else torch.cat(pieces, 1)
-    return found
+    if settings.pool == "pair":
+        return {site: torch.stack(pieces).mean(0) for site, pieces in steps.items()}
+    return {site: torch.cat(pieces, 1) for site, pieces in steps.items()}
 
 
 def _pool(

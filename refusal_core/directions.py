@@ -54,7 +54,7 @@ class Direction:
     kept_share: float  # share of |r|^2 that the subspace holds
     rank_used: int
     rank_available: int
-    separation: Separation | None  # on held-out pairs
+    separation: Separation | None = None  # on held-out pairs
 
     def largest_cosine(self, other: Direction) -> float:
         """Return the largest cosine between the two subspaces U: 1 where they share a direction."""
@@ -109,26 +109,24 @@ class Estimator:
         Raises:
             RankError: at no site is there anything of the concept.
         """
-        found: dict[Site, Direction] = {}
+        sites: dict[Site, Direction] = {}
         empty: list[str] = []
-        done: dict[int, tuple[Tensor, Tensor, Tensor, float, int, int] | None] = {}
+        solved: dict[int, Direction | None] = {}  # sites with the same input share their samples
         for site, samples in self.seen.sites.items():
-            key = id(samples)
-            if key not in done:
-                done[key] = self._solve(samples, settings)
-            solved = done[key]
-            if solved is None:
+            if id(samples) not in solved:
+                solved[id(samples)] = self._solve(site, samples, settings)
+            if (direction := solved[id(samples)]) is None:
                 empty.append(site.name)
                 continue
-            separation = self._separation(samples, settings) if held_out else None
-            found[site] = Direction(site, *solved, separation)
-        if not found:
+            separation = self._separation(site, samples, settings) if held_out else None
+            sites[site] = replace(direction, site=site, separation=separation)
+        if not sites:
             raise RankError(
                 "Unsafe and safe prompts give equal activations at every site; choose later layers or"
                 " other pairs."
             )
-        notes = _notes(found, empty, settings)
-        return Directions(self.seen.model, self.seen.concept, self.seen.pairs, settings, found, notes)
+        notes = _notes(sites, empty, settings)
+        return Directions(self.seen.model, self.seen.concept, self.seen.pairs, settings, sites, notes)
 
     def spectrum(self, site: Site, settings: SubspaceSettings, limit: int = 32) -> Spectrum | None:
         """Return the spectrum of a site, None where it holds nothing of the concept; see ``Spectrum``.
@@ -138,53 +136,64 @@ class Estimator:
         samples = self.seen.sites[site]
         if settings.method == "rv":
             return Spectrum((1.0,), (1.0,), 1)
+        solution: Whitening | Basis
         try:
             r = refusal_vector(samples.unsafe, samples.safe)
             if settings.method == "whitened":
-                found = self._whitening(samples, settings)
-                parts = (found.detect.T @ r).square()
-                values, total = found.values, parts.sum()
+                solution = self._whitening(samples, settings)
+                parts = (solution.detect.T @ r).square()
+                total = parts.sum()
             else:
-                basis = self._basis(samples, replace(settings, rank=RANK_LIMIT))
-                parts, values, total = (basis.vectors.T @ r).square(), basis.values, r @ r
-                found = basis
+                solution = self._basis(samples, replace(settings, rank=RANK_LIMIT))
+                parts, total = (solution.vectors.T @ r).square(), r @ r
         except RankError:
             return None
         shares = (parts.cumsum(0) / total.clamp_min(1e-300)).tolist()
-        return Spectrum(tuple(values.tolist()[:limit]), tuple(shares[:limit]), found.available)
+        values = solution.values.tolist()
+        return Spectrum(tuple(values[:limit]), tuple(shares[:limit]), solution.available)
 
-    def _solve(
-        self, samples: Samples, settings: SubspaceSettings
-    ) -> tuple[Tensor, Tensor, Tensor, float, int, int] | None:
-        """Return U, Q, level, kept share, rank used and available; None where r is zero."""
+    def _solve(self, site: Site, samples: Samples, settings: SubspaceSettings) -> Direction | None:
+        """Return the direction of a site; None where r is zero, or the subspace holds nothing of it."""
         r = refusal_vector(samples.unsafe, samples.safe)
         size = float(precise(samples.safe).norm(dim=1).mean())
         if float(r.norm()) <= ZERO * size or float(r.norm()) == 0.0:
             return None
+        solve = self._solve_whitened if settings.method == "whitened" else self._solve_projector
         try:
-            if settings.method == "whitened":
-                return self._solve_whitened(samples, settings, r)
-            return self._solve_projector(samples, settings, r)
+            return solve(site, samples, settings, r)
         except RankError:
             return None
 
     def _solve_whitened(
-        self, samples: Samples, settings: SubspaceSettings, r: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, float, int, int]:
-        found = self._whitening(samples, settings)
-        k = min(settings.rank, found.available)
-        remove, detect = found.remove[:, :k].T.contiguous(), found.detect[:, :k].T.contiguous()
+        self, site: Site, samples: Samples, settings: SubspaceSettings, r: Tensor
+    ) -> Direction:
+        whitening = self._whitening(samples, settings)
+        k = min(settings.rank, whitening.available)
+        remove, detect = whitening.remove[:, :k].T.contiguous(), whitening.detect[:, :k].T.contiguous()
         # The share of r that the oblique projector takes, in the metric that makes it orthogonal.
-        whole = found.detect.T @ r
-        share = float((detect @ r).square().sum() / whole.square().sum().clamp_min(1e-300))
-        return remove, detect, detect @ found.mean, share, k, found.available
+        whole = (whitening.detect.T @ r).square().sum()
+        share = float((detect @ r).square().sum() / whole.clamp_min(1e-300))
+        return Direction(site, remove, detect, detect @ whitening.mean, share, k, whitening.available)
+
+    def _solve_projector(
+        self, site: Site, samples: Samples, settings: SubspaceSettings, r: Tensor
+    ) -> Direction:
+        p, share, used, available = r, 1.0, 1, 1
+        if settings.method != "rv":
+            basis = self._basis(samples, settings)
+            p, share = kept_part(r, basis)
+            used, available = basis.vectors.shape[1], basis.available
+        if share <= ZERO**2:
+            raise RankError("The subspace holds nothing of the refusal vector.")
+        unit = (p / p.norm())[None]
+        level = unit @ precise(samples.ordinary).mean(0)
+        return Direction(site, unit, unit, level, share, used, available)
 
     def _whitening(self, samples: Samples, settings: SubspaceSettings) -> Whitening:
         key = (id(samples), settings.shrinkage)
         if key not in self._whitenings:
-            self._whitenings[key] = whiten(
-                samples.differences, samples.ordinary, shrinkage=settings.shrinkage
-            )
+            differences, ordinary = samples.differences, samples.ordinary
+            self._whitenings[key] = whiten(differences, ordinary, shrinkage=settings.shrinkage)
         return self._whitenings[key]
 
     def _basis(self, samples: Samples, settings: SubspaceSettings) -> Basis:
@@ -199,47 +208,30 @@ class Estimator:
             self._spans[key], rank=settings.rank, alpha=alpha, relative=settings.relative
         )
 
-    def _solve_projector(
-        self, samples: Samples, settings: SubspaceSettings, r: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, float, int, int]:
-        p, share, used, available = r, 1.0, 1, 1
-        if settings.method != "rv":
-            basis = self._basis(samples, settings)
-            p, share = kept_part(r, basis)
-            used, available = basis.vectors.shape[1], basis.available
-        if share <= ZERO**2:
-            raise RankError("The subspace holds nothing of the refusal vector.")
-        unit = (p / p.norm())[None]
-        return unit, unit, unit @ precise(samples.ordinary).mean(0), share, used, available
-
-    def _separation(self, samples: Samples, settings: SubspaceSettings) -> Separation | None:
+    def _separation(self, site: Site, samples: Samples, settings: SubspaceSettings) -> Separation | None:
         """Measure the detector on pairs it has not seen, leaving one pair out at a time."""
         key = (id(samples), settings)
         if key not in self._separations:
-            self._separations[key] = _leave_one_pair_out(samples, settings, self.seen)
+            self._separations[key] = _leave_one_pair_out(site, samples, settings, self.seen)
         return self._separations[key]
 
 
-def _leave_one_pair_out(samples: Samples, settings: SubspaceSettings, seen: Activations) -> Separation | None:
+def _leave_one_pair_out(
+    site: Site, samples: Samples, settings: SubspaceSettings, seen: Activations
+) -> Separation | None:
     pairs = torch.unique(samples.pair_of_row).tolist()
     if len(pairs) < 3:
         return None
     unsafe, safe = [], []
     for pair in pairs:
         out = samples.pair_of_row == pair
-        rest = Samples(
-            samples.unsafe[~out],
-            samples.safe[~out],
-            samples.neutral,
-            samples.pair_of_row[~out],
-            samples.by_token,
-        )
-        solved = Estimator(seen)._solve(rest, settings)
-        if solved is None:
+        kept = {name: getattr(samples, name)[~out] for name in ("unsafe", "safe", "pair_of_row")}
+        rest = replace(samples, **kept)
+        direction = Estimator(seen)._solve(site, rest, settings)
+        if direction is None:
             return None
-        detect = solved[1]
         # All directions are read along the one that the other pairs' mean difference takes.
-        r = refusal_vector(rest.unsafe, rest.safe)
+        detect, r = direction.detect, refusal_vector(rest.unsafe, rest.safe)
         lead = detect.T @ (detect @ r)
         lead = lead / (lead @ r)  # folds differ in scale otherwise
         unsafe.append(precise(samples.unsafe[out]) @ lead)
@@ -250,19 +242,19 @@ def _leave_one_pair_out(samples: Samples, settings: SubspaceSettings, seen: Acti
     return Separation(auc(u, s), d_prime(u, s))
 
 
-def _notes(found: Mapping[Site, Direction], empty: list[str], settings: SubspaceSettings) -> tuple[str, ...]:
+def _notes(sites: Mapping[Site, Direction], empty: list[str], settings: SubspaceSettings) -> tuple[str, ...]:
     notes = []
     if empty:
         names = ", ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
         notes.append(f"Left out, as the concept has not reached it or its subspace is empty: {names}.")
     if settings.method != "rv":
-        least = min(d.rank_available for d in found.values())
+        least = min(d.rank_available for d in sites.values())
         if least < settings.rank:
             notes.append(f"Rank {settings.rank} asked, {least} available: clamped.")
-    low = [d for d in found.values() if d.kept_share < LOW_SHARE]
+    low = [d for d in sites.values() if d.kept_share < LOW_SHARE]
     if low:
         notes.append(
-            f"At {len(low)} of {len(found)} sites the subspace holds under 1 % of the refusal vector;"
+            f"At {len(low)} of {len(sites)} sites the subspace holds under 1 % of the refusal vector;"
             " raise the rank or take the second moment (center off)."
         )
     return tuple(notes)

@@ -78,51 +78,35 @@ class Edit:
     origins: tuple[Origin, ...]
 
 
-def make_edit(found: Directions, settings: EditSettings | None = None) -> Edit:
+def make_edit(directions: Directions, settings: EditSettings | None = None) -> Edit:
     """Turn directions into an edit.
 
     Raises:
         SiteError: the chosen kinds and layers leave no site.
     """
     settings = settings or EditSettings()
+    strength = float(settings.strength)
     sites = {}
-    for site in select(tuple(found.sites), settings.kinds, settings.layers):
-        d = found.sites[site]
+    for site in select(tuple(directions.sites), settings.kinds, settings.layers):
+        d = directions.sites[site]
         rows = len(d.remove)
-        anchored = settings.anchor == "mean" and site.has_bias
-        sites[site] = SiteEdit(
-            remove=d.remove.float(),
-            detect=d.detect.float(),
-            strength=torch.full((rows,), float(settings.strength)),
-            level=d.level.float() if anchored else None,
-            concept=(0,) * rows,
-        )
-    figures = tuple(f for f, s in zip(site_figures(found), found.sites, strict=True) if s in sites)
-    origin = Origin(
-        found.concept,
-        found.pairs,
-        found.settings,
-        float(settings.strength),
-        settings.anchor,
-        versions(),
-        figures,
-    )
-    return Edit(found.model, sites, (origin,))
+        level = d.level.float() if settings.anchor == "mean" and site.has_bias else None
+        strengths = torch.full((rows,), strength)
+        sites[site] = SiteEdit(d.remove.float(), d.detect.float(), strengths, level, (0,) * rows)
+    names = {site.name for site in sites}
+    figures = tuple(f for f in site_figures(directions) if f.site in names)
+    concept, pairs = directions.concept, directions.pairs
+    origin = Origin(concept, pairs, directions.settings, strength, settings.anchor, versions(), figures)
+    return Edit(directions.model, sites, (origin,))
 
 
-def site_figures(found: Directions) -> tuple[SiteFigures, ...]:
+def site_figures(directions: Directions) -> tuple[SiteFigures, ...]:
     """Return the diagnostics of each site as plain numbers, in the order of the sites."""
-    return tuple(
-        SiteFigures(
-            site=site.name,
-            kept_share=d.kept_share,
-            rank_used=d.rank_used,
-            rank_available=d.rank_available,
-            auc=d.separation.auc if d.separation else None,
-            d_prime=d.separation.d_prime if d.separation else None,
-        )
-        for site, d in found.sites.items()
-    )
+    figures = []
+    for site, d in directions.sites.items():
+        separation = (d.separation.auc, d.separation.d_prime) if d.separation else (None, None)
+        figures.append(SiteFigures(site.name, d.kept_share, d.rank_used, d.rank_available, *separation))
+    return tuple(figures)
 
 
 def combine(*edits: Edit) -> Edit:
@@ -140,14 +124,13 @@ def combine(*edits: Edit) -> Edit:
     for edit in edits:
         if not edit.model.fits(first.model):
             raise InputError("The edits are made for different models; combine edits of one model.")
-        for site, mine in edit.sites.items():
-            shifted = replace(mine, concept=tuple(c + len(origins) for c in mine.concept))
+        for site, change in edit.sites.items():
+            shifted = replace(change, concept=tuple(c + len(origins) for c in change.concept))
             sites[site] = _stack(sites[site], shifted) if site in sites else shifted
         origins.extend(edit.origins)
-    joined = Edit(first.model, sites, tuple(origins))
-    for site, site_edit in sites.items():
-        resolved(site_edit, joined.origins, site.name)
-    return joined
+    for site, change in sites.items():
+        resolved(change, tuple(origins), site.name)
+    return Edit(first.model, sites, tuple(origins))
 
 
 def with_strength(edit: Edit, strength: float, concept: str | None = None) -> Edit:
@@ -157,11 +140,10 @@ def with_strength(edit: Edit, strength: float, concept: str | None = None) -> Ed
     if not chosen:
         raise InputError(f"The edit holds no concept '{concept}'.")
     sites = {}
-    for site, mine in edit.sites.items():
-        rows = [
-            strength if c in chosen else float(s) for c, s in zip(mine.concept, mine.strength, strict=True)
-        ]
-        sites[site] = replace(mine, strength=torch.tensor(rows))
+    for site, change in edit.sites.items():
+        own = zip(change.concept, change.strength.tolist(), strict=True)
+        rows = [strength if concept in chosen else before for concept, before in own]
+        sites[site] = replace(change, strength=torch.tensor(rows))
     origins = tuple(replace(o, strength=strength) if i in chosen else o for i, o in enumerate(edit.origins))
     return Edit(edit.model, sites, origins)
 
@@ -187,30 +169,20 @@ def resolved(edit: SiteEdit, origins: tuple[Origin, ...], name: str) -> SiteEdit
 def _stack(a: SiteEdit, b: SiteEdit) -> SiteEdit:
     level = None
     if a.level is not None or b.level is not None:
-        level = torch.cat(
-            [_zeros(a) if a.level is None else a.level, _zeros(b) if b.level is None else b.level]
-        )
-    return SiteEdit(
-        torch.cat([a.remove, b.remove]),
-        torch.cat([a.detect, b.detect]),
-        torch.cat([a.strength, b.strength]),
-        level,
-        a.concept + b.concept,
+        level = torch.cat([torch.zeros(len(e.strength)) if e.level is None else e.level for e in (a, b)])
+    remove, detect, strength = (
+        torch.cat([getattr(a, name), getattr(b, name)]) for name in ("remove", "detect", "strength")
     )
-
-
-def _zeros(edit: SiteEdit) -> Tensor:
-    return torch.zeros(len(edit.strength))
+    return SiteEdit(remove, detect, strength, level, a.concept + b.concept)
 
 
 def versions() -> dict[str, str]:
     """Return the versions of what decides the figures and the videos."""
     from refusal_core import __version__
 
-    found = {"refusal-studio": __version__, "python": platform.python_version()}
-    for package in ("torch", "diffusers", "transformers"):
-        found[package] = importlib.metadata.version(package)
-    return found
+    packages = ("torch", "diffusers", "transformers")
+    ours = {"refusal-studio": __version__, "python": platform.python_version()}
+    return ours | {name: importlib.metadata.version(name) for name in packages}
 
 
 # --- the file --------------------------------------------------------------------------------------
@@ -222,12 +194,12 @@ def save_edit(edit: Edit, path: Path) -> Path:
     Raises:
         FileError: it would be larger than ``load_edit`` reads, or the file cannot be written.
     """
-    tensors, entries = {}, []
-    for i, (site, mine) in enumerate(edit.sites.items()):
-        tensors |= {f"{i}.remove": mine.remove, f"{i}.detect": mine.detect, f"{i}.strength": mine.strength}
-        if mine.level is not None:
-            tensors[f"{i}.level"] = mine.level
-        entries.append({"site": asdict(site), "concept": mine.concept})
+    tensors: dict[str, Tensor] = {}
+    entries = []
+    for i, (site, change) in enumerate(edit.sites.items()):
+        parts = {name: getattr(change, name) for name in ("remove", "detect", "strength", "level")}
+        tensors |= {f"{i}.{name}": tensor for name, tensor in parts.items() if tensor is not None}
+        entries.append({"site": asdict(site), "concept": change.concept})
     if (size := sum(t.numel() * t.element_size() for t in tensors.values())) > MAX_BYTES:
         raise FileError(
             f"The edit has {size >> 20} MB, {MAX_BYTES >> 20} MB is the limit: take fewer layers or ranks."

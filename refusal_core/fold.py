@@ -38,7 +38,9 @@ def project_out(weight: Tensor, remove: Tensor, detect: Tensor, strength: Tensor
     on_cpu = weight.device.type == "cpu"
     rows = max(1, BLOCK // (weight.shape[1] * weight.element_size())) if on_cpu else len(weight)
     edited, dtype = torch.empty_like(weight), _working(weight)
-    for old, new in zip(weight.split(rows), edited.split(rows), strict=True):  # each row stands alone
+    for old, new in zip(
+        torch.split(weight, rows), torch.split(edited, rows), strict=True
+    ):  # rows stand alone
         wide = new if new.dtype == dtype else torch.empty_like(new, dtype=dtype)
         a, b = lora_factors(wide.copy_(old), remove, detect, strength)
         wide.addmm_(b, a)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -95,7 +94,7 @@ class Listener:
         if x.shape[1] % self._frames:
             raise InputError(f"{list(x.shape)} rows do not divide into {self._frames} frames; correct it.")
         prompt = x[: len(x) // branches].float().mean(0)
-        return prompt.unflatten(0, (self._frames, -1)).mean(1).cpu()
+        return prompt.reshape(self._frames, -1, prompt.shape[-1]).mean(1).cpu()
 
     def activations(self, concept: Concept) -> Activations:
         """Return what was read.
@@ -103,16 +102,14 @@ class Listener:
         Raises:
             InputError: the prompts listened to are not those of the concept, in number or in steps.
         """
-        asked = (len(concept.pairs), len(concept.pairs))
-        heard = (len(self._rows["unsafe"]), len(self._rows["safe"]))
-        if heard != asked:
-            raise InputError(f"{heard[0]} unsafe and {heard[1]} safe prompts were heard of {asked[0]} pairs.")
-        pairs = tuple((p.unsafe, p.safe) for p in concept.pairs)
-        settings = CaptureSettings(kinds=tuple(dict.fromkeys(s.kind for s in self._sites.values())))
+        unsafe, safe, pairs = len(self._rows["unsafe"]), len(self._rows["safe"]), len(concept.pairs)
+        if (unsafe, safe) != (pairs, pairs):
+            raise InputError(f"{unsafe} unsafe and {safe} safe prompts were heard of {pairs} pairs.")
+        kinds = tuple(dict.fromkeys(s.kind for s in self._sites.values()))
+        settings = CaptureSettings(kinds=kinds, trajectory="own")
         sites = {site: self._samples(name, site) for name, site in self._sites.items()}
-        return Activations(
-            self._model.fingerprint, concept.name, pairs, replace(settings, trajectory="own"), sites
-        )
+        texts = tuple((p.unsafe, p.safe) for p in concept.pairs)
+        return Activations(self._model.fingerprint, concept.name, texts, settings, sites)
 
     def _samples(self, name: str, site: Site) -> Samples:
         unsafe, safe = ([rows[name] for rows in self._rows[side]] for side in ("unsafe", "safe"))

@@ -93,7 +93,8 @@ class _Steps:
 
     def __init__(self, model: Model, settings: SamplingSettings, progress: Progress) -> None:
         self._total = settings.steps or model.defaults.steps
-        self._progress, self._time, self._step = progress, None, 0
+        self._progress, self._step = progress, 0
+        self._time: float | None = None
 
     def __call__(self, _denoiser: torch.nn.Module, arguments: dict[str, Any]) -> None:
         time = float(arguments["timestep"].max()) if torch.is_tensor(arguments["timestep"]) else None

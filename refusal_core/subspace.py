@@ -222,5 +222,5 @@ def whitened_basis(
     """Return (U, Q), each [m, H] with m <= rank, of the whitened edit; see ``whiten``."""
     if rank < 1:
         raise InputError(f"rank is {rank}; it must be 1 or more.")
-    found = whiten(differences, ordinary, shrinkage=shrinkage)
-    return found.remove[:, :rank].T.contiguous(), found.detect[:, :rank].T.contiguous()
+    solution = whiten(differences, ordinary, shrinkage=shrinkage)
+    return solution.remove[:, :rank].T.contiguous(), solution.detect[:, :rank].T.contiguous()

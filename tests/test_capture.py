@@ -161,7 +161,7 @@ def test_too_little_memory_is_one_sentence(tiny: Model, fire: rc.Concept, monkey
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("refusal_core.capturing._text_rows", fail)
+    monkeypatch.setattr("refusal_core.capturing._text_samples", fail)
     with pytest.raises(MemoryLimitError, match="take fewer layers or timesteps"):
         rc.capture(tiny, fire, rc.CaptureSettings(kinds=("text",)))
 

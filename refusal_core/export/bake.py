@@ -112,12 +112,12 @@ def _folders(checkpoint: Path, edit: Edit) -> dict[str, Path]:
     prefixes = list(dict.fromkeys(site.name.partition(".")[0] for site in edit.sites))
     if any((checkpoint / prefix).is_dir() for prefix in prefixes):
         return {prefix: checkpoint / prefix for prefix in prefixes}
-    mine = [prefix for prefix in prefixes if prefix == checkpoint.resolve().name] or prefixes
-    if len(mine) > 1:
+    own = [prefix for prefix in prefixes if prefix == checkpoint.resolve().name] or prefixes
+    if len(own) > 1:
         raise FileError(
             f"The edit is for {' and '.join(prefixes)}; give the folder with both, not {checkpoint.name}."
         )
-    return {mine[0]: checkpoint}
+    return {own[0]: checkpoint}
 
 
 def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], progress: Progress) -> int:
@@ -132,9 +132,9 @@ def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], prog
         tasks = work.get(path, [])
         kept = _untouched(path, tasks)
         _write(path, copy, tasks, kept)
-        found = _check_untouched(path, copy, kept)
+        same = _check_untouched(path, copy, kept)
         waits.append(disk.submit(wait_for_disk, copy))  # its own thread: nobody else waits for the disk
-        return found
+        return same
 
     # Copying waits for the disk and editing does not: of two files at once one always gets on.
     with (
@@ -144,9 +144,9 @@ def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], prog
     ):
         made = [pool.submit(one, path) for path in sources]
         try:
-            for path, found in zip(sources, made, strict=True):
+            for path, same in zip(sources, made, strict=True):
                 progress(done / total, f"Baking {path.name}")
-                untouched += found.result()
+                untouched += same.result()
                 done += path.stat().st_size
             progress(1.0, "Waiting for the disk")
             for wait in waits:
@@ -200,9 +200,9 @@ def _edited(file: Any, task: _Task) -> Iterator[tuple[Entry, Tensor]]:
         if not math.isfinite(weight.sum(dtype=torch.float32)):  # NaN and infinity outlast a sum
             raise FileError(f"{task.site.name} holds NaN or infinity; get the checkpoint again.")
         if change.level is not None and task.bias is not None:
-            beside = _rows(task.bias, first, rows)
-            bias = _read(file, beside)
-            yield beside, shift_bias(weight, bias, change.remove, change.strength, change.level)
+            place = _rows(task.bias, first, rows)
+            bias = _read(file, place)
+            yield place, shift_bias(weight, bias, change.remove, change.strength, change.level)
         yield where, project_out(weight, change.remove, change.detect, change.strength)
 
 

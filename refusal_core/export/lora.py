@@ -72,7 +72,7 @@ def export_lora(edit: Edit, model: Model, path: Path, *, naming: Naming = "diffu
 
 def _factors(edit: Edit, model: Model, prefix: str) -> dict[Site, tuple[Tensor, Tensor]]:
     """Return A [m, H] and B [O, m] of each site of one denoiser."""
-    found = {}
+    factors = {}
     for site, change in edit.sites.items():
         if not site.name.startswith(f"{prefix}."):
             continue
@@ -80,8 +80,8 @@ def _factors(edit: Edit, model: Model, prefix: str) -> dict[Site, tuple[Tensor, 
             raise InputError("The edit moves a bias, which no LoRA carries; make it with anchor zero.")
         clean = resolved(change, edit.origins, site.name)
         weight = slot_of(model.layers[site.name], site.name, "weight").get()
-        found[site] = lora_factors(weight, clean.remove, clean.detect, clean.strength)
-    return found
+        factors[site] = lora_factors(weight, clean.remove, clean.detect, clean.strength)
+    return factors
 
 
 def _named(
@@ -118,9 +118,9 @@ def _in_comfyui(name: str, b: Tensor, inputs: int, model: Model) -> tuple[str, T
     """Return a layer's name in ComfyUI and B with the rows of what is stacked with it there."""
     for pattern, target in model.family.comfyui.items():
         if re.fullmatch(pattern, name):
-            found = target if isinstance(target, Stacked) else Stacked(target)
-            rows = (0, 0, found.before * inputs, found.after * inputs)
-            return re.sub(pattern, found.name, name), torch.nn.functional.pad(b, rows)
+            layer = target if isinstance(target, Stacked) else Stacked(target)
+            rows = (0, 0, layer.before * inputs, layer.after * inputs)
+            return re.sub(pattern, layer.name, name), torch.nn.functional.pad(b, rows)
     raise ModelError(f"{name} has no name in ComfyUI that is known here; leave its kind of site out.")
 
 

@@ -119,8 +119,7 @@ def _guider(model: Model, request: Request) -> Iterator[None]:
         yield
         return
     original = model.pipeline.guider
-    asked = request.settings.guidance_scale
-    scale = asked if request.guided else 1.0
+    scale = request.settings.guidance_scale if request.guided else 1.0
     try:
         if scale is not None:
             model.pipeline.guider = original.new(guidance_scale=scale)

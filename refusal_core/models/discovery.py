@@ -58,15 +58,15 @@ def guess_family(pipeline: Any) -> Family:
 
 def _note(pipeline: Any, family: Family, others: list[str]) -> str:
     """Return how much was found and what is taken for granted."""
-    found = []
+    counts = []
     for name in family.denoisers:
         denoiser = getattr(pipeline, name)
         blocks = len(block_paths(denoiser, family.blocks[0]))
         sites = sum(1 for _ in list_sites([(name, denoiser)], family))
-        found.append(f"{name}: {blocks} blocks, {sites} sites")
+        counts.append(f"{name}: {blocks} blocks, {sites} sites")
     left = f" Left out, though they have cross-attention: {', '.join(others)}." if others else ""
     return (
-        f"{'; '.join(found)}.{left} Guessed from names: taken for granted is that [batch, tokens, width]"
+        f"{'; '.join(counts)}.{left} Guessed from names: taken for granted is that [batch, tokens, width]"
         " enters each layer, the video's tokens alone, and the text's where the kind is text; look at a few"
         " videos before you trust an edit."
     )
@@ -74,31 +74,31 @@ def _note(pipeline: Any, family: Family, others: list[str]) -> str:
 
 def _blocks(denoiser: nn.Module) -> tuple[str, Sites, list[str]]:
     """Return the longest list whose first block has cross-attention under a known name, and the others."""
-    found: dict[str, tuple[int, Sites]] = {}
+    lists: dict[str, tuple[int, Sites]] = {}
     for path, module in denoiser.named_modules():
         if isinstance(module, nn.ModuleList) and len(module):
             sites = _sites(module[0])
             if "cross-attention" in sites:
-                found[path] = (len(module), sites)
-    usable = [path for path in found if "temporal" not in path]
+                lists[path] = (len(module), sites)
+    usable = [path for path in lists if "temporal" not in path]
     if not usable:
         raise ModelError(
             f"No list of blocks with cross-attention was found in {type(denoiser).__name__}; describe it as"
             " a family instead."
         )
-    best = max(usable, key=lambda path: found[path][0])
-    return best, found[best][1], [f"{path} ({found[path][0]})" for path in found if path != best]
+    best = max(usable, key=lambda path: lists[path][0])
+    return best, lists[best][1], [f"{path} ({lists[path][0]})" for path in lists if path != best]
 
 
 def _sites(block: nn.Module) -> Sites:
     names = {name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
-    found: Sites = {}
+    sites: Sites = {}
     for kind, choices in _NAMES:
         for paths in choices:
             if set(paths) <= names:
-                found[kind] = paths
+                sites[kind] = paths
                 break
-    return found
+    return sites
 
 
 def _defaults(known: Any) -> Defaults:

@@ -53,10 +53,10 @@ def published_parameters(repository: str, revision: str | None = None) -> dict[s
             counts = list(pool.map(numbers, [file for _, file in parts]))
     except (hub.HTTPError, hub.SafetensorsParsingError, hub.NotASafetensorsRepoError, OSError, ValueError):
         return {}
-    found: dict[str, int] = {}
+    numbers_of: dict[str, int] = {}
     for (folder, _), count in zip(parts, counts, strict=True):
-        found[folder] = found.get(folder, 0) + count
-    return found
+        numbers_of[folder] = numbers_of.get(folder, 0) + count
+    return numbers_of
 
 
 def fetch(repository: str, file: str, revision: str | None = None) -> Path:
@@ -75,6 +75,6 @@ def fetch(repository: str, file: str, revision: str | None = None) -> Path:
 def why_not(error: BaseException) -> str | None:
     """Return what the hub said, hidden behind a loader's own error; None where it said nothing."""
     chain: list[BaseException] = [error]
-    while found := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(found)
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
     return next((why for kind, why in _HUB if any(isinstance(e, kind) for e in chain)), None)

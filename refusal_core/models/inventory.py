@@ -41,8 +41,8 @@ class Inventory:
 
     def shapes(self) -> list[tuple[str, int, int, int]]:
         """Return (kind, inputs, outputs, how many) in the order of the sites."""
-        found = Counter((s.kind, s.inputs, s.outputs) for s in self.sites)
-        return [(*shape, count) for shape, count in found.items()]
+        counts = Counter((s.kind, s.inputs, s.outputs) for s in self.sites)
+        return [(*shape, count) for shape, count in counts.items()]
 
 
 def inventory(source: str) -> Inventory:
@@ -82,8 +82,8 @@ def _of_files(name: str, at: Callable[..., Path]) -> Inventory:
 
 def _named(index: Mapping[str, Any], attribute: str) -> bool:
     """Return whether a pipeline has a part: of a Wan with one expert the second is named, and null."""
-    found = index.get(attribute)
-    return isinstance(found, list) and bool(found) and found[0] is not None
+    entry = index.get(attribute)
+    return isinstance(entry, list) and bool(entry) and entry[0] is not None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -91,12 +91,12 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG:
             raise FileError(f"{path.name} is too large for a configuration; get it again.")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         raise FileError(f"{path.name} is missing or no JSON; give a whole diffusers folder.") from e
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise FileError(f"{path.name} is no configuration; give a whole diffusers folder.")
-    return found
+    return config
 
 
 def _measure(source: str, family: Family, networks: Sequence[Network], licence: str) -> Inventory:

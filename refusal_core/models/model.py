@@ -83,7 +83,7 @@ class Model:
         # Without their cleaning of captions these pipelines still write them in small letters.
         lowered = "clean_caption" in self.family.arguments
         texts = [prompt.lower() if lowered else prompt for prompt in prompts]
-        return [list(found) for found in self.tokenizer(texts).input_ids]
+        return [list(tokens) for tokens in self.tokenizer(texts).input_ids]
 
     def free(self) -> None:
         """Move the networks off the GPU where offloading moves them one by one; nothing elsewhere."""
@@ -130,13 +130,13 @@ def wrap_pipeline(pipeline: Any, name: str, family: Family | None = None) -> Mod
                 f"{attribute} has fused projections, which are copies; call"
                 f" pipeline.{attribute}.unfuse_qkv_projections() first, and fuse again after."
             )
-    found = list(list_sites(denoisers, family))
-    layers = {site.name: layer for site, layer, _ in found}
-    layouts = {site.name: layout for site, _, layout in found}
+    listed = list(list_sites(denoisers, family))
+    layers = {site.name: layer for site, layer, _ in listed}
+    layouts = {site.name: layout for site, _, layout in listed}
     fingerprint = Fingerprint(
         family.name, type(pipeline).__name__, _config_hash(pipeline, family), _weights_hash(layers)
     )
-    sites = tuple(site for site, _, _ in found)
+    sites = tuple(site for site, _, _ in listed)
     return Model(name, name, pipeline, family, family.defaults, sites, layers, layouts, fingerprint)
 
 
@@ -153,8 +153,8 @@ def family_of(kind: str) -> Family:
 
 def called_denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
     """Return the denoisers with their attributes, as the pipeline calls them."""
-    found = [(name, getattr(pipeline, name, None)) for name in family.denoisers]
-    return [(name, module) for name, module in found if module is not None]
+    parts = [(name, getattr(pipeline, name, None)) for name in family.denoisers]
+    return [(name, module) for name, module in parts if module is not None]
 
 
 def _denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:

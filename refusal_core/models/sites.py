@@ -58,14 +58,14 @@ def block_paths(denoiser: nn.Module, blocks: Blocks) -> list[str]:
 
 def _expand(module: nn.Module, pattern: str) -> list[str]:
     head, star, tail = pattern.partition(".*")
-    found = _find(module, head)
-    if found is None:  # a UNet's outermost blocks have no attention
+    parent = _find(module, head)
+    if parent is None:  # a UNet's outermost blocks have no attention
         return []
     if not star:
         return [head]
     inner = tail.removeprefix(".")
     paths = []
-    for index, child in enumerate(found.children()):
+    for index, child in enumerate(parent.children()):
         rest = [f".{path}" for path in _expand(child, inner)] if inner else [""]
         paths += [f"{head}.{index}{path}" for path in rest]
     return paths
@@ -114,6 +114,6 @@ def select(
     )
     if not chosen:
         known = ", ".join(dict.fromkeys(s.kind for s in sites))
-        asked = f"{', '.join(kinds or ('any',))} at layers {', '.join(map(str, layers or ('any',)))}"
-        raise SiteError(f"No site is left for {asked}; this model has {known}.")
+        request = f"{', '.join(kinds or ('any',))} at layers {', '.join(map(str, layers or ('any',)))}"
+        raise SiteError(f"No site is left for {request}; this model has {known}.")
     return chosen
