@@ -17,7 +17,7 @@ from test_cli import run
 from refusal_core.edit import load_edit
 from refusal_core.io.files import write_json
 from refusal_core.io.video import load_video
-from refusal_core.models.family import DEFAULTS_FILE
+from refusal_core.models.families.family import DEFAULTS_FILE
 from refusal_core.models.tiny import tiny_model
 from refusal_core.workbench import History, Workbench
 

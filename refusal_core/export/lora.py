@@ -16,7 +16,7 @@ from refusal_core.edit import Edit, resolved
 from refusal_core.errors import InputError, ModelError
 from refusal_core.fold import lora_factors
 from refusal_core.io.files import new_folder, save_tensors, write_json
-from refusal_core.models.family import DEFAULTS_FILE, Family, Stacked
+from refusal_core.models.families.family import DEFAULTS_FILE, Family, Stacked
 from refusal_core.models.load import bundled_folder
 from refusal_core.models.model import Model
 from refusal_core.models.sites import Site

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from refusal_core.errors import ModelError
-from refusal_core.models.family import Blocks, Defaults, Family, Sites
+from refusal_core.models.families.family import Blocks, Defaults, Family, Sites
 from refusal_core.models.sites import block_paths, list_sites
 from refusal_core.settings import SiteKind
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from refusal_core.errors import FileError, ModelError
 from refusal_core.models.families import FAMILIES
-from refusal_core.models.family import Family, Network
+from refusal_core.models.families.family import Family, Network
 from refusal_core.models.hub_files import fetch
 from refusal_core.models.model import family_of
 from refusal_core.models.sites import Site, list_sites

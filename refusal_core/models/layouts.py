@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from refusal_core.models.family import Family, Layout
+from refusal_core.models.families.family import Family, Layout
 
 
 @dataclass(frozen=True, slots=True)

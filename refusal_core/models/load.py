@@ -18,7 +18,7 @@ from refusal_core.io.reading import bundled
 from refusal_core.io.shards import expect_safetensors, read_index
 from refusal_core.models.compiling import compile_parts
 from refusal_core.models.discovery import describe_guess, guess_family
-from refusal_core.models.family import DEFAULTS_FILE, Defaults
+from refusal_core.models.families.family import DEFAULTS_FILE, Defaults
 from refusal_core.models.hub_files import NO_PIPELINE, published_parameters, why_not
 from refusal_core.models.inventory import inventory, read_config
 from refusal_core.models.load_settings import LoadSettings

@@ -14,7 +14,7 @@ from torch import nn
 
 from refusal_core.errors import ModelError
 from refusal_core.models.families import FAMILIES, LEFT_OUT
-from refusal_core.models.family import Defaults, Family, Layout
+from refusal_core.models.families.family import Defaults, Family, Layout
 from refusal_core.models.sites import Site, list_sites
 
 # By the denoiser itself: several Models may wrap one pipeline.

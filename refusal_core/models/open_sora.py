@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from refusal_core.errors import ModelError
-from refusal_core.models.family import Blocks, Defaults, Family, Sites
+from refusal_core.models.families.family import Blocks, Defaults, Family, Sites
 from refusal_core.models.model import Model, wrap_pipeline
 
 _STDIT_SITES: Sites = {

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from refusal_core.errors import ModelError, SiteError
-from refusal_core.models.family import Blocks, Family, Layout
+from refusal_core.models.families.family import Blocks, Family, Layout
 from refusal_core.settings import SiteKind
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from refusal_core.models.families.cross_attention import CROSS_ATTENTION
+from refusal_core.models.families.family import Family
 from refusal_core.models.families.joint_attention import JOINT_ATTENTION
 from refusal_core.models.families.left_out import LEFT_OUT
 from refusal_core.models.families.unets import UNETS
 from refusal_core.models.families.wan import WAN
-from refusal_core.models.family import Family
 
 FAMILIES: tuple[Family, ...] = (*UNETS, *WAN, *CROSS_ATTENTION, *JOINT_ATTENTION)
 

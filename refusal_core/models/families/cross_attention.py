@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refusal_core.models.family import (
+from refusal_core.models.families.family import (
     APACHE,
     CARD,
     Blocks,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refusal_core.models.family import (
+from refusal_core.models.families.family import (
     APACHE,
     CARD,
     Blocks,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refusal_core.models.family import Blocks, Defaults, Family, cross_attention_sites, published
+from refusal_core.models.families.family import Blocks, Defaults, Family, cross_attention_sites, published
 
 _UNET: dict[str, Any] = {"block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2}
 _UNET3D = _UNET | {"cross_attention_dim": 1024, "attention_head_dim": 64}

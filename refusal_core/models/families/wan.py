@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from refusal_core.models.family import (
+from refusal_core.models.families.family import (
     APACHE,
     CARD,
     Blocks,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from refusal_core.models.family import Defaults
+from refusal_core.models.families.family import Defaults
 from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.models.tiny.recipes import RECIPES, Part
 

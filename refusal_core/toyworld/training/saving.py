@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from refusal_core.io.files import write_atomic, write_json
-from refusal_core.models.family import DEFAULTS_FILE, Defaults
+from refusal_core.models.families.family import DEFAULTS_FILE, Defaults
 from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import ATTRIBUTES, JudgeNetwork
 from refusal_core.toyworld.pipeline import TEXT_LENGTH, Part
