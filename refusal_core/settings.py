@@ -352,6 +352,15 @@ def parse_layers(text: str | None, count: int = LAST_LAYER + 1) -> tuple[int, ..
     return tuple(sorted(chosen))
 
 
+def show_layers(layers: tuple[int, ...] | None) -> str:
+    """Return layers as ``parse_layers`` reads them, such as ``0-3,6``."""
+    if layers is None:
+        return "all"
+    starts = [layer for layer in sorted(layers) if layer - 1 not in layers]
+    ends = [layer for layer in sorted(layers) if layer + 1 not in layers]
+    return ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in zip(starts, ends, strict=True))
+
+
 def check_layers(layers: tuple[int, ...] | None, count: int) -> None:
     """Raise InputError where a model with so many layers has not all of these."""
     if layers is not None and max(layers) >= count:

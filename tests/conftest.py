@@ -23,7 +23,8 @@ from refusal_core.toyworld import world
 from refusal_core.toyworld.training.saving import DEFAULTS
 
 if TYPE_CHECKING:
-    from refusal_core.workbench import History, Workbench
+    from refusal_core.workbench.history import History
+from refusal_core.workbench.workbench import Workbench
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell sets it for what it starts with &
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -86,7 +87,7 @@ SHOWN = "document.querySelector('#vid-edit video')?.readyState >= 2"
 @pytest.fixture(scope="session")
 def workbench() -> Iterator[Workbench]:
     """The app's door to the bundled model."""
-    from refusal_core.workbench import Workbench
+    from refusal_core.workbench.workbench import Workbench
 
     bench = Workbench("toyworld")
     yield bench
@@ -108,7 +109,7 @@ def served(workbench: Workbench, runs: History, **options: Any) -> Iterator[str]
 @pytest.fixture(scope="session")
 def url(workbench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app on the bundled model."""
-    from refusal_core.workbench import History
+    from refusal_core.workbench.history import History
 
     with served(workbench, History(tmp_path_factory.mktemp("runs"))) as address:
         yield address

@@ -50,7 +50,7 @@ def serve(port: int, seen: Path, slow_writes: float) -> None:
     from refusal_core.studio.files import served_folder
     from refusal_core.studio.jobs import Stops
     from refusal_core.studio.limits import PUBLIC
-    from refusal_core.workbench import Workbench
+    from refusal_core.workbench.workbench import Workbench
 
     limits = replace(PUBLIC, jobs_a_minute=None)
     starting, started = Stops.telling, 0

@@ -15,7 +15,8 @@ from refusal_core.errors import MissingExtraError
 from refusal_core.progress import Progress, silent
 from refusal_core.studio.build import build_app, launch_kwargs
 from refusal_core.studio.limits import PRIVATE, Limits
-from refusal_core.workbench import History, Workbench
+from refusal_core.workbench.history import History
+from refusal_core.workbench.workbench import Workbench
 
 WIDTHS = {"wide": (1440, 900), "phone": (390, 844)}
 THEMES = ("light", "dark")

@@ -13,7 +13,7 @@ from refusal_core.edit import load_edit, save_edit
 from refusal_core.evaluate.reports.report import load_report
 from refusal_core.io.video import load_video
 from refusal_core.settings import CaptureSettings
-from refusal_core.workbench import load_pack
+from refusal_core.workbench.review import load_pack
 
 GOLDEN = Path(__file__).parent / "golden"
 

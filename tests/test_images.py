@@ -19,7 +19,8 @@ from refusal_core.io.files import write_json
 from refusal_core.io.video import load_video
 from refusal_core.models.families.family import DEFAULTS_FILE
 from refusal_core.models.tiny import tiny_model
-from refusal_core.workbench import History, Workbench
+from refusal_core.workbench.history import History
+from refusal_core.workbench.workbench import Workbench
 
 PRESETS = Path(__file__).resolve().parents[1] / "presets"
 SIDES = (("unsafe", 220), ("safe", 60))

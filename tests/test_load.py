@@ -17,7 +17,7 @@ import pytest
 from load import Server, crowd, left_behind, look, wish
 
 from refusal_core.io.video import load_video
-from refusal_core.workbench import History
+from refusal_core.workbench.history import History
 
 pytestmark = pytest.mark.filterwarnings("default")
 

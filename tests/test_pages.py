@@ -15,7 +15,9 @@ from conftest import compare, open_page
 from playwright.sync_api import Browser, Page, expect
 
 from refusal_core.studio.texts import TEXT
-from refusal_core.workbench import EditRequest, History, Workbench, make_pack, save_pack
+from refusal_core.workbench.history import History
+from refusal_core.workbench.review import make_pack, save_pack
+from refusal_core.workbench.workbench import Workbench
 
 pytestmark = pytest.mark.filterwarnings("default")
 SLOW = 180_000
@@ -212,9 +214,7 @@ def test_blind_votes_are_counted_and_the_pack_can_be_handed_on(page: Page, tmp_p
 
 @pytest.mark.security
 def test_a_strangers_pack_runs_nothing(page: Page, workbench: Workbench, tmp_path: Path) -> None:
-    preset = next(p for p in workbench.presets() if p.concept.name == "fire")
-    request = EditRequest(preset="fire", pairs=tuple((p.unsafe, p.safe) for p in preset.concept.pairs))
-    pack = make_pack(workbench, request, [("a red circle", True)], 1, session="stranger")
+    pack = make_pack(workbench, workbench.request("fire"), [("a red circle", True)], 1, session="stranger")
     nasty = replace(pack, items=(replace(pack.items[0], prompt=SCRIPT),))
     path = save_pack(nasty, tmp_path / "<img src=x onerror=window.pwned=1>.zip")
     tab(page, 3)

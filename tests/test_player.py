@@ -15,7 +15,9 @@ from screenshots import free_port
 
 from refusal_core.io.video import Video, load_video, save_video
 from refusal_core.studio import player
+from refusal_core.studio.compare import verdict
 from refusal_core.studio.theme import theme
+from refusal_core.workbench.values import JudgedVideo
 
 # Gradio and its client raise warnings of their own libraries, which are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -75,7 +77,7 @@ def _page(clips: dict[str, str]) -> gr.Blocks:
                         gr.Video(value, show_label=False, autoplay=True, loop=True, interactive=False,
                                  elem_id=elem_id)
                     )  # fmt: skip
-        gr.HTML(player.bar(with_views=False))
+        gr.HTML(player.bar())
         for name, values in results.items():
             gr.Button(name, elem_id=name).click(lambda v=values: v, None, videos)
         page.load(None, js=player.SCRIPT)
@@ -254,6 +256,18 @@ def test_one_video_alone_is_driven_too_and_the_second_joins_it(page: Page) -> No
     _wait_for_frame(page, 6)
 
 
+def test_frames_are_counted_at_the_rate_of_the_video(page: Page) -> None:
+    """The page says it beside the original; here the video of 17 eighths of a second is one of 4 a second."""
+    _rest(page, 4)
+    page.evaluate(
+        """() => document.body.insertAdjacentHTML(
+          'beforeend', "<div id='vid-orig-verdict'><p data-frame='0.25'></p></div>")"""
+    )
+    _button(page, "One frame forward")
+    expect(page.locator("[data-rs=frame-number]")).to_have_text("frame 6 of 9")
+    page.wait_for_function("Math.abs(videos()[0].currentTime - 1.375) < 0.01")
+
+
 # --- the keyboard ----------------------------------------------------------------------------------
 
 
@@ -430,13 +444,9 @@ def test_a_phone_has_no_sideways_scroll_and_large_targets(browser: Browser, url:
 # --- what Python returns ---------------------------------------------------------------------------
 
 
-@pytest.mark.security
-def test_words_are_escaped_and_the_frame_length_is_passed_on() -> None:
-    hostile = "<img src=x onerror='alert(1)'>\""
-    html = player.bar(dict.fromkeys(player.PLAYER, hostile), frame_seconds=1 / 24)
-    assert html.count("data-rs='view'") == 3
-    assert "<img" not in html
-    assert "data-frame='0.041666666666666664'" in html
+def test_the_length_of_a_frame_is_the_videos_own() -> None:
+    shown = JudgedVideo(Path("a.mp4"), "Judge: shows fire", "unsafe", 5.0, frame_seconds=1 / 16)
+    assert "data-frame='0.0625'" in verdict(shown)
 
 
 @pytest.mark.security

@@ -26,9 +26,11 @@ from gradio_client import Client
 from playwright.sync_api import Browser, expect
 
 from refusal_core.errors import InputError
+from refusal_core.settings import SamplingSettings, recipe_knobs
 from refusal_core.studio import guard, texts
 from refusal_core.studio.limits import PUBLIC, Rates
-from refusal_core.workbench import EditRequest, History, Workbench
+from refusal_core.workbench.history import History
+from refusal_core.workbench.workbench import Workbench
 
 pytestmark = [pytest.mark.security, pytest.mark.filterwarnings("default")]
 PROMPT = "a large blue square on fire moving right over sky"
@@ -99,13 +101,19 @@ class Site:
         return next(d for d in config["dependencies"] if d["api_name"] == name)
 
     def run(self, handler: str, data: list[Any]) -> str:
-        """Run a handler and return the sentence that it failed with."""
+        """Run a handler, an endpoint without its last settings; return the sentence that it failed with."""
         session = uuid.uuid4().hex
-        joined = self.join(handler, data, session)
+        joined = self.join(handler, [*data, *left_out(handler, data)], session)
         assert joined.status == 200, joined.text
         last = next(m for m in self.told(session) if m["msg"] == "process_completed")
         assert not last["success"], last
         return str(last["output"]["error"])
+
+
+def left_out(handler: str, data: list[Any]) -> list[None]:
+    """Return the settings that a program need not give, where it gives the others by place."""
+    given = {"edit": 4, "compare": 6, "evaluate": 6, "export": 5}.get(handler)
+    return [None] * (len(recipe_knobs()) - 3) if given == len(data) else []
 
 
 @contextmanager
@@ -395,8 +403,9 @@ def test_no_job_runs_beside_the_queue(site: Site) -> None:
 def test_a_stranger_reads_and_stops_nothing_of_anothers(site: Site) -> None:
     """The session and the job are named by long random words, and only who has both is told or heard."""
     mine, other = uuid.uuid4().hex, uuid.uuid4().hex
-    index = site.handler("compare")["id"]
-    event = json.loads(site.join("compare", ["fire", PROMPT, 11, "", 0, 1], mine).text)["event_id"]
+    index, data = site.handler("compare")["id"], ["fire", PROMPT, 11, "", 0, 1]
+    whole = [*data, *left_out("compare", data)]
+    event = json.loads(site.join("compare", whole, mine).text)["event_id"]
     assert len(event) >= 32
     assert [m["msg"] for m in site.told(other)] == ["unexpected_error"]
     for session, job in ((other, uuid.uuid4().hex), (other, ""), ("", "")):
@@ -484,12 +493,12 @@ LONG = "red " * 50_000
         ("compare", ["fire", PROMPT, 1, LONG, 0, 1], "is not known"),
         ("compare", ["fire", PROMPT, 1, "", 129, 1], "it must lie from 1 to 128."),
         ("compare", ["fire", PROMPT, 1, "", 0, 2.5], "it must lie from 0 to 2."),
-        ("compare", ["fire", PROMPT, 1, "", 0, None], "strength must be a number."),
-        ("compare", ["fire", PROMPT, 1, "", 0, True], "strength must be a number."),
+        ("compare", ["fire", PROMPT, 1, "", 0, True], "strength must be a number from 0 to 2"),
+        ("compare", ["fire", PROMPT, 1, "", 1.5, 1], "rank must be a whole number from 1 to 128"),
         ("compare", ["fire"], texts.NOT_READABLE),
         ("compare", [], texts.NOT_READABLE),
         ("edit", ["fire", "", -5, 1], "it must lie from 1 to 128."),
-        ("edit", ["fire", "", 0, "NaN"], "strength must be a number."),
+        ("edit", ["fire", "", 0, "NaN"], "strength must be a number from 0 to 2"),
         ("evaluate", ["fire", 201, "toyworld", "", 0, 1], "choose from 1 to 200."),
         ("evaluate", ["fire", 0, "toyworld", "", 0, 1], "choose from 1 to 200."),
         ("evaluate", ["fire", 2.5, "toyworld", "", 0, 1], "videos must be a whole number."),
@@ -513,7 +522,9 @@ def test_what_the_form_would_not_send_gets_one_sentence(
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
 def test_numbers_that_are_none_are_refused(site: Site, number: str) -> None:
-    for data in (f'["fire", "{PROMPT}", {number}, "", 0, 1]', f'["fire", "{PROMPT}", 1, "", 0, {number}]'):
+    more = ", null" * (len(recipe_knobs()) - 3)
+    for given in (f'{number}, "", 0, 1', f'1, "", 0, {number}'):
+        data = f'["fire", "{PROMPT}", {given}{more}]'
         began = site.post("/gradio_api/call/compare", f'{{"data": {data}}}')
         if began.status != 200:
             assert began.status == 422
@@ -521,7 +532,7 @@ def test_numbers_that_are_none_are_refused(site: Site, number: str) -> None:
         event = json.loads(began.text)["event_id"]
         said = site.ask(f"/gradio_api/call/compare/{event}").text
         assert said.startswith("event: error") and is_clean(said)
-        assert texts.NOT_READABLE in said or "must be a number." in said
+        assert texts.NOT_READABLE in said or "must be a number" in said
 
 
 def test_calls_that_make_no_sense_tell_nothing(site: Site) -> None:
@@ -627,10 +638,8 @@ def run_app(monkeypatch: pytest.MonkeyPatch, login: str) -> dict[str, Any]:
 
 def test_nothing_that_strangers_write_runs_in_a_browser(browser: Browser, site: Site, tmp_path: Path) -> None:
     """In a run's title and its recipe, in a file's name, and in a message."""
-    preset = site.workbench.presets()[0]
-    pairs = tuple((p.unsafe, p.safe) for p in preset.concept.pairs)
-    asked = EditRequest(preset=preset.concept.name, pairs=pairs)
-    *_, found = site.workbench.compare(asked, PROMPT, 3, session="xss")
+    asked = site.workbench.request(site.workbench.presets()[0].concept.name)
+    *_, found = site.workbench.compare(asked, PROMPT, SamplingSettings(3), session="xss")
     owner = uuid.uuid4().hex
     spoilt = replace(found, original=replace(found.original, prompt=SCRIPT, verdict=SCRIPT))
     site.runs.add(owner, asked, spoilt, SCRIPT)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from conftest import compare, open_page
@@ -15,9 +17,11 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
 
 from refusal_core.io.video import load_video
+from refusal_core.settings import SamplingSettings, recipe_knobs
 from refusal_core.studio.concept import rows_message, rows_of
 from refusal_core.studio.texts import TEXT
-from refusal_core.workbench import EditRequest, PairNote, Workbench
+from refusal_core.workbench.values import EditRequest, PairNote
+from refusal_core.workbench.workbench import Workbench
 
 # Gradio and its client raise warnings of their own libraries, which are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -165,6 +169,25 @@ def test_only_the_public_endpoints_are_offered(url: str) -> None:
     assert not api["unnamed_endpoints"]
 
 
+def test_every_setting_is_in_the_form_and_an_argument_of_every_endpoint(url: str) -> None:
+    """And nothing but its field says so."""
+    settings = {knob.name for knob in recipe_knobs()}
+    config = json.loads(urlopen(f"{url}config").read())
+    shown = [component["props"].get("elem_id") for component in config["components"]]
+    assert all(shown.count(name) == 1 for name in settings - {"layers"} | {"first-layer", "last-layer"})
+    api = Client(url, verbose=False).view_api(return_format="dict", print_info=False)
+    for endpoint in api["named_endpoints"].values():
+        arguments = {given["parameter_name"]: given for given in endpoint["parameters"]}
+        assert all(arguments[name]["parameter_has_default"] for name in settings)
+
+
+def test_a_program_changes_any_setting_by_name(url: str) -> None:
+    client = Client(url, verbose=False, download_files=False)
+    wanted = {"sites": "text,cross-attention", "layers": "1-2", "strength": 0.5, "center": "no"}
+    _, figures = client.predict("fire", api_name="/edit", **wanted)
+    assert {site.split(".")[2] for site in figures["sites"] if ".blocks." in site} == {"1", "2"}
+
+
 def test_the_compare_endpoint_gives_two_videos_and_verdicts(url: str, tmp_path: Path) -> None:
     client = Client(url, verbose=False, download_files=tmp_path)
     original, unlearned, before, after = client.predict("fire", PROMPT, 7, api_name="/compare")
@@ -201,24 +224,22 @@ def test_bad_input_to_the_endpoint_gets_one_sentence(
 # --- the workbench ---------------------------------------------------------------------------------
 
 
-def _request(workbench: Workbench, name: str = "fire", **changes: object) -> EditRequest:
-    preset = next(p for p in workbench.presets() if p.concept.name == name)
-    pairs = tuple((p.unsafe, p.safe) for p in preset.concept.pairs)
-    return EditRequest(preset=name, pairs=pairs, **changes)  # type: ignore[arg-type]
+def _request(workbench: Workbench, **changes: object) -> EditRequest:
+    return workbench.request("fire", values=changes)
 
 
 @pytest.mark.security
 def test_the_shared_model_is_never_left_edited(workbench: Workbench) -> None:
-    layers = workbench.held("toyworld").model.layers
+    layers = workbench.cached("toyworld").model.layers
     before = {n: layer.weight.data_ptr() for n, layer in layers.items()}
-    *_, last = workbench.compare(_request(workbench), PROMPT, 3, session="one")
+    *_, last = workbench.compare(_request(workbench), PROMPT, SamplingSettings(3), session="one")
     assert last.unlearned is not None
     assert {n: layer.weight.data_ptr() for n, layer in layers.items()} == before
 
 
 @pytest.mark.security
 def test_a_session_that_goes_takes_its_files_along(workbench: Workbench) -> None:
-    *_, last = workbench.compare(_request(workbench), PROMPT, 3, session="two")
+    *_, last = workbench.compare(_request(workbench), PROMPT, SamplingSettings(3), session="two")
     kept = workbench.save_edit(_request(workbench), session="three")
     assert last.side_by_side is not None and last.side_by_side.exists()
     workbench.forget("two")
@@ -230,10 +251,12 @@ def test_a_session_that_goes_takes_its_files_along(workbench: Workbench) -> None
 
 def test_a_second_comparison_of_one_prompt_reuses_the_original(workbench: Workbench) -> None:
     steps: list[str] = []
-    *_, _first = workbench.compare(_request(workbench), PROMPT, 11, session="four")
+    *_, _first = workbench.compare(_request(workbench), PROMPT, SamplingSettings(11), session="four")
     tell = lambda fraction, sentence: steps.append(sentence)  # noqa: E731
     start = time.monotonic()
-    *_, _second = workbench.compare(_request(workbench, strength=0.5), PROMPT, 11, tell, session="four")
+    *_, _second = workbench.compare(
+        _request(workbench, strength=0.5), PROMPT, SamplingSettings(11), tell, session="four"
+    )
     told = [key for key, _ in groupby(steps)]  # a step tells twice, once for each pass of guidance
     assert sum("step 1 of" in s for s in told) == 1  # one video was made, not two
     assert time.monotonic() - start < 60

@@ -8,7 +8,7 @@ import sys
 import time
 import types
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,32 +19,36 @@ import refusal_core as rc
 from refusal_core.errors import Cancelled, FileError, InputError
 from refusal_core.evaluate.measures.statistics import wilson
 from refusal_core.evaluate.selftest import hashes
-from refusal_core.workbench import (
-    Comparison,
-    EditRequest,
-    History,
+from refusal_core.progress import silent
+from refusal_core.recipe import EditRequest, Recipe, changed
+from refusal_core.settings import SamplingSettings
+from refusal_core.workbench import history as history_room
+from refusal_core.workbench.evaluating import SuiteRequest, evaluate
+from refusal_core.workbench.exporting import export as export_edit
+from refusal_core.workbench.exporting import push as push_edit
+from refusal_core.workbench.history import History
+from refusal_core.workbench.pairs import note_pair, parse_pasted
+from refusal_core.workbench.review import (
     Pack,
     Vote,
-    Workbench,
     blind_order,
-    evaluate,
-    example_jobs,
-    export_edit,
     load_pack,
     make_pack,
+    review_prompts,
+    save_pack,
+    tally,
+)
+from refusal_core.workbench.tiles import (
+    example_jobs,
     make_tiles,
     other_jobs,
     parse_axis,
-    parse_pasted,
-    push_edit,
-    review_prompts,
-    save_pack,
     seed_jobs,
     sweep_jobs,
-    tally,
 )
-from refusal_core.workbench import history as history_room
-from refusal_core.workbench.pairs import note_pair
+from refusal_core.workbench.values import Comparison
+from refusal_core.workbench.votes import report_of_votes
+from refusal_core.workbench.workbench import Workbench
 
 PROMPT = "a large blue square on fire moving right over sky"
 OWNER = "0123456789abcdef" * 2
@@ -57,16 +61,20 @@ def bench() -> Iterator[Workbench]:
     made.close()
 
 
-def request(bench: Workbench, name: str = "fire", **changes: object) -> EditRequest:
-    preset = next(p for p in bench.presets() if p.concept.name == name)
-    pairs = tuple((p.unsafe, p.safe) for p in preset.concept.pairs)
-    return EditRequest(preset=name, pairs=pairs, **changes)  # type: ignore[arg-type]
+def request(
+    bench: Workbench, name: str = "fire", also: Sequence[tuple[str, float]] = (), **changes: object
+) -> EditRequest:
+    return bench.request(name, values=changes, further=also)
 
 
 @pytest.fixture(scope="module")
 def compared(bench: Workbench) -> Comparison:
-    *_, found = bench.compare(request(bench), PROMPT, 3, session="fixture")
+    *_, found = bench.compare(request(bench), PROMPT, SamplingSettings(3), session="fixture")
     return found
+
+
+def with_settings(asked: EditRequest, **values: object) -> EditRequest:
+    return replace(asked, recipe=changed(asked.recipe, values))
 
 
 # --- pairs ------------------------------------------------------------------------------------------
@@ -85,13 +93,13 @@ def compared(bench: Workbench) -> Comparison:
 def test_a_pair_that_differs_in_more_than_the_concept_is_warned_of(
     bench: Workbench, unsafe: str, safe: str, warning: str | None
 ) -> None:
-    note = note_pair(bench.held("toyworld").model, unsafe, safe)
+    note = note_pair(bench.cached("toyworld").model, unsafe, safe)
     assert note.error is None
     assert (note.warning is None) if warning is None else (warning in str(note.warning))
 
 
 def test_the_words_that_differ_are_marked_on_both_sides(bench: Workbench) -> None:
-    note = note_pair(bench.held("toyworld").model, "a red circle on fire", "a blue circle")
+    note = note_pair(bench.cached("toyworld").model, "a red circle on fire", "a blue circle")
     assert [w for w, differs in note.unsafe if differs] == ["red", "on", "fire"]
     assert [w for w, differs in note.safe if differs] == ["blue"]
 
@@ -192,16 +200,18 @@ def test_several_concepts_are_erased_at_once_each_with_its_strength(bench: Workb
 def test_the_spectrum_never_runs_the_model(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request(bench, "bleeding")
     assert bench.spectrum(asked) is None, "nothing has been read yet"
-    first = bench.read_spectrum(asked)
-    monkeypatch.setattr("refusal_core.workbench.held.capture", lambda *_, **__: pytest.fail("ran the model"))
+    first = bench.spectrum(asked, progress=silent)
+    monkeypatch.setattr(
+        "refusal_core.workbench.cached.capture", lambda *_, **__: pytest.fail("ran the model")
+    )
     for rank in (1, 3, 8):
-        view = bench.spectrum(replace(asked, rank=rank))
+        view = bench.spectrum(with_settings(asked, rank=rank))
         assert view is not None and view.rank_used == rank
         assert view.values == first.values
     shares = first.shares
     assert all(a <= b + 1e-9 for a, b in pairwise(shares))
     assert list(first.values) == sorted(first.values, reverse=True)
-    moved = bench.spectrum(replace(asked, shrinkage=0.5))
+    moved = bench.spectrum(with_settings(asked, shrinkage=0.5))
     assert moved is not None and moved.values != first.values
 
 
@@ -218,6 +228,32 @@ def test_a_run_is_kept_and_comes_back_after_a_restart(
     assert card.original.path.read_bytes() == compared.original.path.read_bytes()
     assert card.unlearned.verdict == compared.unlearned.verdict
     assert card.thumbnail.exists()
+
+
+def test_a_run_of_the_first_version_still_opens(
+    bench: Workbench, compared: Comparison, tmp_path: Path
+) -> None:
+    """It kept its request as one flat mapping, other presets by name."""
+    store = History(tmp_path)
+    store.add(OWNER, request(bench), compared, PROMPT)
+    (file,) = tmp_path.glob("*/*/run.json")
+    entry = json.loads(file.read_text())
+    pairs = [[pair.unsafe, pair.safe] for pair in rc.load_concept("fire").pairs]
+    entry["request"] = {
+        "preset": "fire", "pairs": pairs, "model": "toyworld", "images": [], "method": "cpca",
+        "sites": ["text", "cross-attention"], "layers": "0-3", "rank": 4, "strength": 0.5, "anchor": "mean",
+        "alpha": 2.0, "relative": False, "center": True, "shrinkage": 0.02, "pool": "frame", "timesteps": 6,
+        "trajectory": "own", "also": [["zorbo", 0.75]],
+    }  # fmt: skip
+    file.write_text(json.dumps(entry))
+    (card,) = store.runs(OWNER)
+    asked = {"method": "cpca", "sites": "text,cross-attention", "layers": "0-3", "rank": 4, "strength": 0.5,
+             "anchor": "mean", "alpha": 2.0, "relative": False, "trajectory": "own"}  # fmt: skip
+    assert card.request.recipe == changed(Recipe(rc.load_concept("fire")), asked)
+    assert [(r.concept.name, r.edit.strength) for r in card.request.further] == [("zorbo", 0.75)]
+    entry["request"]["pairs"] = pairs[:3]
+    file.write_text(json.dumps(entry))
+    assert store.runs(OWNER)[0].request.recipe.concept.name == "own-pairs"
 
 
 @pytest.mark.security
@@ -314,6 +350,12 @@ def test_votes_are_counted_by_what_was_shown_not_by_letter(pack: Pack) -> None:
     assert again.unlearned_shown == wilson(0, 3), "the last vote of a person counts"
 
 
+def test_a_report_of_votes_names_the_model_that_made_the_videos(pack: Pack) -> None:
+    assert report_of_votes(pack).model == "toyworld"
+    assert report_of_votes(replace(pack, recipe={"model": "told in words"})).model == "told in words"
+    assert report_of_votes(replace(pack, recipe={})).model == ""
+
+
 def test_a_pack_goes_to_another_app_and_comes_back_with_votes(pack: Pack, tmp_path: Path) -> None:
     voted = replace(pack, votes=(Vote(1, "0000000a", True, "A", "same"),))
     path = save_pack(voted, tmp_path / "pack.zip")
@@ -386,7 +428,7 @@ def test_nothing_is_sent_without_a_login(bench: Workbench) -> None:
 
 
 def test_an_evaluation_grows_and_ends_with_a_report(bench: Workbench) -> None:
-    states = list(evaluate(bench, request(bench), "toyworld", 2, ("rv",), session="evaluate"))
+    states = list(evaluate(bench, request(bench), SuiteRequest("toyworld", 2, ("rv",)), session="evaluate"))
     sizes = [len(state.rows) for state in states]
     assert sizes == sorted(sizes)
     assert sizes[-1] == 3 * 4
@@ -395,7 +437,7 @@ def test_an_evaluation_grows_and_ends_with_a_report(bench: Workbench) -> None:
     assert [row[0] for row in states[-1].rows][4] == "this edit"
     for bad in (("nothing", 2), ("toyworld", 0), ("toyworld", 10_000)):
         with pytest.raises(InputError):
-            next(evaluate(bench, request(bench), *bad, session="evaluate"))
+            next(evaluate(bench, request(bench), SuiteRequest(*bad), session="evaluate"))
 
 
 # --- limits, and work elsewhere ---------------------------------------------------------------------
@@ -433,7 +475,7 @@ def test_a_session_that_asks_too_often_waits_and_others_do_not() -> None:
 def test_only_bundled_models_are_loaded_in_public() -> None:
     bench = Workbench("toyworld", only_bundled=True)
     with pytest.raises(InputError, match="Only the bundled models"):
-        bench.held("someone/else")
+        bench.cached("someone/else")
     with pytest.raises(InputError, match="Only the bundled models"):
         bench.needs("/etc")
     bench.close()
@@ -461,15 +503,15 @@ def test_work_in_a_gpu_call_gives_the_same_and_leaves_the_model_alone(
     monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=GPU))
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     monkeypatch.setattr(gpu, "_remote", None)
-    monkeypatch.setattr(gpu, "_bench", None)
-    asked, before = request(bench), hashes(bench.held("toyworld").model)
+    monkeypatch.setattr(gpu, "_workbench", None)
+    asked, before = request(bench), hashes(bench.cached("toyworld").model)
     told = {"progress": lambda *_: None, "session": "gpu"}
-    *_, here = gpu.stream(Workbench.compare, bench, asked, PROMPT, 3, **told)
+    *_, here = gpu.stream(Workbench.compare, bench, asked, PROMPT, SamplingSettings(3), **told)
     assert not calls
     gpu.set_up(bench)
-    states = list(gpu.stream(Workbench.compare, bench, asked, PROMPT, 3, **told))
+    states = list(gpu.stream(Workbench.compare, bench, asked, PROMPT, SamplingSettings(3), **told))
     assert calls == ["Workbench.compare"]
     assert states[0].unlearned is None
     assert states[-1].unlearned.path.read_bytes()[-2000:] == here.unlearned.path.read_bytes()[-2000:]
     assert gpu.call(Workbench.cosines, bench, asked, progress=told["progress"]).names == ("fire",)
-    assert hashes(bench.held("toyworld").model) == before
+    assert hashes(bench.cached("toyworld").model) == before

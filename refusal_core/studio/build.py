@@ -16,8 +16,8 @@ from refusal_core.studio import (
     evaluate,
     export,
     gpu,
+    handlers,
     history,
-    joints,
     player,
     review,
     sweep,
@@ -25,12 +25,16 @@ from refusal_core.studio import (
 )
 from refusal_core.studio.form import Form
 from refusal_core.studio.inputs import Studio
-from refusal_core.studio.jobs import GLUE, Stops, session_of
+from refusal_core.studio.jobs import GLUE, Runner, Stops, session_of
+from refusal_core.studio.layout import parts
 from refusal_core.studio.limits import PRIVATE, Limits
 from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.studio.theme import css, theme
-from refusal_core.workbench import History, Workbench, data_folder
+from refusal_core.workbench.history import History, data_folder
+from refusal_core.workbench.values import Preset
+from refusal_core.workbench.workbench import Workbench
 
+FIRST = "fire"
 # The browser's own id: whoever has it sees this browser's runs, so it is long, random and never shown.
 OWNER = """() => {
   let id = localStorage.getItem('rs-owner') || '';
@@ -64,7 +68,9 @@ def launch_kwargs(limits: Limits = PRIVATE) -> dict[str, Any]:
 
 def build_app(workbench: Workbench, runs: History | None = None, limits: Limits = PRIVATE) -> gr.Blocks:
     """Return the app for a workbench; launch it with ``launch_kwargs()``."""
-    stops, kept = Stops(limits), runs or History(data_folder())
+    runner, kept = Runner(workbench, Stops(limits)), runs or History(data_folder())
+    facts, first = workbench.facts(), _first(workbench)
+    start = workbench.request(first.concept.name)
     gpu.set_up(workbench)
     page = {
         "title": texts.TITLE,
@@ -73,61 +79,66 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
         "fill_width": True,
     }
     with Studio(workbench, **page) as app:
-        endpoints.add(workbench, stops)  # first: the pages' handlers would take their names
-        owner = gr.Textbox(visible=False, label="owner")
-        example, reveal = _head(workbench)
+        endpoints.add(runner)  # first: the pages' handlers would take their names
+        gr.Textbox(visible=False, label="owner", elem_id="owner")
+        _head(workbench)
         with gr.Tabs(elem_id="pages", overflow_behavior="wrap"):
             with gr.Tab(TEXT["tab_workbench"], id="workbench"):
                 with gr.Row(elem_id="columns"):
                     with gr.Column(scale=5, min_width=320, elem_id="left"):
-                        one = concept.build(workbench)
-                        two = edit.build(workbench)
+                        concept.build(workbench, first)
+                        edit.build(facts, start.recipe.values())
                     with gr.Column(scale=6, min_width=320, elem_id="right"):
-                        three = compare.build(workbench)
-            form = Form(one, two, three, owner)
-            refresh, outputs = _pages(workbench, kept, form, stops)
+                        compare.build(facts, first.prompt)
+            form = Form(workbench, parts())
+            refresh, outputs = _pages(runner, kept, form)
         gr.HTML(f"<p>{TEXT['safety']}</p>", elem_classes="rs-foot")
-        compared = joints.join(workbench, kept, form, stops, example)
-        compared.then(refresh, owner, outputs, **GLUE)  # the history page may be open already
+        compared = handlers.join(runner, kept, form)
+        compared.then(refresh, form["owner"], outputs, **GLUE)  # the history page may be open already
         # In the browser alone: by way of the server it came after a quick first click, whose run was lost.
-        app.load(None, None, owner, js=OWNER).then(refresh, owner, outputs, **GLUE)
-        app.load(None, None, reveal, js=player.REMEMBER)
+        app.load(None, None, form["owner"], js=OWNER).then(refresh, form["owner"], outputs, **GLUE)
+        app.load(None, None, form["reveal"], js=player.REMEMBER)
         app.load(None, js=player.SCRIPT)
-        app.unload(_forgetting(workbench, stops))
+        app.unload(_forgetting(runner))
     # Not open: a program could start jobs beside the queue, as many at once as it likes.
     app.queue(max_size=limits.queue, default_concurrency_limit=4, api_open=False)
     return app
 
 
-def _head(workbench: Workbench) -> tuple[gr.Button, gr.Checkbox]:
-    title = f"<h1>{texts.TITLE}<span class='rs-badge'>{escaped(workbench.title())}</span></h1>"
+def _head(workbench: Workbench) -> None:
+    title = f"<h1>{texts.TITLE}<span class='rs-badge'>{escaped(workbench.facts().title)}</span></h1>"
     with gr.Row(elem_id="head"):
         gr.HTML(f"{title}<p>{TEXT['lead']}</p>", elem_classes="rs-head")
-        example = gr.Button(TEXT["example"], size="sm", elem_id="example", scale=0, min_width=220)
+        gr.Button(TEXT["example"], size="sm", elem_id="example", scale=0, min_width=220)
         reveal = gr.Checkbox(False, label=TEXT["reveal"], elem_id="reveal", container=False, min_width=240)
     reveal.change(None, reveal, None, js=player.REVEAL)
-    return example, reveal
 
 
-def _pages(workbench: Workbench, runs: History, form: Form, stops: Stops) -> tuple[Any, Any]:
+def _pages(runner: Runner, runs: History, form: Form) -> tuple[Any, Any]:
     """Lay out the other pages; return what refreshes the history and its outputs."""
     with gr.Tab(TEXT["tab_sweep"], id="sweep"):
-        sweep.build(workbench, form, stops)
+        sweep.build(runner, form)
     with gr.Tab(TEXT["tab_evaluate"], id="evaluate"):
-        evaluate.build(workbench, form, stops)
+        evaluate.build(runner, form)
     with gr.Tab(TEXT["tab_review"], id="review"):
-        review.build(workbench, form, stops)
+        review.build(runner, form)
     with gr.Tab(TEXT["tab_export"], id="export"):
-        export.build(workbench, form, stops)
+        export.build(runner, form)
     with gr.Tab(TEXT["tab_history"], id="history") as page:
-        refresh, outputs = history.build(workbench, runs, form)
-    page.select(refresh, form.owner, outputs, **GLUE)
+        refresh, outputs = history.build(runner.workbench, runs, form)
+    page.select(refresh, form["owner"], outputs, **GLUE)
     return refresh, outputs
 
 
-def _forgetting(workbench: Workbench, stops: Stops) -> Callable[[gr.Request], None]:
+def _first(workbench: Workbench) -> Preset:
+    """Return the preset that is there on a fresh page."""
+    presets = workbench.presets()
+    return next((preset for preset in presets if preset.concept.name == FIRST), presets[0])
+
+
+def _forgetting(runner: Runner) -> Callable[[gr.Request], None]:
     def forget(request: gr.Request) -> None:
-        stops.forget(session_of(request))
-        workbench.forget(session_of(request))
+        runner.stops.forget(session_of(request))
+        runner.workbench.forget(session_of(request))
 
     return forget

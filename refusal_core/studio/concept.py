@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from refusal_core.errors import InputError
 from refusal_core.studio import texts
-from refusal_core.studio.frame import Chip, card, heading, step_title
-from refusal_core.studio.jobs import GLUE, QUICK, shown
-from refusal_core.studio.texts import TEXT, escaped
-from refusal_core.workbench import MAX_SHOWN_PAIRS, PairNote, Workbench, parse_pasted
-
-FIRST = "fire"  # the preset that is there on a fresh page
-
-
-@dataclass(frozen=True, slots=True)
-class ConceptStep:
-    """The components of step 1 that other steps read or change."""
-
-    title: gr.HTML
-    model: gr.Dropdown
-    look: gr.Button
-    load_model: gr.Button
-    model_state: gr.HTML
-    preset: gr.Dropdown
-    pairs: gr.Dataframe
-    rows_state: gr.HTML
-    load: gr.Button
-    images: gr.Accordion
-    unsafe_images: gr.File
-    safe_images: gr.File
-    also: gr.CheckboxGroup
-    strengths: gr.Textbox
-    cosines_run: gr.Button
-    cosines: gr.HTML
+from refusal_core.studio.jobs import GLUE, QUICK, guarded
+from refusal_core.studio.layout import Chip, card, heading, parts, step_title
+from refusal_core.studio.texts import PAIRS_HEAD, TEXT, escaped
+from refusal_core.workbench.pairs import MAX_SHOWN_PAIRS, parse_pasted
+from refusal_core.workbench.values import PairNote, Preset
+from refusal_core.workbench.workbench import Workbench
 
 
 def rows_of(table: Any) -> tuple[tuple[str, str], ...]:
     """Return the table's rows as pairs of text; rows that are wholly empty are left out."""
-    found = []
-    for row in table or []:
-        unsafe, safe = (str(cell or "").strip() for cell in [*row, "", ""][:2])
-        if unsafe or safe:
-            found.append((unsafe, safe))
-    return tuple(found)
+    cells = ([str(cell or "").strip() for cell in [*row, "", ""][:2]] for row in table or [])
+    return tuple((unsafe, safe) for unsafe, safe in cells if unsafe or safe)
 
 
 def rows_message(notes: Sequence[PairNote]) -> str:
@@ -77,95 +50,71 @@ def preset_choices(workbench: Workbench, model: str) -> list[tuple[str, str]]:
     return [(f"{p.title}: {p.category}", p.concept.name) for p in workbench.presets(model)]
 
 
-def build(workbench: Workbench) -> ConceptStep:
-    """Lay out step 1, with the first preset filled in."""
-    presets = {p.concept.name: p for p in workbench.presets()}
-    first = presets.get(FIRST) or next(iter(presets.values()))
-    rows = [(p.unsafe, p.safe) for p in first.concept.pairs]
+def build(workbench: Workbench, first: Preset) -> None:
+    """Lay out step 1, with a preset filled in."""
+    rows = [(pair.unsafe, pair.safe) for pair in first.concept.pairs]
+    choices = preset_choices(workbench, workbench.default_model)
     with card("concept-card"):
-        title = step_title(1, "step_concept")
+        step_title(1, "step_concept")
         with gr.Row(equal_height=False):
-            model = gr.Dropdown(
-                list(workbench.model_names()),
-                value=workbench.default_model,
-                label=TEXT["model"],
-                info=TEXT["model_info"],
-                allow_custom_value=not workbench.only_bundled,
-                elem_id="model",
-                scale=3,
-                min_width=220,
-            )
+            gr.Dropdown(
+                list(workbench.model_names()), value=workbench.default_model, label=TEXT["model"],
+                info=TEXT["model_info"], allow_custom_value=not workbench.only_bundled, elem_id="model",
+                scale=3, min_width=220,
+            )  # fmt: skip
             with gr.Column(scale=1, min_width=130, elem_classes="rs-tight"):
-                look = gr.Button(TEXT["model_look"], size="sm", elem_id="model-look")
-                load_model = gr.Button(TEXT["model_load"], size="sm", elem_id="model-load")
-        model_state = gr.HTML("", elem_id="model-state", elem_classes="rs-note")
-        preset = gr.Dropdown(
-            preset_choices(workbench, workbench.default_model),
+                gr.Button(TEXT["model_look"], size="sm", elem_id="model-look")
+                gr.Button(TEXT["model_load"], size="sm", elem_id="model-load")
+        gr.HTML("", elem_id="model-state", elem_classes="rs-note")
+        gr.Dropdown(
+            choices,
             value=first.concept.name,
             label=TEXT["preset"],
             info=TEXT["preset_info"],
             elem_id="preset",
         )
-        pairs = _table(rows)
-        rows_state = gr.HTML(rows_message(workbench.check_pairs(rows)), elem_id="rows-state")
-        load = _row_buttons(workbench, title, pairs, rows_state, model)
-        takes_image = workbench.takes_image()
-        with gr.Accordion(TEXT["images"], open=True, visible=takes_image, elem_id="images") as images:
-            unsafe_images = _files("images_unsafe")
-            safe_images = _files("images_safe")
+        gr.Dataframe(
+            [list(row) for row in rows], headers=PAIRS_HEAD, datatype="str", type="array", column_count=2,
+            interactive=True, wrap=True, column_widths=["50%", "50%"], label=TEXT["pairs"], show_label=True,
+            buttons=[], max_height=900, elem_id="pairs",
+        )  # fmt: skip
+        gr.HTML(rows_message(workbench.check_pairs(rows)), elem_id="rows-state")
+        with gr.Row():
+            for key, elem_id in ROW_BUTTONS.items():
+                gr.Button(TEXT[key], elem_id=elem_id, size="sm", min_width=100)
+        with gr.Accordion(TEXT["paste"], open=False, elem_id="paste-more"):
+            gr.Textbox(
+                label=TEXT["paste_label"],
+                info=TEXT["paste_info"],
+                lines=3,
+                max_length=20_000,
+                elem_id="pasted",
+            )
+            gr.Button(TEXT["paste_add"], size="sm", elem_id="paste-add")
+        with gr.Accordion(TEXT["images"], open=True, visible=workbench.facts().takes_image, elem_id="images"):
+            for key in ("images_unsafe", "images_safe"):
+                kinds = [".png", ".jpg", ".jpeg", ".webp"]
+                gr.File(label=TEXT[key], file_count="multiple", file_types=kinds, height=150, elem_id=key)
         with gr.Accordion(TEXT["also"], open=False, elem_id="also-more"):
-            others = [c for c in preset_choices(workbench, workbench.default_model) if c[1] != FIRST]
-            also = gr.CheckboxGroup(others, label=TEXT["also"], info=TEXT["also_info"], elem_id="also")
-            strengths = gr.Textbox(
+            others = [choice for choice in choices if choice[1] != first.concept.name]
+            gr.CheckboxGroup(others, label=TEXT["also"], info=TEXT["also_info"], elem_id="also")
+            gr.Textbox(
                 label=TEXT["also_strength"],
                 info=TEXT["also_strength_info"],
                 max_length=80,
                 elem_id="strengths",
             )
-            cosines_run = gr.Button(TEXT["cosines"], size="sm", elem_id="cosines-run")
-            cosines = gr.HTML("", elem_id="cosines")
-    return ConceptStep(
-        title, model, look, load_model, model_state, preset, pairs, rows_state, load, images,
-        unsafe_images, safe_images, also, strengths, cosines_run, cosines,
-    )  # fmt: skip
+            gr.Button(TEXT["cosines"], size="sm", elem_id="cosines-run")
+            gr.HTML("", elem_id="cosines")
+    _join_rows(workbench, parts())
 
 
-def _table(rows: Sequence[tuple[str, str]]) -> gr.Dataframe:
-    return gr.Dataframe(
-        value=[list(row) for row in rows],
-        headers=texts.PAIRS_HEAD,
-        datatype="str",
-        type="array",
-        column_count=2,
-        interactive=True,
-        wrap=True,
-        column_widths=["50%", "50%"],
-        label=TEXT["pairs"],
-        show_label=True,
-        buttons=[],
-        max_height=900,
-        elem_id="pairs",
-    )
+ROW_BUTTONS = {"add_pair": "add-pair", "remove_pair": "remove-pair", "load_preset": "load-preset"}
 
 
-def _files(key: str) -> gr.File:
-    kinds = [".png", ".jpg", ".jpeg", ".webp"]
-    return gr.File(label=TEXT[key], file_count="multiple", file_types=kinds, height=150, elem_id=key)
-
-
-def _row_buttons(
-    workbench: Workbench, title: gr.HTML, pairs: gr.Dataframe, rows_state: gr.HTML, model: gr.Dropdown
-) -> gr.Button:
-    """Add the buttons under the table; return the one that loads the preset again."""
-    with gr.Row():
-        add = gr.Button(TEXT["add_pair"], elem_id="add-pair", size="sm", min_width=100)
-        remove = gr.Button(TEXT["remove_pair"], elem_id="remove-pair", size="sm", min_width=100)
-        load = gr.Button(TEXT["load_preset"], elem_id="load-preset", size="sm", min_width=100)
-    with gr.Accordion(TEXT["paste"], open=False, elem_id="paste-more"):
-        pasted = gr.Textbox(
-            label=TEXT["paste_label"], info=TEXT["paste_info"], lines=3, max_length=20_000, elem_id="pasted"
-        )
-        paste = gr.Button(TEXT["paste_add"], size="sm", elem_id="paste-add")
+def _join_rows(workbench: Workbench, part: dict[str, Any]) -> None:
+    """Let the buttons under the table change its rows, and each change say what is to be said of them."""
+    pairs, pasted, model, state = part["pairs"], part["pasted"], part["model"], part["rows-state"]
 
     def check(table: Any, name: str) -> tuple[str, str]:
         notes = workbench.check_pairs(rows_of(table)[:MAX_SHOWN_PAIRS], name)
@@ -180,17 +129,15 @@ def _row_buttons(
         rows = [list(r) for r in table or []][:-1] or [["", ""]]
         return (rows, *check(rows, name))
 
+    @guarded
     def add_pasted(table: Any, text: str, name: str) -> tuple[Any, ...]:
-        try:
-            rows = [list(r) for r in rows_of(table)] + parse_pasted(text)
-            if len(rows) > MAX_SHOWN_PAIRS:
-                raise InputError(f"That makes {len(rows)} pairs; {MAX_SHOWN_PAIRS} is the table's limit.")
-        except InputError as e:
-            raise shown(e) from e
+        rows = [list(r) for r in rows_of(table)] + parse_pasted(text)
+        if len(rows) > MAX_SHOWN_PAIRS:
+            raise InputError(f"That makes {len(rows)} pairs; {MAX_SHOWN_PAIRS} is the table's limit.")
         return (rows, *check(rows, name), "")
 
-    pairs.input(check, [pairs, model], [rows_state, title], trigger_mode="always_last", **GLUE)
-    add.click(add_row, pairs, pairs, **GLUE)
-    remove.click(remove_row, [pairs, model], [pairs, rows_state, title], **GLUE)
-    paste.click(add_pasted, [pairs, pasted, model], [pairs, rows_state, title, pasted], **QUICK)
-    return load
+    checked = [state, part["title-1"]]
+    pairs.input(check, [pairs, model], checked, trigger_mode="always_last", **GLUE)
+    part["add-pair"].click(add_row, pairs, pairs, **GLUE)
+    part["remove-pair"].click(remove_row, [pairs, model], [pairs, *checked], **GLUE)
+    part["paste-add"].click(add_pasted, [pairs, pasted, model], [pairs, *checked, pasted], **QUICK)

@@ -164,8 +164,6 @@ function attribute(element, name, value) {
   if (element && element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
-const fill = (text = '', values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
-
 function clock(time) {
   const hundredths = Math.floor(time * 100 + 1e-6);
   const two = number => String(number).padStart(2, '0');
@@ -188,7 +186,7 @@ function refreshTransport() {
   for (const name of ['play', 'back', 'forward', 'scrub', 'speed']) {
     parts(name).forEach(control => { control.disabled = !isOn; });
   }
-  attribute(part('play'), 'aria-label', isPlaying ? words.pause : words.play);
+  attribute(part('play'), 'aria-label', isPlaying ? 'Pause' : 'Play');
   attribute(bar(), 'data-playing', String(isPlaying));
   attribute(bar(), 'data-view', view());
   parts('speed').forEach(button =>
@@ -198,7 +196,7 @@ function refreshTransport() {
 function refreshTime() {
   const isOn = live().length > 0;
   const count = isOn ? frameCount() : 0, time = isOn ? state.frame * frameLength() : 0;
-  const frame = fill(words.frame, { number: isOn ? state.frame + 1 : 0, count });
+  const frame = `frame ${isOn ? state.frame + 1 : 0} of ${count}`;
   put(part('time'), `${clock(time)} / ${clock(duration())}`);
   put(part('frame-number'), frame);
   const range = part('scrub'), last = Math.max(0, count - 1) * frameLength();
@@ -241,7 +239,7 @@ function draw() {
 }
 
 function tellMean(mean) {
-  put(part('mean'), fill(words.mean, { value: mean.toFixed(1) }));
+  put(part('mean'), `mean difference ${mean.toFixed(1)} of 255`);
   stage.drawLegend(part('legend'));
 }
 

@@ -6,43 +6,28 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from refusal_core.errors import Cancelled
-from refusal_core.studio import gpu
-from refusal_core.studio.form import Form, Values
-from refusal_core.studio.frame import card, message, status
-from refusal_core.studio.jobs import MODEL_QUEUE, Stops, session_of, shown, stop_button
+from refusal_core.studio.form import Form
+from refusal_core.studio.jobs import Runner, SessionJob, Values, in_line
+from refusal_core.studio.layout import card, message, status
 from refusal_core.studio.texts import TEXT, escaped
-from refusal_core.workbench import MAX_EVALUATED, OFFERED_METHODS, Evaluated, Workbench
-from refusal_core.workbench import evaluate as run_suite
+from refusal_core.workbench.evaluating import MAX_VIDEOS, OFFERED, Evaluated, SuiteRequest
+from refusal_core.workbench.evaluating import evaluate as run_suite
 
 FEW = ("rv", "cpca", "uce")
 
 
-def build(workbench: Workbench, form: Form, stops: Stops) -> None:
+def build(runner: Runner, form: Form) -> None:
     """Lay out the page and join it to the form."""
     with card("evaluate-card"):
         gr.HTML(f"<p>{TEXT['evaluate_lead']}</p>", elem_classes="rs-sub")
         with gr.Row():
-            suite = gr.Radio(
-                [(TEXT["suite_toyworld"], "toyworld"), (TEXT["suite_adversarial"], "adversarial")],
-                value="toyworld",
-                label=TEXT["suite"],
-                elem_id="suite",
-                scale=3,
-            )
+            suites = [(TEXT[f"suite_{name}"], name) for name in ("toyworld", "adversarial")]
+            suite = gr.Radio(suites, value="toyworld", label=TEXT["suite"], elem_id="suite", scale=3)
             videos = gr.Slider(
-                4,
-                MAX_EVALUATED,
-                8,
-                step=4,
-                label=TEXT["videos"],
-                info=TEXT["videos_info"],
-                elem_id="videos",
+                4, MAX_VIDEOS, 8, step=4, label=TEXT["videos"], info=TEXT["videos_info"], elem_id="videos",
                 scale=2,
-            )
-        methods = gr.CheckboxGroup(
-            list(OFFERED_METHODS), value=list(FEW), label=TEXT["methods"], elem_id="methods"
-        )
+            )  # fmt: skip
+        methods = gr.CheckboxGroup(list(OFFERED), value=list(FEW), label=TEXT["methods"], elem_id="methods")
         with gr.Row():
             run = gr.Button(TEXT["evaluate_run"], variant="primary", elem_id="evaluate-run", scale=3)
             stop = gr.Button(TEXT["stop"], elem_id="evaluate-stop", scale=1, min_width=90)
@@ -53,39 +38,23 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
             page = gr.DownloadButton(TEXT["report_html"], interactive=False, elem_id="report-html")
             plain = gr.DownloadButton(TEXT["report_json"], interactive=False, elem_id="report-json")
 
-    def evaluate(
-        values: Values,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio finds it by its default
-    ) -> Iterator[Values]:
+    def evaluate(values: Values, job: SessionJob) -> Iterator[Values]:
+        wanted = SuiteRequest(values[suite], int(values[videos]), tuple(values[methods]))
         off = gr.DownloadButton(interactive=False)
-        try:
-            tell = stops.telling(request, progress)
-            asked = form.request(values), values[suite], int(values[videos]), tuple(values[methods])
-            yield {line: status("working", "working"), table: "", plots: "", page: off, plain: off}
-            told = {"progress": tell, "session": session_of(request)}
-            for found in gpu.stream(run_suite, workbench, *asked, **told):
-                yield {table: _table(found), plots: "".join(f"<figure>{svg}</figure>" for svg in found.plots)}
-            ready = _buttons(found, page, plain)
-            yield {line: status("done", "finished", " ".join(found.notes)), **ready}
-        except Cancelled:
-            yield {line: status("stopped", "stopped")}
-        except Exception as e:
-            yield {line: status("failed", "failed")}
-            raise shown(e) from e
+        yield {table: "", plots: "", page: off, plain: off}
+        for state in job.stream(run_suite, form.request(values), wanted):
+            yield {table: _table(state), plots: "".join(f"<figure>{svg}</figure>" for svg in state.plots)}
+        buttons = {".html": page, ".json": plain}
+        ready = {buttons[p.suffix]: gr.DownloadButton(value=str(p), interactive=True) for p in state.files}
+        yield {line: status("done", "finished", " ".join(state.notes)), **ready}
 
-    inputs = {*form.inputs, suite, videos, methods}
-    run.click(evaluate, inputs, [line, table, plots, page, plain], show_progress_on=[line], **MODEL_QUEUE)
-    stop_button(stop, stops)
+    inputs, outputs = {*form.inputs, suite, videos, methods}, [line, table, plots, page, plain]
+    runner.on(run.click, evaluate, inputs, outputs, in_line(line), show_progress_on=[line])
+    runner.stop_on(stop)
 
 
-def _buttons(found: Evaluated, page: gr.DownloadButton, plain: gr.DownloadButton) -> Values:
-    by_suffix = {".html": page, ".json": plain}
-    return {by_suffix[p.suffix]: gr.DownloadButton(value=str(p), interactive=True) for p in found.files}
-
-
-def _table(found: Evaluated) -> str:
-    head = "".join(f"<th scope='col'>{escaped(name)}</th>" for name in found.head)
-    rows = "".join(f"<tr>{''.join(f'<td>{escaped(c)}</td>' for c in row)}</tr>" for row in found.rows)
+def _table(state: Evaluated) -> str:
+    head = "".join(f"<th scope='col'>{escaped(name)}</th>" for name in state.head)
+    rows = "".join(f"<tr>{''.join(f'<td>{escaped(c)}</td>' for c in row)}</tr>" for row in state.rows)
     table = f"<table class='rs-table'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f"<div class='rs-scroll'>{table}</div>"

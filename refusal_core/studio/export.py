@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
-from refusal_core.studio import gpu, texts
-from refusal_core.studio.form import Form, Values
-from refusal_core.studio.frame import card, message, status
-from refusal_core.studio.jobs import MODEL_QUEUE, Stops, session_of, shown
+from refusal_core.studio import texts
+from refusal_core.studio.form import Form
+from refusal_core.studio.jobs import MODEL_QUEUE, Runner, SessionJob, Values, guarded
+from refusal_core.studio.layout import card, message, status
 from refusal_core.studio.texts import TEXT, escaped
-from refusal_core.workbench import EXPORT_FORMS, Workbench, export_edit, push_edit
+from refusal_core.workbench.exporting import FORMS
+from refusal_core.workbench.exporting import export as export_edit
+from refusal_core.workbench.exporting import push as push_edit
 
 ON_A_SPACE = bool(os.environ.get("SPACE_ID"))
 
 
-def build(workbench: Workbench, form: Form, stops: Stops) -> None:
+def build(runner: Runner, form: Form) -> None:
     """Lay out the page and join it to the form."""
-    forms = [f for f in EXPORT_FORMS if f != "weights" or not workbench.only_bundled]
+    forms = [f for f in FORMS if f != "weights" or not runner.workbench.only_bundled]
     with card("export-card"):
         gr.HTML(f"<p>{TEXT['export_lead']}</p>", elem_classes="rs-sub")
         with gr.Row(elem_classes="rs-end"):
@@ -41,55 +44,44 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
         with gr.Accordion(TEXT["card"], open=False, elem_id="card-more"):
             model_card = gr.Code("", language="markdown", show_label=False, interactive=False, elem_id="card")
         if ON_A_SPACE:
-            _hub(workbench, form, stops)
+            _hub(runner, form)
         else:
             gr.HTML(f"<p>{TEXT['hub_login']}</p>", elem_classes="rs-note")
 
-    def export(
-        values: Values,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio finds it by its default
-    ) -> Values:
-        try:
-            tell = stops.telling(request, progress)
-            told = {"progress": tell, "session": session_of(request)}
-            found = gpu.call(export_edit, workbench, form.request(values), values[kind], **told)
-        except Exception as e:
-            raise shown(e) from e
-        paths = [str(path) for path in found.paths]
-        size = sum(path.stat().st_size for path in found.paths) / 1024
-        names = ", ".join(path.name for path in found.paths)
-        return {
+    def export(values: Values, job: SessionJob) -> Iterator[Values]:
+        exported = job.call(export_edit, form.request(values), values[kind], session=job.session)
+        paths = [str(path) for path in exported.paths]
+        size = sum(path.stat().st_size for path in exported.paths) / 1024
+        names = ", ".join(path.name for path in exported.paths)
+        yield {
             line: status("done", "finished", f"{names}, {size:.0f} kB"),
             file: gr.DownloadButton(value=paths[0], interactive=True),
             second: gr.DownloadButton(value=paths[-1], visible=len(paths) > 1),
-            snippet: found.snippet,
-            model_card: found.card,
+            snippet: exported.snippet,
+            model_card: exported.card,
         }
 
     outputs = [line, file, second, snippet, model_card]
-    run.click(export, {*form.inputs, kind}, outputs, show_progress_on=[line], **MODEL_QUEUE)
+    runner.on(run.click, export, {*form.inputs, kind}, outputs, show_progress_on=[line])
 
 
-def _hub(workbench: Workbench, form: Form, stops: Stops) -> None:
+def _hub(runner: Runner, form: Form) -> None:
     """Offer to send the edit under the visitor's own login; only a Space knows who that is."""
     gr.HTML(f"<h3>{TEXT['hub']}</h3>", elem_classes="rs-sub")
     with gr.Row(elem_classes="rs-end"):
         gr.LoginButton(scale=0)
         name = gr.Textbox(label=TEXT["hub_name"], max_length=190, elem_id="hub-name")
         send = gr.Button(TEXT["hub_push"], elem_id="hub-push", scale=0)
-    told = gr.HTML("", elem_id="hub-status")
+    line = gr.HTML("", elem_id="hub-status")
 
+    @guarded
     def push(*given: Any, token: gr.OAuthToken | None = None, request: gr.Request | None = None) -> str:
         assert request is not None
-        values = dict(zip(components, given, strict=True))
-        try:
-            told = {"progress": stops.telling(request), "session": session_of(request)}
-            key = token.token if token else None
-            address = gpu.call(push_edit, workbench, form.request(values), values[name] or "", key, **told)
-        except Exception as e:
-            raise shown(e) from e
+        values, job = dict(zip(components, given, strict=True)), runner.start(request)
+        key = token.token if token else None
+        wanted = form.request(values), values[name] or "", key
+        address = job.call(push_edit, *wanted, session=job.session)
         return f"<p>{escaped(texts.SENT.format(address=address))}</p>"
 
     components = [*form.inputs, name]
-    send.click(push, components, told, **MODEL_QUEUE)
+    send.click(push, components, line, **MODEL_QUEUE)

@@ -22,11 +22,11 @@ def served_folder() -> Path:
 
 
 def _clear_abandoned(place: Path) -> None:
-    mine = os.getuid() if hasattr(os, "getuid") else None
+    user = os.getuid() if hasattr(os, "getuid") else None
     for folder in place.glob(f"{PREFIX}*"):
         try:
-            found = folder.lstat()
+            facts = folder.lstat()
         except OSError:
             continue
-        if (mine is None or found.st_uid == mine) and time.time() - found.st_mtime > ABANDONED:
+        if (user is None or facts.st_uid == user) and time.time() - facts.st_mtime > ABANDONED:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,98 +1,130 @@
-"""The workbench's form as one value: read in one place, whatever page asks for it."""
+"""The workbench's form as one value, in both directions, whatever page asks for it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
 from refusal_core.errors import InputError
-from refusal_core.studio.compare import CompareStep
-from refusal_core.studio.concept import ConceptStep, rows_of
-from refusal_core.studio.edit import EditStep
-from refusal_core.workbench import EditRequest
+from refusal_core.settings import SamplingSettings, recipe_knobs, show_layers
+from refusal_core.studio.concept import rows_of
+from refusal_core.studio.edit import LAYERS
+from refusal_core.studio.jobs import Values
+from refusal_core.studio.layout import heading, status
+from refusal_core.studio.texts import TEXT
+from refusal_core.workbench.pairs import Row
+from refusal_core.workbench.values import EditRequest
+from refusal_core.workbench.workbench import Workbench
 
-Values = dict[Any, Any]
+KNOBS = {knob.name: knob for knob in recipe_knobs()}
+EDIT = ("model", "preset", "pairs", "images_unsafe", "images_safe", "also", "strengths", *LAYERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The components of the three steps."""
+    """The components of the three steps, by the ids that they have in the page."""
 
-    one: ConceptStep
-    two: EditStep
-    three: CompareStep
-    owner: gr.Textbox  # the browser's opaque id
+    workbench: Workbench
+    parts: dict[str, Any]  # whose events Gradio makes at run time
+
+    def __getitem__(self, name: str) -> Any:
+        return self.parts[name]
+
+    def parts_of(self, *names: str) -> list[Any]:
+        """Return components by their ids."""
+        return [self[name] for name in names]
 
     @property
-    def inputs(self) -> set[gr.components.Component]:
+    def settings(self) -> dict[str, Any]:
+        """The components of the settings, by their knobs' names; layers have two of their own."""
+        return {name: self[name] for name in KNOBS if name != "layers"}
+
+    @property
+    def inputs(self) -> set[Any]:
         """The components that decide an edit."""
-        one = self.one
-        return {
-            one.model, one.preset, one.pairs, one.unsafe_images, one.safe_images, one.also, one.strengths,
-            *self.two.settings,
-        }  # fmt: skip
+        return {*self.parts_of(*EDIT), *self.settings.values()}
 
     @property
-    def asked(self) -> set[gr.components.Component]:
+    def compared(self) -> set[Any]:
         """Those that decide a comparison."""
-        return {*self.inputs, self.three.prompt, self.three.seed, self.three.image, self.owner}
+        return self.inputs | set(self.parts_of("prompt", "seed", "start-image", "owner"))
 
     def request(self, values: Values) -> EditRequest:
-        """Return the edit that the form asks for.
+        """Return the edit that the form asks for; raises InputError where it is none."""
+        model, preset, table, unsafe, safe, also, strengths, first, last = (values[self[n]] for n in EDIT)
+        chosen: dict[str, object] = {name: _given(name, values[part]) for name, part in self.settings.items()}
+        chosen["layers"] = tuple(range(int(first), int(last) + 1))
+        rows = _with_images(rows_of(table), unsafe, safe)
+        return self.workbench.request(preset, str(model or ""), rows, chosen, _further(also, strengths))
 
-        Raises:
-            InputError: the strengths of other concepts cannot be read.
-        """
-        one, two = self.one, self.two
-        pairs = rows_of(values[one.pairs])
-        return EditRequest(
-            preset=values[one.preset],
-            pairs=pairs,
-            model=str(values[one.model] or ""),
-            images=_images(values[one.unsafe_images], values[one.safe_images], len(pairs)),
-            method=values[two.method],
-            sites=tuple(values[two.sites]),
-            layers=f"{int(values[two.first])}-{int(values[two.last])}",
-            rank=int(values[two.rank]),
-            strength=float(values[two.strength]),
-            anchor=values[two.anchor],
-            alpha=float(values[two.alpha]),
-            relative=bool(values[two.relative]),
-            center=bool(values[two.center]),
-            shrinkage=float(values[two.shrinkage]),
-            pool=values[two.pool],
-            timesteps=int(values[two.timesteps]),
-            trajectory=values[two.trajectory],
-            also=_also(values[one.also], values[one.strengths]),
-        )
+    def sampling(self, values: Values) -> SamplingSettings:
+        """Return the seed, and the image to start from, of what is compared."""
+        image = values[self["start-image"]]
+        return SamplingSettings(int(values[self["seed"]] or 0), image=Path(image) if image else None)
 
-    def prompt(self, values: Values) -> tuple[str, int, Path | None]:
-        """Return prompt, seed and the image to start from."""
-        image = values[self.three.image]
-        return values[self.three.prompt], int(values[self.three.seed] or 0), Path(image) if image else None
+    @property
+    def filled_parts(self) -> list[Any]:
+        """The components that ``filled`` sets."""
+        return [*self.parts_of("preset", "pairs", "also", "strengths", *LAYERS), *self.settings.values()]
 
+    def filled(self, request: EditRequest) -> Values:
+        """Return what the form shows of an edit, whatever it was before."""
+        facts, values = self.workbench.facts(request.model), request.recipe.values()
+        values["sites"] = [kind for kind in request.recipe.capture.kinds if kind in facts.site_kinds]
+        layers = request.recipe.capture.layers or range(facts.layer_count)
+        return {
+            self["preset"]: request.preset,
+            self["pairs"]: [[pair.unsafe, pair.safe] for pair in request.recipe.concept.pairs],
+            self["also"]: [recipe.concept.name for recipe in request.further],
+            self["strengths"]: ", ".join(f"{recipe.edit.strength:g}" for recipe in request.further),
+            self["first-layer"]: layers[0],
+            self["last-layer"]: layers[-1],
+            **self.set(values),
+        }
 
-def _images(
-    unsafe: list[str] | None, safe: list[str] | None, count: int
-) -> tuple[tuple[Path | None, Path | None], ...]:
-    """Return the images of each pair, in the order of the rows; none where none was given."""
-    sides = [[Path(p) for p in side or []][:count] for side in (unsafe, safe)]
-    if not any(sides):
-        return ()
-    padded = [side + [None] * (count - len(side)) for side in sides]
-    return tuple(zip(*padded, strict=True))
+    def set(self, values: Mapping[str, object]) -> Values:
+        """Return what the components of these settings show."""
+        return {self[name]: _shown(name, value) for name, value in values.items() if name != "layers"}
+
+    def stale(self) -> Values:
+        """Return the status line and the headings of a changed form."""
+        return {
+            self["status"]: status("stale", "stale"),
+            self["title-2"]: heading(2, "step_edit", "stale"),
+            self["title-3"]: heading(3, "step_compare", "stale", TEXT["step_compare_note"]),
+        }
 
 
-def _also(names: list[str] | None, strengths: str | None) -> tuple[tuple[str, float], ...]:
+def _given(name: str, value: object) -> object:
+    """Return a setting as its component holds it; what is empty stands for the model's own."""
+    return None if KNOBS[name].optional and value in ([], "") else value
+
+
+def _shown(name: str, value: object) -> object:
+    """Return a setting as its component shows it."""
+    if KNOBS[name].input == "layers":
+        return show_layers(value)  # type: ignore[arg-type]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _with_images(
+    rows: tuple[tuple[str, str], ...], unsafe: list[str] | None, safe: list[str] | None
+) -> tuple[Row, ...]:
+    """Return the rows with the images of each, in their order, as far as there are some."""
+    sides = [[Path(path) for path in side or []] + [None] * len(rows) for side in (unsafe, safe)]
+    return tuple((*row, sides[0][i], sides[1][i]) for i, row in enumerate(rows))
+
+
+def _further(names: list[str] | None, strengths: str | None) -> list[tuple[str, float]]:
+    """Return the presets that are erased at the same time, each with its strength."""
     given = [piece.strip() for piece in (strengths or "").split(",")]
-    found = []
+    further = []
     for place, name in enumerate(names or []):
         text = given[place] if place < len(given) else ""
         try:
-            found.append((name, float(text) if text else 1.0))
+            further.append((name, float(text) if text else 1.0))
         except ValueError as e:
             raise InputError(f"'{text[:20]}' is no strength; write numbers with commas between.") from e
-    return tuple(found)
+    return further

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from refusal_core.progress import Progress, silent
-from refusal_core.workbench import Workbench
+from refusal_core.workbench.workbench import Workbench
 
-T = TypeVar("T")
-SECONDS = int(os.environ.get("REFUSAL_GPU_SECONDS", "90"))  # asked for at most, of the visitor's quota
-_BENCH = "the workbench"  # stands for it in a call: it is there on both sides
-_bench: Workbench | None = None
+SECONDS = int(os.environ.get("REFUSAL_GPU_SECONDS", "90"))  # wanted at most, of the visitor's quota
+_workbench: Workbench | None = None  # it is there on both sides
 _remote: Callable[..., Iterator[Any]] | None = None
 
 
 def set_up(workbench: Workbench) -> None:
     """Name the workbench whose model the calls use; to be called before the first."""
-    global _bench, _remote
-    _bench = workbench
+    global _workbench, _remote
+    _workbench = workbench
     if os.environ.get("SPACES_ZERO_GPU"):
         import spaces
 
@@ -32,29 +30,30 @@ def set_up(workbench: Workbench) -> None:
 
 
 def _run_there(work: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Iterator[Any]:
-    there = [_bench if a == _BENCH else a for a in arguments]
-    found = work(*there, silent, **named)
-    if isinstance(found, Iterator):
-        yield from found
+    yield from _results(work(_workbench, *arguments, silent, **named))
+
+
+def _results(result: Any) -> Iterator[Any]:
+    if isinstance(result, Iterator):
+        yield from result
     else:
-        yield found
+        yield result
 
 
+# What work returns is as different as what it does: hence Any.
 def stream(
-    work: Callable[..., Iterator[T]], *arguments: Any, progress: Progress, **named: Any
-) -> Iterator[T]:
-    """Run a module's or class's generator function, which takes ``progress`` after these arguments."""
+    work: Callable[..., Any], workbench: Workbench, *arguments: Any, progress: Progress, **named: Any
+) -> Iterator[Any]:
+    """Run a function that takes the workbench, these arguments and ``progress``; yield what it yields."""
     if _remote is None:
-        yield from work(*arguments, progress, **named)
-        return
-    packed = tuple(_BENCH if isinstance(a, Workbench) else a for a in arguments)
-    yield from _remote(work, packed, named)
+        yield from _results(work(workbench, *arguments, progress, **named))
+    else:
+        yield from _remote(work, arguments, named)
 
 
-def call(work: Callable[..., T], *arguments: Any, progress: Progress, **named: Any) -> T:
+def call(
+    work: Callable[..., Any], workbench: Workbench, *arguments: Any, progress: Progress, **named: Any
+) -> Any:
     """Run a function the same way and return what it returns."""
-    if _remote is None:
-        return work(*arguments, progress, **named)
-    packed = tuple(_BENCH if isinstance(a, Workbench) else a for a in arguments)
-    *_, found = _remote(work, packed, named)
-    return found
+    *_, result = stream(work, workbench, *arguments, progress=progress, **named)
+    return result

@@ -93,7 +93,7 @@ class Guard:
             return 403, "Calls from other sites are not answered here."
         if _SHUT.match(path) or (self._app.auth is not None and _WITHOUT_LOGIN.match(path)):
             return 404, "There is nothing here."
-        if (told := headers.get("content-length", "")).isdecimal() and int(told) > limit:
+        if (length := headers.get("content-length", "")).isdecimal() and int(length) > limit:
             return 413, f"That is too large; {limit >> 20} MB is the limit."
         if limit == MAX_UPLOAD and shutil.disk_usage(self._disk).free < MIN_FREE:
             return 507, "The disk is nearly full; please try again later."
@@ -164,13 +164,13 @@ def _is_own(headers: Mapping[str, str]) -> bool:
         return True
     try:
         came = urlsplit(origin)
-        asked = (came.hostname or "", came.port or {"http": 80, "https": 443}.get(came.scheme))
+        origin_of = (came.hostname or "", came.port or {"http": 80, "https": 443}.get(came.scheme))
     except ValueError:
         return False
     names = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
     for name in (*names, os.environ.get("SPACE_HOST", "")):
         host, _, port = name.strip().rpartition(":") if re.search(r":\d+\s*$", name) else (name, "", "")
-        if host.strip().strip("[]").lower() == asked[0] != "" and port in ("", str(asked[1])):
+        if host.strip().strip("[]").lower() == origin_of[0] != "" and port in ("", str(origin_of[1])):
             return True
     return False
 
@@ -178,25 +178,25 @@ def _is_own(headers: Mapping[str, str]) -> bool:
 def _headers() -> dict[str, str]:
     """Return the headers of every answer. Gradio needs inline scripts and ``eval``; none from elsewhere."""
     on_space = bool(os.environ.get("SPACE_ID"))
-    elsewhere = " ".join(HOSTS) if on_space else ""
+    hub = " ".join(HOSTS) if on_space else ""
     policy = {
         "default-src": "'self'",
-        "script-src": f"'self' 'unsafe-inline' 'unsafe-eval' blob: {elsewhere}",
+        "script-src": f"'self' 'unsafe-inline' 'unsafe-eval' blob: {hub}",
         "style-src": "'self' 'unsafe-inline'",
-        "img-src": f"'self' data: blob: {elsewhere}",
+        "img-src": f"'self' data: blob: {hub}",
         "media-src": "'self' data: blob:",
         "font-src": "'self' data:",
-        "connect-src": f"'self' data: blob: {elsewhere}",
+        "connect-src": f"'self' data: blob: {hub}",
         "worker-src": "'self' blob:",
         "object-src": "'none'",
         "base-uri": "'self'",
         "form-action": "'self'",
-        "frame-ancestors": f"'self' {elsewhere}",
+        "frame-ancestors": f"'self' {hub}",
     }
-    found = {
+    headers = {
         "content-security-policy": "; ".join(f"{name} {value}".strip() for name, value in policy.items()),
         "x-content-type-options": "nosniff",
         "referrer-policy": "same-origin",
         "permissions-policy": "camera=(), microphone=(), geolocation=()",
     }
-    return found if on_space else {**found, "x-frame-options": "SAMEORIGIN"}
+    return headers if on_space else {**headers, "x-frame-options": "SAMEORIGIN"}

@@ -4,64 +4,45 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from refusal_core.errors import RefusalError
 from refusal_core.studio import compare
-from refusal_core.studio.form import Form, Values
-from refusal_core.studio.frame import card, message, status
-from refusal_core.studio.jobs import GLUE, QUICK, session_of, shown
+from refusal_core.studio.form import Form
+from refusal_core.studio.jobs import GLUE, QUICK, Values, guarded, session_of
+from refusal_core.studio.layout import card, message, parts, status
 from refusal_core.studio.texts import TEXT, escaped
-from refusal_core.workbench import History, RunCard, Workbench, summary_of
+from refusal_core.workbench.history import History
+from refusal_core.workbench.values import RunCard
+from refusal_core.workbench.workbench import Workbench
 
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The components of the page."""
-
-    empty: gr.HTML
-    runs: gr.Gallery
-    line: gr.HTML
-    load: gr.Button
-    left: gr.Button
-    right: gr.Button
-    delete: gr.Button
-    clear: gr.Button
-    first: gr.Video
-    second: gr.Video
-    ids: gr.State
-    chosen: gr.State
-
-    @property
-    def buttons(self) -> tuple[gr.Button, ...]:
-        """Those that work on the chosen run."""
-        return self.load, self.left, self.right, self.delete
-
-    @property
-    def outputs(self) -> list[Any]:
-        """What a handler may change."""
-        return [self.runs, self.empty, self.line, self.ids, self.chosen, *self.buttons]
+CHOSEN = ("history-load", "history-left", "history-right", "history-delete")  # work on the chosen run
+FILLED = (
+    "model", "prompt", "seed", "vid-orig", "vid-edit", "vid-orig-verdict", "vid-edit-verdict", "status",
+)  # fmt: skip
 
 
 def build(workbench: Workbench, history: History, form: Form) -> tuple[Callable[..., Values], list[Any]]:
     """Lay out the page; return what refreshes it and its outputs."""
     with card("history-card"):
-        page = _laid_out()
+        _laid_out()
+    part, ids, chosen, owner = parts(), gr.State([]), gr.State(""), form["owner"]
+    buttons = [part[name] for name in CHOSEN]
+    outputs = [ids, chosen, *buttons, *(part[f"history{name}"] for name in ("", "-none", "-chosen"))]
 
     def refresh(owner: str, request: gr.Request) -> Values:
         cards = _cards(history, owner)
-        folder = workbench.session_folder(session_of(request))
-        value = [(str(_copied(c.thumbnail, folder, f"{c.run}.png")), _caption(c)) for c in cards]
+        pictures = [(_served(workbench, request, c.run, c.thumbnail), _caption(c)) for c in cards]
         return {
-            page.runs: gr.Gallery(value=value, visible=bool(cards), selected_index=None),
-            page.empty: gr.HTML(visible=not cards),
-            page.line: gr.HTML(message("history_chosen"), visible=bool(cards)),
-            page.ids: [c.run for c in cards],
-            page.chosen: "",
-            **{button: gr.Button(interactive=False) for button in page.buttons},
+            part["history"]: gr.Gallery(value=pictures, visible=bool(cards), selected_index=None),
+            part["history-none"]: gr.HTML(visible=not cards),
+            part["history-chosen"]: gr.HTML(message("history_chosen"), visible=bool(cards)),
+            ids: [c.run for c in cards],
+            chosen: "",
+            **{button: gr.Button(interactive=False) for button in buttons},
         }
 
     def remove(run: str, owner: str, request: gr.Request) -> Values:
@@ -72,100 +53,83 @@ def build(workbench: Workbench, history: History, form: Form) -> tuple[Callable[
         history.delete(owner)
         return refresh(owner, request)
 
-    page.delete.click(remove, [page.chosen, form.owner], page.outputs, **GLUE)
-    page.clear.click(remove_all, form.owner, page.outputs, **GLUE)
-    _join_choice(workbench, history, form, page)
-    _join_load(workbench, history, form, page.load, page.chosen)
-    return refresh, page.outputs
+    part["history-delete"].click(remove, [chosen, owner], outputs, **GLUE)
+    part["history-clear"].click(remove_all, owner, outputs, **GLUE)
+    _join_run(workbench, history, form, [ids, chosen])
+    return refresh, outputs
 
 
-def _laid_out() -> Page:
+def _served(workbench: Workbench, request: gr.Request, run: str, path: Path) -> str:
+    """Return a copy in the session's folder: files are served from there alone, and go with it."""
+    target = workbench.session_folder(session_of(request)) / f"{run}-{path.name}"
+    if not target.exists():
+        shutil.copyfile(path, target)
+    return str(target)
+
+
+def _join_run(workbench: Workbench, history: History, form: Form, shown: list[Any]) -> None:
+    """Join what is done with one run; ``shown`` are the runs' ids, and the one that is chosen."""
+    part, (ids, chosen), owner = parts(), shown, form["owner"]
+    buttons = [part[name] for name in CHOSEN]
+
+    @guarded
+    def choose(known: list[str], owner: str, event: gr.SelectData) -> Values:
+        run = known[event.index]
+        caption = f"<p>{escaped(_caption(history.run(owner, run)))}</p>"
+        on = {button: gr.Button(interactive=True) for button in buttons}
+        return {chosen: run, part["history-chosen"]: caption, **on}
+
+    @guarded
+    def video(run: str, owner: str, request: gr.Request) -> gr.Video:
+        card = history.run(owner, run)
+        path = _served(workbench, request, run, card.unlearned.path)
+        return gr.Video(value=path, label=card.title[:80], visible=True)
+
+    @guarded
+    def fill(run: str, owner: str, request: gr.Request) -> Values:
+        """Fill the workbench's form, and its panes, with a run."""
+        card = history.run(owner, run)
+        return {
+            **form.filled(card.request),
+            form["model"]: card.request.model,
+            form["prompt"]: card.original.prompt,
+            form["seed"]: card.original.seed,
+            form["vid-orig"]: _served(workbench, request, run, card.original.path),
+            form["vid-edit"]: _served(workbench, request, run, card.unlearned.path),
+            form["vid-orig-verdict"]: compare.verdict(card.original),
+            form["vid-edit-verdict"]: compare.verdict(card.unlearned),
+            form["status"]: status("done", "finished", card.subtitle),
+        }
+
+    part["history"].select(choose, [ids, owner], [chosen, part["history-chosen"], *buttons], **QUICK)
+    part["history-left"].click(video, [chosen, owner], part["history-a"], **QUICK)
+    part["history-right"].click(video, [chosen, owner], part["history-b"], **QUICK)
+    filled = [*form.filled_parts, *form.parts_of(*FILLED)]
+    part["history-load"].click(fill, [chosen, owner], filled, **QUICK)
+
+
+def _laid_out() -> None:
     gr.HTML(f"<p>{TEXT['history_lead']}</p>", elem_classes="rs-sub")
-    empty = gr.HTML(message("history_none"), elem_id="history-none")
-    runs = gr.Gallery(
+    gr.HTML(message("history_none"), elem_id="history-none")
+    gr.Gallery(
         show_label=False, label="runs", columns=4, object_fit="contain", allow_preview=False, buttons=[],
         interactive=False, visible=False, elem_id="history", elem_classes="rs-history",
     )  # fmt: skip
-    line = gr.HTML(message("history_chosen"), elem_id="history-chosen", visible=False)
+    gr.HTML(message("history_chosen"), elem_id="history-chosen", visible=False)
     with gr.Row():
-        load = gr.Button(
-            TEXT["history_load"], variant="primary", interactive=False, elem_id="history-load", scale=2
-        )
-        left = gr.Button(TEXT["history_left"], interactive=False, elem_id="history-left")
-        right = gr.Button(TEXT["history_right"], interactive=False, elem_id="history-right")
-        delete = gr.Button(TEXT["history_delete"], interactive=False, elem_id="history-delete")
-        clear = gr.Button(TEXT["history_clear"], elem_id="history-clear")
+        for name in CHOSEN:
+            first = name == CHOSEN[0]
+            gr.Button(
+                TEXT[name.replace("-", "_")], variant="primary" if first else "secondary", interactive=False,
+                elem_id=name, scale=2 if first else None,
+            )  # fmt: skip
+        gr.Button(TEXT["history_clear"], elem_id="history-clear")
     with gr.Row():
-        first, second = _pane("history-a"), _pane("history-b")
-    return Page(
-        empty, runs, line, load, left, right, delete, clear, first, second, gr.State([]), gr.State("")
-    )
-
-
-def _join_choice(workbench: Workbench, history: History, form: Form, page: Page) -> None:
-    def choose(known: list[str], owner: str, event: gr.SelectData) -> Values:
-        run = known[event.index]
-        found = _run(history, owner, run)
-        on = {button: gr.Button(interactive=True) for button in page.buttons}
-        return {page.chosen: run, page.line: f"<p>{escaped(_caption(found))}</p>", **on}
-
-    def video(run: str, owner: str, request: gr.Request) -> gr.Video:
-        found = _run(history, owner, run)
-        folder = workbench.session_folder(session_of(request))
-        path = _copied(found.unlearned.path, folder, f"{run}-unlearned.mp4")
-        return gr.Video(value=str(path), label=found.title[:80], visible=True)
-
-    page.runs.select(choose, [page.ids, form.owner], page.outputs, **QUICK)
-    page.left.click(video, [page.chosen, form.owner], page.first, **QUICK)
-    page.right.click(video, [page.chosen, form.owner], page.second, **QUICK)
-
-
-def _run(history: History, owner: str, run: str) -> RunCard:
-    try:
-        return history.run(owner, run)
-    except RefusalError as e:
-        raise shown(e) from e
-
-
-def _join_load(workbench: Workbench, history: History, form: Form, load: gr.Button, chosen: gr.State) -> None:
-    """Fill the workbench's form, and its panes, with a run."""
-    one, two, three = form.one, form.two, form.three
-
-    def fill(run: str, owner: str, request: gr.Request) -> dict[Any, Any]:
-        card = _run(history, owner, run)
-        folder = workbench.session_folder(session_of(request))
-        paths = {
-            name: str(_copied(clip.path, folder, f"{run}-{name}.mp4"))
-            for name, clip in (("original", card.original), ("unlearned", card.unlearned))
-        }
-        r = card.request
-        low, _, high = r.layers.partition("-")
-        last = high or (low if low.isdecimal() else str(workbench.layer_count(r.model) - 1))
-        return {
-            one.model: r.model, one.preset: r.preset, one.pairs: [list(p) for p in r.pairs],
-            one.also: [name for name, _ in r.also], one.strengths: ", ".join(f"{s:g}" for _, s in r.also),
-            two.method: r.method, two.sites: list(r.sites), two.first: int(low) if low.isdecimal() else 0,
-            two.last: int(last), two.rank: r.rank, two.strength: r.strength, two.anchor: r.anchor,
-            two.alpha: r.alpha, two.relative: r.relative, two.center: r.center, two.shrinkage: r.shrinkage,
-            two.pool: r.pool, two.timesteps: r.timesteps, two.trajectory: r.trajectory,
-            three.prompt: card.original.prompt, three.seed: card.original.seed,
-            three.original: paths["original"], three.unlearned: paths["unlearned"],
-            three.original_verdict: compare.verdict(card.original),
-            three.unlearned_verdict: compare.verdict(card.unlearned),
-            three.status: status("done", "finished", summary_of(r)),
-        }  # fmt: skip
-
-    outputs = [
-        one.model, one.preset, one.pairs, one.also, one.strengths, *two.settings, three.prompt, three.seed,
-        three.original, three.unlearned, three.original_verdict, three.unlearned_verdict, three.status,
-    ]  # fmt: skip
-    load.click(fill, [chosen, form.owner], outputs, **QUICK)
-
-
-def _pane(elem_id: str) -> gr.Video:
-    return gr.Video(
-        label=elem_id, interactive=False, loop=True, autoplay=True, buttons=[], visible=False, elem_id=elem_id
-    )
+        for elem_id in ("history-a", "history-b"):
+            gr.Video(
+                label=elem_id, interactive=False, loop=True, autoplay=True, buttons=[], visible=False,
+                elem_id=elem_id,
+            )  # fmt: skip
 
 
 def _cards(history: History, owner: str) -> tuple[RunCard, ...]:
@@ -177,11 +141,3 @@ def _cards(history: History, owner: str) -> tuple[RunCard, ...]:
 
 def _caption(card: RunCard) -> str:
     return f"{card.title} · {card.subtitle}"
-
-
-def _copied(path: Any, folder: Any, name: str) -> Any:
-    """Return a copy in the session's folder: files are served from there alone, and go with the session."""
-    target = folder / name
-    if not target.exists():
-        shutil.copyfile(path, target)
-    return target

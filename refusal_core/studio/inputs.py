@@ -10,7 +10,7 @@ import gradio as gr
 
 from refusal_core.studio import texts
 from refusal_core.studio.guard import ADDRESS, lifespan
-from refusal_core.workbench import Workbench
+from refusal_core.workbench.workbench import Workbench
 
 logger = logging.getLogger(__name__)
 

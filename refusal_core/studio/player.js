@@ -1,7 +1,7 @@
 /** Keeps both videos in step, whatever the page does to them: Gradio replaces the nodes with each result. */
 
 const PANES = ['#vid-orig', '#vid-edit'];
-const NAMES = ['original', 'unlearned'];
+const NAMES = ['Original', 'Unlearned'];
 const DEFAULT_FRAME = 1 / 8;
 const TRIES = 3; // to reach a frame, should a browser round a time more than expected
 
@@ -9,14 +9,15 @@ const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
 // goal: the frame all videos are on their way to, null once they are there.
 const state = { view: 'side', speed: 1, divider: 50, playing: !calm, scrubbing: false, frame: 0, goal: null };
 const clips = [null, null];
-let roots = [], drawn = '', touched = -Infinity, words = {};
+let roots = [], drawn = '', touched = -Infinity;
 
 // --- what is on the page ------------------------------------------------------------------------
 
 const part = name => document.querySelector(`.rs-player [data-rs=${name}]`);
 const parts = name => [...document.querySelectorAll(`.rs-player [data-rs=${name}]`)];
 const bar = () => document.querySelector('.rs-transport');
-const frameLength = () => Number(bar()?.dataset.frame) || DEFAULT_FRAME;
+const frameLength = () =>
+  Number(document.querySelector('#vid-orig-verdict [data-frame]')?.dataset.frame) || DEFAULT_FRAME;
 const isKnown = clip => clip && clip.video.readyState >= 1 && Number.isFinite(clip.video.duration) &&
   clip.video.duration > 0;
 const live = () => clips.filter(isKnown);
@@ -45,7 +46,6 @@ const frameOf = clip => clip.shown ?? frameAt(clip.video.currentTime);
 function bind() {
   const found = [...document.querySelectorAll('.rs-player')];
   const isNew = found.length !== roots.length || found.some((root, i) => root !== roots[i]);
-  if (isNew) words = JSON.parse(bar()?.dataset.words || '{}');
   const hasNewVideo = PANES.map(bindPane).some(Boolean);
   if (!isNew && !hasNewVideo) return;
   roots = found;
@@ -57,7 +57,7 @@ function bindPane(selector, i) {
   const video = document.querySelector(`${selector} video`);
   if ((clips[i]?.video ?? null) === video) return false;
   if (clips[i]) release(clips[i]);
-  clips[i] = video && adopt(video, words[NAMES[i]] ?? NAMES[i]);
+  clips[i] = video && adopt(video, NAMES[i]);
   return true;
 }
 

@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-import html
-import json
-from collections.abc import Mapping
 from importlib.resources import files
 
-PLAYER = {
-    "player": "Player of both videos",
-    "scrub": "Position in both videos",
-    "back": "One frame back",
-    "forward": "One frame forward",
-    "play": "Play",
-    "pause": "Pause",
-    "time": "Time",
-    "frame": "frame {number} of {count}",
-    "speeds": "Speed",
-    "speed": "Speed {value}",
-    "views": "View",
-    "side": "Side by side",
-    "wipe": "Wipe",
-    "difference": "Difference",
-    "blur": "Blur",
-    "blur_long": "Blur the original",
-    "help": "Keys",
-    "divider": "Divider between original and unlearned",
-    "original": "Original",
-    "unlearned": "Unlearned",
-    "wipe_stage": "Original left of the divider, unlearned right of it",
-    "difference_stage": "Map of where the two videos differ",
-    "legend": "Colours of the map: from no difference to 255",
-    "mean": "mean difference {value} of 255",
-    "keys": "Keyboard",
-    "key_play": "Play or pause",
-    "key_step": "One frame back or forward",
-    "key_speed": "Slower or faster",
-    "key_wipe": "Wipe or side by side",
-    "key_difference": "Difference or side by side",
-    "key_blur": "Blur or show the original",
-    "key_help": "Show or hide this list",
+KEYS = {
+    "k": "Play or pause",
+    ", .": "One frame back or forward",
+    "[ ]": "Slower or faster",
+    "w": "Wipe or side by side",
+    "d": "Difference or side by side",
+    "b": "Blur or show the original",
+    "?": "Show or hide this list",
 }
-KEYS = (
-    ("k", "key_play"),
-    (", .", "key_step"),
-    ("[ ]", "key_speed"),
-    ("w", "key_wipe"),
-    ("d", "key_difference"),
-    ("b", "key_blur"),
-    ("?", "key_help"),
-)
 SPEEDS = {0.25: "¼×", 0.5: "½×", 1.0: "1×", 2.0: "2×"}  # noqa: RUF001 - the sign of multiplication
 ICONS = {
     "grip": "<path d='M9 7l-5 5 5 5zM15 7l5 5-5 5z'/>",
@@ -72,114 +35,91 @@ def _icon(name: str) -> str:
     return f"<svg viewBox='0 0 24 24' aria-hidden='true'>{ICONS[name]}</svg>"
 
 
-def _button(part: str, label: str, inner: str, *, value: object = "", more: str = "") -> str:
-    """Return a button named by its label (escaped), which an icon also shows as a tooltip."""
+def _button(part: str, label: str, inner: str, more: str = "") -> str:
+    """Return a button named by its label, which an icon also shows as a tooltip."""
     tooltip = f" title='{label}'" if "<svg" in inner else ""
-    return (
-        f"<button type='button' data-rs='{part}' value='{value}' aria-label='{label}'{tooltip}{more}>"
-        f"{inner}</button>"
-    )
+    return f"<button type='button' data-rs='{part}' aria-label='{label}'{tooltip}{more}>{inner}</button>"
 
 
-def _escaped(words: Mapping[str, str]) -> dict[str, str]:
-    return {key: html.escape(text) for key, text in (PLAYER | dict(words)).items()}
-
-
-def _keys(say: Mapping[str, str]) -> str:
+def _keys() -> str:
     rows = "".join(
-        f"<dt>{''.join(f'<kbd>{key}</kbd>' for key in keys.split())}</dt><dd>{say[word]}</dd>"
-        for keys, word in KEYS
+        f"<dt>{''.join(f'<kbd>{key}</kbd>' for key in keys.split())}</dt><dd>{does}</dd>"
+        for keys, does in KEYS.items()
     )
     return (
-        "<div class='rs-keys' data-rs='keys' id='rs-keys' role='group' hidden"
-        f" aria-label='{say['keys']}'><b>{say['keys']}</b><dl>{rows}</dl></div>"
+        "<div class='rs-keys' data-rs='keys' id='rs-keys' role='group' hidden aria-label='Keyboard'>"
+        f"<b>Keyboard</b><dl>{rows}</dl></div>"
     )
 
 
-def views(words: Mapping[str, str] = PLAYER) -> str:
+def views() -> str:
     """Return the switch of views, the blur and the list of keys.
 
     Above the panes it stays where it is when the view, and with it the height below, changes.
     """
-    say = _escaped(words)
     switch = "".join(
-        f"<button type='button' data-rs='view' value='{name}' aria-pressed='{str(name == 'side').lower()}'"
-        f"{'' if name == 'side' else ' disabled'}>{say[name]}</button>"
-        for name in ("side", "wipe", "difference")
+        f"<button type='button' data-rs='view' value='{name}' {more}>{label}</button>"
+        for name, label, more in (
+            ("side", "Side by side", "aria-pressed='true'"),
+            ("wipe", "Wipe", "aria-pressed='false' disabled"),
+            ("difference", "Difference", "aria-pressed='false' disabled"),
+        )
     )
-    blur = _button(
-        "blur",
-        say["blur_long"],
-        f"{_icon('blur')}<span>{say['blur']}</span>",
-        more=" aria-pressed='true'",
-    )
-    hint = _button("help", say["help"], "?", more=" aria-expanded='false' aria-controls='rs-keys'")
+    blur = _button("blur", "Blur the original", f"{_icon('blur')}<span>Blur</span>", " aria-pressed='true'")
+    hint = _button("help", "Keys", "?", " aria-expanded='false' aria-controls='rs-keys'")
     return (
-        f"<div class='rs-player rs-views'><div class='rs-switch' role='group' aria-label='{say['views']}'>"
-        f"{switch}</div><div class='rs-tools'>{blur}{hint}</div>{_keys(say)}</div>"
+        "<div class='rs-player rs-views'><div class='rs-switch' role='group' aria-label='View'>"
+        f"{switch}</div><div class='rs-tools'>{blur}{hint}</div>{_keys()}</div>"
     )
 
 
-def _stage(say: Mapping[str, str]) -> str:
+def _stage() -> str:
     """Return the frame in which both videos meet; hidden until a view asks for it."""
     return (
         "<div class='rs-stage' data-rs='stage'><div class='rs-frame' data-rs='frame'>"
-        f"<div class='rs-wipe' role='img' aria-label='{say['wipe_stage']}'>"
-        f"<canvas data-rs='unlearned'></canvas><em class='unlearned'>{say['unlearned']}</em>"
+        "<div class='rs-wipe' role='img' aria-label='Original left of the divider, unlearned right of it'>"
+        "<canvas data-rs='unlearned'></canvas><em class='unlearned'>Unlearned</em>"
         "<div class='rs-clip'><canvas class='rs-blurred' data-rs='original'></canvas>"
-        f"<em class='original'>{say['original']}</em></div><i class='rs-line'>{_icon('grip')}</i></div>"
-        f"<div class='rs-difference' role='img' aria-label='{say['difference_stage']}'>"
+        f"<em class='original'>Original</em></div><i class='rs-line'>{_icon('grip')}</i></div>"
+        "<div class='rs-difference' role='img' aria-label='Map of where the two videos differ'>"
         "<canvas class='rs-blurred' data-rs='difference'></canvas></div></div>"
-        f"<label class='rs-under rs-wipe-under'><span class='original'>{say['original']}</span>"
-        f"<input type='range' data-rs='divider' min='0' max='100' value='50' aria-label='{say['divider']}'>"
-        f"<span class='unlearned'>{say['unlearned']}</span></label>"
-        "<div class='rs-under rs-difference-under'><span>0</span>"
-        f"<canvas data-rs='legend' role='img' aria-label='{say['legend']}'></canvas><span>255</span>"
+        "<label class='rs-under rs-wipe-under'><span class='original'>Original</span>"
+        "<input type='range' data-rs='divider' min='0' max='100' value='50'"
+        " aria-label='Divider between original and unlearned'>"
+        "<span class='unlearned'>Unlearned</span></label>"
+        "<div class='rs-under rs-difference-under'><span>0</span><canvas data-rs='legend' role='img'"
+        " aria-label='Colours of the map: from no difference to 255'></canvas><span>255</span>"
         "<b data-rs='mean'></b></div></div>"
     )
 
 
-def bar(words: Mapping[str, str] = PLAYER, frame_seconds: float = 1 / 8, with_views: bool = True) -> str:
-    """Return the whole player: views, stage and transport; it belongs below the panes.
+def bar() -> str:
+    """Return the stage and the transport; they belong below the panes, and ``views`` above.
 
-    Args:
-        words: texts to show instead of those in ``PLAYER``.
-        frame_seconds: length of a frame; stepping and the frame number follow it.
-        with_views: False where the page shows ``views()`` above the panes.
+    How long a frame is, stands in ``data-frame`` in the original's verdict.
     """
-    say = _escaped(words)
-    told = {
-        key: (PLAYER | dict(words))[key]
-        for key in ("play", "pause", "frame", "mean", "original", "unlearned")
-    }
     speeds = "".join(
         _button(
-            "speed",
-            say["speed"].format(value=sign),
-            sign,
-            value=f"{speed:g}",
-            more=f" disabled aria-pressed='{str(speed == 1).lower()}'",
+            "speed", f"Speed {sign}", sign,
+            f" value='{speed:g}' disabled aria-pressed='{str(speed == 1).lower()}'",
         )
         for speed, sign in SPEEDS.items()
-    )
-    moves = "".join(
-        _button(part, say[part], _icon(part), more=" disabled") for part in ("back", "play", "forward")
-    )
-    return (views(words) if with_views else "") + (
-        f"<div class='rs-player rs-transport' role='group' aria-label='{say['player']}' tabindex='-1'"
-        f" data-frame='{frame_seconds!r}' data-words='{html.escape(json.dumps(told))}'>{_stage(say)}"
-        f"<input type='range' data-rs='scrub' min='0' max='1' value='0' step='any' disabled"
-        f" aria-label='{say['scrub']}'><div class='rs-controls'><div class='rs-moves'>{moves}</div>"
-        f"<p class='rs-time'><b data-rs='time'>0:00.00 / 0:00.00</b>"
-        f"<span data-rs='frame-number'>{say['frame'].format(number=0, count=0)}</span></p>"
-        f"<div class='rs-switch' role='group' aria-label='{say['speeds']}'>{speeds}</div></div></div>"
+    )  # fmt: skip
+    labels = {"back": "One frame back", "play": "Play", "forward": "One frame forward"}
+    moves = "".join(_button(part, label, _icon(part), " disabled") for part, label in labels.items())
+    return (
+        "<div class='rs-player rs-transport' role='group' aria-label='Player of both videos' tabindex='-1'>"
+        f"{_stage()}<input type='range' data-rs='scrub' min='0' max='1' value='0' step='any' disabled"
+        f" aria-label='Position in both videos'><div class='rs-controls'><div class='rs-moves'>{moves}</div>"
+        "<p class='rs-time'><b data-rs='time'>0:00.00 / 0:00.00</b>"
+        "<span data-rs='frame-number'>frame 0 of 0</span></p>"
+        f"<div class='rs-switch' role='group' aria-label='Speed'>{speeds}</div></div></div>"
     )
 
 
 ONCE = "if (window.rsPlayer) return;\nwindow.rsPlayer = true;"
 SCRIPT = "\n".join(["() => {", ONCE, _asset("stage.js"), _asset("player.js"), _asset("controls.js"), "}"])
 STYLE = _asset("player.css")
-SYNC = SCRIPT
 
 # The choice is kept for the session of the tab, no longer.
 REVEAL = """(on) => {

@@ -5,22 +5,22 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from refusal_core.errors import Cancelled, InputError
-from refusal_core.studio import gpu, texts
-from refusal_core.studio.form import Form, Values
-from refusal_core.studio.frame import card, message, status
-from refusal_core.studio.jobs import MODEL_QUEUE, QUICK, Stops, session_of, shown, stop_button
+from refusal_core.errors import InputError
+from refusal_core.studio import texts
+from refusal_core.studio.form import Form
+from refusal_core.studio.jobs import QUICK, Runner, SessionJob, Values, guarded, in_line, session_of
+from refusal_core.studio.layout import card, message, parts
 from refusal_core.studio.texts import TEXT, escaped
-from refusal_core.workbench import (
-    MAX_REVIEWED,
+from refusal_core.workbench.review import MAX_ITEMS as MAX_REVIEWED
+from refusal_core.workbench.review import (
     Pack,
     Rate,
     Vote,
-    Workbench,
     blind_order,
     load_pack,
     make_pack,
@@ -28,6 +28,7 @@ from refusal_core.workbench import (
     save_pack,
     tally,
 )
+from refusal_core.workbench.values import SIDES
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,177 +46,117 @@ class Session:
         return order[self.place] if self.place < len(order) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The components of the page."""
-
-    count: gr.Slider
-    make: gr.Button
-    stop: gr.Button
-    opened: gr.File
-    line: gr.HTML
-    ballot: gr.Column
-    place: gr.HTML
-    left: gr.Video
-    right: gr.Video
-    what: gr.Radio
-    better: gr.Radio
-    vote: gr.Button
-    result: gr.HTML
-    save: gr.DownloadButton
-    state: gr.State
-
-    @property
-    def outputs(self) -> list[Any]:
-        """What a handler may change."""
-        return [
-            self.line, self.ballot, self.place, self.left, self.right, self.what, self.better, self.result,
-            self.save, self.state,
-        ]  # fmt: skip
+CHANGED = (
+    "review-status", "ballot", "vote-place", "vote-a", "vote-b", "vote-shown", "vote-better", "tally",
+    "pack-save",
+)  # fmt: skip
 
 
-def build(workbench: Workbench, form: Form, stops: Stops) -> None:
+def build(runner: Runner, form: Form) -> None:
     """Lay out the page and join it to the form."""
     with card("review-card"):
         gr.HTML(f"<p>{TEXT['review_lead']}</p>", elem_classes="rs-sub")
         with gr.Row(elem_classes="rs-end"):
-            count = gr.Slider(
+            gr.Slider(
                 2, MAX_REVIEWED, 6, step=2, label=TEXT["review_count"], info=TEXT["review_count_info"],
                 elem_id="review-count", scale=2,
             )  # fmt: skip
-            make = gr.Button(TEXT["review_make"], variant="primary", elem_id="review-make", scale=1)
-            stop = gr.Button(TEXT["stop"], elem_id="review-stop", scale=0, min_width=90)
-        opened = gr.File(label=TEXT["review_open"], file_types=[".zip"], height=150, elem_id="review-open")
-        line = gr.HTML(message("review_none"), elem_id="review-status")
-        with gr.Column(visible=False, elem_id="ballot") as ballot:
-            paper = _ballot()
-        result = gr.HTML("", elem_id="tally")
-        save = gr.DownloadButton(TEXT["pack_save"], interactive=False, elem_id="pack-save")
-    page = Page(count, make, stop, opened, line, ballot, *paper, result, save, gr.State(None))
-    _join_make(workbench, form, stops, page)
-    _join_votes(workbench, page)
-    stop_button(stop, stops)
+            gr.Button(TEXT["review_make"], variant="primary", elem_id="review-make", scale=1)
+            gr.Button(TEXT["stop"], elem_id="review-stop", scale=0, min_width=90)
+        gr.File(label=TEXT["review_open"], file_types=[".zip"], height=150, elem_id="review-open")
+        gr.HTML(message("review_none"), elem_id="review-status")
+        with gr.Column(visible=False, elem_id="ballot"):
+            _ballot()
+        gr.HTML("", elem_id="tally")
+        gr.DownloadButton(TEXT["pack_save"], interactive=False, elem_id="pack-save")
+    _join(runner, form, parts(), gr.State(None))
 
 
-def _ballot() -> tuple[Any, ...]:
-    place = gr.HTML("", elem_id="vote-place")
+def _ballot() -> None:
+    gr.HTML("", elem_id="vote-place")
     with gr.Row():
-        left, right = _pane("A"), _pane("B")
-    what = gr.Radio(
-        [("A", "A"), ("B", "B"), (TEXT["vote_both"], "both"), (TEXT["vote_neither"], "neither")],
-        label=TEXT["vote_shown"], elem_id="vote-shown",
-    )  # fmt: skip
-    better = gr.Radio(
-        [("A", "A"), ("B", "B"), (TEXT["vote_same"], "same")],
-        label=TEXT["vote_better"],
-        elem_id="vote-better",
-    )
-    return (
-        place,
-        left,
-        right,
-        what,
-        better,
-        gr.Button(TEXT["vote_next"], variant="primary", elem_id="vote-next"),
-    )
+        for letter in "AB":
+            gr.Video(
+                label=letter, interactive=False, autoplay=True, loop=True, buttons=[],
+                elem_id=f"vote-{letter.lower()}",
+            )  # fmt: skip
+    seen, liked = [(TEXT[f"vote_{n}"], n) for n in ("both", "neither")], [(TEXT["vote_same"], "same")]
+    gr.Radio([("A", "A"), ("B", "B"), *seen], label=TEXT["vote_shown"], elem_id="vote-shown")
+    gr.Radio([("A", "A"), ("B", "B"), *liked], label=TEXT["vote_better"], elem_id="vote-better")
+    gr.Button(TEXT["vote_next"], variant="primary", elem_id="vote-next")
 
 
-def _shown(workbench: Workbench, page: Page, session: Session, request: gr.Request) -> Values:
-    """Return what the page shows of a review."""
-    path = save_pack(session.pack, workbench.session_folder(session_of(request)) / "review-pack.zip")
+def _shown(review: Session, path: Path, part: dict[str, Any]) -> Values:
+    """Return what the page shows of a review whose pack lies at a path."""
     button = gr.DownloadButton(value=path, interactive=True)
-    found = {page.state: session, page.result: _tally(session.pack), page.save: button}
-    if session.shown is None:
-        return {**found, page.ballot: gr.Column(visible=False), page.line: message("vote_done", "rs-good")}
-    item, a_is_original = session.shown
-    sides = ("original", "unlearned") if a_is_original else ("unlearned", "original")
-    words = texts.VOTE_PLACE.format(
-        place=session.place + 1, count=len(session.pack.items), prompt=session.pack.items[item].prompt
-    )
+    kept = {part["tally"]: _tally(review.pack), part["pack-save"]: button}
+    if review.shown is None:
+        done = message("vote_done", "rs-good")
+        return {**kept, part["ballot"]: gr.Column(visible=False), part["review-status"]: done}
+    item, a_is_original = review.shown
+    sides = SIDES if a_is_original else SIDES[::-1]
+    prompt, count = review.pack.items[item].prompt, len(review.pack.items)
+    words = texts.VOTE_PLACE.format(place=review.place + 1, count=count, prompt=prompt)
     return {
-        **found,
-        page.line: "",
-        page.ballot: gr.Column(visible=True),
-        page.place: f"<p>{escaped(words)}</p>",
-        page.left: str(session.pack.video(item, sides[0])),
-        page.right: str(session.pack.video(item, sides[1])),
-        page.what: None,
-        page.better: None,
+        **kept,
+        part["review-status"]: "",
+        part["ballot"]: gr.Column(visible=True),
+        part["vote-place"]: f"<p>{escaped(words)}</p>",
+        part["vote-a"]: str(review.pack.video(item, sides[0])),
+        part["vote-b"]: str(review.pack.video(item, sides[1])),
+        part["vote-shown"]: None,
+        part["vote-better"]: None,
     }
 
 
-def _join_make(workbench: Workbench, form: Form, stops: Stops, page: Page) -> None:
-    def start(
-        values: Values,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio finds it by its default
-    ) -> Iterator[Values]:
-        try:
-            tell = stops.telling(request, progress)
-            yield {page.line: status("working", "working")}
-            edit = form.request(values)
-            prompts = review_prompts(workbench, edit, int(values[page.count]))
-            seed = int(values[form.three.seed] or 0)
-            told = {"progress": tell, "session": session_of(request)}
-            pack = gpu.call(make_pack, workbench, edit, prompts, seed, **told)
-            yield _shown(workbench, page, Session(pack, uuid.uuid4().hex[:8]), request)
-        except Cancelled:
-            yield {page.line: status("stopped", "stopped")}
-        except Exception as e:
-            yield {page.line: status("failed", "failed")}
-            raise shown(e) from e
+def _join(runner: Runner, form: Form, part: dict[str, Any], state: gr.State) -> None:
+    workbench, line = runner.workbench, part["review-status"]
 
-    inputs = {*form.inputs, page.count, form.three.seed}
-    page.make.click(start, inputs, page.outputs, show_progress_on=[page.line], **MODEL_QUEUE)
+    def show(review: Session, owner: str) -> Values:
+        path = save_pack(review.pack, workbench.session_folder(owner) / "review-pack.zip")
+        return {state: review, **_shown(review, path, part)}
 
+    def start(values: Values, job: SessionJob) -> Iterator[Values]:
+        request, seed = form.request(values), form.sampling(values).seed
+        prompts = review_prompts(workbench, request, int(values[part["review-count"]]))
+        pack = job.call(make_pack, request, prompts, seed, session=job.session)
+        yield show(Session(pack, uuid.uuid4().hex[:8]), job.session)
 
-def _join_votes(workbench: Workbench, page: Page) -> None:
+    @guarded
     def open_pack(path: str | None, request: gr.Request) -> Values:
         if path is None:
-            return {page.line: gr.skip()}
-        try:
-            folder = workbench.session_folder(session_of(request)) / f"review-{uuid.uuid4().hex}"
-            session = Session(load_pack(path, folder), uuid.uuid4().hex[:8])
-            return _shown(workbench, page, session, request)
-        except Exception as e:
-            raise shown(e) from e
+            return {line: gr.skip()}
+        folder = workbench.session_folder(session_of(request)) / f"review-{uuid.uuid4().hex}"
+        return show(Session(load_pack(path, folder), uuid.uuid4().hex[:8]), session_of(request))
 
-    def cast(session: Session | None, seen: str | None, liked: str | None, request: gr.Request) -> Values:
-        try:
-            if session is None or session.shown is None or not seen or not liked:
-                raise InputError(TEXT["vote_choose"])
-            item, a_is_original = session.shown
-            paper = Vote(item, session.voter, a_is_original, seen, liked)  # type: ignore[arg-type]
-            pack = replace(session.pack, votes=(*session.pack.votes, paper))
-            return _shown(workbench, page, replace(session, pack=pack, place=session.place + 1), request)
-        except Exception as e:
-            raise shown(e) from e
+    @guarded
+    def cast(review: Session | None, seen: str | None, liked: str | None, request: gr.Request) -> Values:
+        if review is None or review.shown is None or not seen or not liked:
+            raise InputError(TEXT["vote_choose"])
+        item, a_is_original = review.shown
+        vote = Vote(item, review.voter, a_is_original, seen, liked)  # type: ignore[arg-type]
+        pack = replace(review.pack, votes=(*review.pack.votes, vote))
+        return show(replace(review, pack=pack, place=review.place + 1), session_of(request))
 
-    page.opened.upload(open_pack, page.opened, page.outputs, **QUICK)
-    page.vote.click(cast, [page.state, page.what, page.better], page.outputs, **QUICK)
-
-
-def _pane(letter: str) -> gr.Video:
-    return gr.Video(
-        label=letter,
-        interactive=False,
-        autoplay=True,
-        loop=True,
-        buttons=[],
-        elem_id=f"vote-{letter.lower()}",
-    )
+    inputs = {*form.compared, part["review-count"]}
+    outputs = [state, *(part[name] for name in CHANGED)]
+    runner.on(part["review-make"].click, start, inputs, outputs, in_line(line), show_progress_on=[line])
+    runner.stop_on(part["review-stop"])
+    part["review-open"].upload(open_pack, part["review-open"], outputs, **QUICK)
+    votes = [state, part["vote-shown"], part["vote-better"]]
+    part["vote-next"].click(cast, votes, outputs, **QUICK)
 
 
 def _tally(pack: Pack) -> str:
-    found = tally(pack)
-    if not found.voters:
+    result = tally(pack)
+    if not result.voters:
         return ""
     words = texts.TALLY.format(
-        voters=found.voters,
-        before=_percent(found.original_shown),
-        after=_percent(found.unlearned_shown),
-        better=_percent(found.unlearned_better),
-        same=found.same,
+        voters=result.voters,
+        before=_percent(result.original_shown),
+        after=_percent(result.unlearned_shown),
+        better=_percent(result.unlearned_better),
+        same=result.same,
     )
     return f"<p class='rs-said'>{escaped(words)}</p>"
 

@@ -12,7 +12,7 @@ from refusal_core.errors import InputError
 from refusal_core.studio.build import build_app, launch_kwargs
 from refusal_core.studio.files import served_folder
 from refusal_core.studio.limits import PRIVATE, PUBLIC
-from refusal_core.workbench import Workbench
+from refusal_core.workbench.workbench import Workbench
 
 
 def serve(model: str, host: str, port: int, *, public: bool) -> None:

@@ -7,16 +7,16 @@ from typing import Any
 
 import gradio as gr
 
-from refusal_core.errors import Cancelled
-from refusal_core.studio import compare, gpu
-from refusal_core.studio.form import Form, Values
-from refusal_core.studio.frame import card, message, status
-from refusal_core.studio.jobs import GLUE, MODEL_QUEUE, Stops, session_of, shown, stop_button
+from refusal_core.studio import compare
+from refusal_core.studio.form import Form
+from refusal_core.studio.jobs import GLUE, Runner, SessionJob, Values, in_line
+from refusal_core.studio.layout import card, message, status
 from refusal_core.studio.texts import TEXT
-from refusal_core.workbench import AXES, Tile, Workbench, make_tiles, parse_axis, sweep_jobs
+from refusal_core.workbench.tiles import AXES, make_tiles, parse_axis, sweep_jobs
+from refusal_core.workbench.values import Tile
 
 
-def build(workbench: Workbench, form: Form, stops: Stops) -> None:
+def build(runner: Runner, form: Form) -> None:
     """Lay out the page and join it to the form."""
     with card("sweep-card"):
         gr.HTML(f"<p>{TEXT['sweep_lead']}</p>", elem_classes="rs-sub")
@@ -30,47 +30,31 @@ def build(workbench: Workbench, form: Form, stops: Stops) -> None:
         tiles = compare.gallery("sweep-tiles")
         kept = gr.State([])
 
-    def sweep(
-        values: Values,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio finds it by its default
-    ) -> Iterator[Values]:
-        done: list[Tile] = []
-        try:
-            tell = stops.telling(request, progress)
-            pairs = ((rows, row_values), (columns, column_values))
-            axes = [(values[axis], parse_axis(values[axis], values[text])) for axis, text in pairs]
-            prompt, seed, _ = form.prompt(values)
-            jobs = sweep_jobs(form.request(values), axes, prompt, seed)
-            wide = gr.Gallery(value=[], visible=True, columns=len(axes[1][1]))
-            yield {line: status("working", "working"), tiles: wide, kept: []}
-            told = {"progress": tell, "session": session_of(request)}
-            for tile in gpu.stream(make_tiles, workbench, jobs, **told):
-                done.append(tile)
-                more = f"{len(done)} / {len(jobs)}"
-                settings = [made.setting for made in done]
-                yield {
-                    line: status("working", "working", more),
-                    tiles: compare.tiles_value(done),
-                    kept: settings,
-                }
-            yield {line: status("done", "finished", f"{len(done)} / {len(jobs)}")}
-        except Cancelled:
-            yield {line: status("stopped", "stopped", f"{len(done)}")}
-        except Exception as e:
-            yield {line: status("failed", "failed")}
-            raise shown(e) from e
+    def sweep(values: Values, job: SessionJob) -> Iterator[Values]:
+        pairs = ((rows, row_values), (columns, column_values))
+        axes = [(values[axis], parse_axis(values[axis], values[text])) for axis, text in pairs]
+        prompt, seed = values[form["prompt"]], form.sampling(values).seed
+        jobs, done = sweep_jobs(form.request(values), axes, prompt, seed), list[Tile]()
+        yield {tiles: gr.Gallery(value=[], visible=True, columns=len(axes[1][1])), kept: []}
+        for tile in job.stream(make_tiles, jobs):
+            done.append(tile)
+            count = f"{len(done)} / {len(jobs)}"
+            yield {
+                line: status("working", "working", count),
+                tiles: compare.tiles_value(done),
+                kept: [made.setting for made in done],
+            }
+        yield {line: status("done", "finished", count)}
 
-    def load(settings: list[Any], event: gr.SelectData) -> tuple[Any, ...]:
+    def load(settings: list[Any], event: gr.SelectData) -> Values:
         setting = dict(settings[event.index]) if event.index < len(settings) else {}
-        sliders = [setting.get(name, gr.skip()) for name in AXES]
-        return (*sliders, status("done", "sweep_loaded"), status("stale", "stale"))
+        loaded = {line: status("done", "sweep_loaded"), form["status"]: status("stale", "stale")}
+        return form.set(setting) | loaded
 
-    inputs = {*form.asked, rows, row_values, columns, column_values}
-    run.click(sweep, inputs, [line, tiles, kept], show_progress_on=[line], **MODEL_QUEUE)
-    stop_button(stop, stops)
-    two = form.two
-    outputs = [two.rank, two.strength, two.alpha, two.shrinkage, line, form.three.status]
+    inputs = {*form.compared, rows, row_values, columns, column_values}
+    runner.on(run.click, sweep, inputs, [line, tiles, kept], in_line(line), show_progress_on=[line])
+    runner.stop_on(stop)
+    outputs = [*(form[name] for name in AXES), line, form["status"]]
     tiles.select(load, kept, outputs, **GLUE)
 
 

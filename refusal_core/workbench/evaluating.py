@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from refusal_core.concepts import Preset
 from refusal_core.errors import InputError, MissingExtraError
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.methods.cache import TreatmentCache
@@ -30,14 +29,22 @@ from refusal_core.evaluate.suites.adversarial import adversarial_suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.io.files import write_json
 from refusal_core.progress import Progress, silent
-from refusal_core.recipe import plain_recipe
-from refusal_core.workbench.values import EditRequest
+from refusal_core.recipe import EditRequest, plain_recipe
 from refusal_core.workbench.workbench import Workbench
 
 SUITES = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}
 OURS = "this edit"
 MAX_VIDEOS = 200
 OFFERED = tuple(m for m in METHOD_NAMES if m != ORIGINAL)
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteRequest:
+    """What an edit shall be tried on, and beside which other methods."""
+
+    suite: str
+    videos: int  # of each group
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +59,9 @@ class Evaluated:
 
 
 def evaluate(
-    bench: Workbench,
+    workbench: Workbench,
     request: EditRequest,
-    suite: str,
-    videos: int,
-    methods: Sequence[str] = (),
+    wanted: SuiteRequest,
     progress: Progress = silent,
     *,
     session: str,
@@ -66,39 +71,33 @@ def evaluate(
     Raises:
         InputError: the suite or a method is not known, or the model has no judge here.
     """
-    held = bench.held(request.model)
-    if not held.is_toy:
+    cached, name, videos = workbench.cached(request.model), wanted.suite, wanted.videos
+    if not cached.is_toy:
         raise InputError("This page judges the bundled models; use the command line for others.")
-    if suite not in SUITES:
-        raise InputError(f"Suite '{suite[:40]}' is not known; choose one of {', '.join(SUITES)}.")
+    if name not in SUITES:
+        raise InputError(f"Suite '{name[:40]}' is not known; choose one of {', '.join(SUITES)}.")
     if not 1 <= videos <= MAX_VIDEOS:
         raise InputError(f"{videos} videos asked; choose from 1 to {MAX_VIDEOS}.")
-    preset = _preset(bench, request)
-    chosen = SUITES[suite](preset.concept.name, videos)
-    check_disjoint((preset,), chosen)
-    planned = {ORIGINAL: plan_method(held.model, (), ORIGINAL), OURS: _ours(bench, request)}
-    planned |= {name: plan_method(held.model, (preset,), name) for name in methods}
-    folder = bench.session_folder(session) / uuid.uuid4().hex
-    setup = Setup(held.model, Scoring(toyworld_judge(), "toyworld", samples=folder, batch=8))
-    cache = TreatmentCache(planned, setup.journal)
-    report = Report(held.name, preset.concept.name, ())
-    for table in measure(setup, cache, chosen, progress):
-        report = report_of(setup, preset.concept.name, chosen, cache, table)
+    preset = workbench.preset(request.preset, request.model)
+    suite = SUITES[name](preset.concept.name, videos)
+    check_disjoint((preset,), suite)
+    planned = {ORIGINAL: plan_method(cached.model, (), ORIGINAL), OURS: _ours(workbench, request)}
+    planned |= {method: plan_method(cached.model, (preset,), method) for method in wanted.methods}
+    folder = workbench.session_folder(session) / uuid.uuid4().hex
+    setup = Setup(cached.model, Scoring(toyworld_judge(), "toyworld", samples=folder, batch=8))
+    treatments = TreatmentCache(planned, setup.journal)
+    report = Report(cached.name, preset.concept.name, ())
+    for table in measure(setup, treatments, suite, progress):
+        report = report_of(setup, preset.concept.name, suite, treatments, table)
         yield Evaluated(*_texts(report), report.notes)
     yield _finished(report, folder)
 
 
-def _preset(bench: Workbench, request: EditRequest) -> Preset:
-    preset = next((p for p in bench.presets(request.model) if p.concept.name == request.preset), None)
-    if preset is None:
-        raise InputError("Choose a preset in step 1: its concept is what the suite asks for.")
-    return preset
-
-
-def _ours(bench: Workbench, request: EditRequest) -> Planned:
-    recipes = [plain_recipe(recipe) for recipe in bench.recipes(request)]
-    key = treatment_key(bench.held(request.model).model, "edit", recipes)
-    return Planned(key, {"edits": recipes}, lambda progress: Treatment(edit=bench.make(request, progress)[0]))
+def _ours(workbench: Workbench, request: EditRequest) -> Planned:
+    recipes = [plain_recipe(recipe) for recipe in (request.recipe, *request.further)]
+    key = treatment_key(workbench.cached(request.model).model, "edit", recipes)
+    prepare = lambda progress: Treatment(edit=workbench.make(request, progress)[0])  # noqa: E731
+    return Planned(key, {"edits": recipes}, prepare)
 
 
 def _finished(report: Report, folder: Path) -> Evaluated:

@@ -12,8 +12,8 @@ from refusal_core.errors import InputError
 from refusal_core.export.hub import model_card, publish_files
 from refusal_core.export.lora import export_lora, export_weights
 from refusal_core.progress import Progress, silent
-from refusal_core.workbench.values import EditRequest
-from refusal_core.workbench.workbench import Workbench
+from refusal_core.recipe import EditRequest
+from refusal_core.workbench.workbench import Workbench, name_of
 
 FORMS = ("edit", "lora", "comfyui", "weights")
 
@@ -28,7 +28,7 @@ class Exported:
 
 
 def export(
-    bench: Workbench, request: EditRequest, form: str, progress: Progress = silent, *, session: str
+    workbench: Workbench, request: EditRequest, form: str, progress: Progress = silent, *, session: str
 ) -> Exported:
     """Write an edit in one form into the session's folder.
 
@@ -38,10 +38,10 @@ def export(
     """
     if form not in FORMS:
         raise InputError(f"Form '{form[:40]}' is not known; choose one of {', '.join(FORMS)}.")
-    made, _ = bench.make(request, progress, held_out=True)
-    model = bench.held(request.model).model
-    name = "-".join(origin.concept for origin in made.origins)[:60]
-    folder = bench.session_folder(session) / uuid.uuid4().hex
+    made, _ = workbench.make(request, progress, held_out=True)
+    model = workbench.cached(request.model).model
+    name = name_of(made)
+    folder = workbench.session_folder(session) / uuid.uuid4().hex
     folder.mkdir()
     edit = save_edit(made, folder / f"{name}.safetensors")
     card = model_card(made, edit.name)
@@ -52,27 +52,23 @@ def export(
         packed = shutil.make_archive(str(folder / f"{name}-weights"), "zip", written.paths[0])
         shutil.rmtree(written.paths[0])
         return Exported((Path(packed),), written.snippet, card)
-    naming = "diffusers" if form == "lora" else "comfyui"
-    written = export_lora(made, model, folder / f"{name}-{form}.safetensors", naming=naming)
+    file = folder / f"{name}-{form}.safetensors"
+    written = export_lora(made, model, file, naming="diffusers" if form == "lora" else "comfyui")
     return Exported(written.paths, written.snippet, card)
 
 
 def edit_snippet(model: str, file: str) -> str:
     """Return the lines that apply an edit file."""
-    return "\n".join(
-        (
-            "import refusal_core as rc",
-            "",
-            f'model = rc.load_model("{model}")',
-            f'edit = rc.load_edit("{file}")',
-            "with rc.applied(model, edit):",
-            '    rc.save_video(rc.generate(model, "your prompt"), "unlearned.mp4")',
-        )
-    )
+    return f"""import refusal_core as rc
+
+model = rc.load_model("{model}")
+edit = rc.load_edit("{file}")
+with rc.applied(model, edit):
+    rc.save_video(rc.generate(model, "your prompt"), "unlearned.mp4")"""
 
 
 def push(
-    bench: Workbench,
+    workbench: Workbench,
     request: EditRequest,
     repository: str,
     token: str | None,
@@ -88,5 +84,5 @@ def push(
     """
     if not token:
         raise InputError("Log in to the hub first; an edit is only sent under your own name.")
-    found = export(bench, request, "edit", progress, session=session)
-    return publish_files(repository, found.card, list(found.paths), token=token)
+    exported = export(workbench, request, "edit", progress, session=session)
+    return publish_files(repository, exported.card, list(exported.paths), token=token)

@@ -18,13 +18,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from refusal_core.errors import FileError, InputError
+from refusal_core.concepts import Concept, PromptPair, list_presets
+from refusal_core.errors import FileError, InputError, RefusalError
 from refusal_core.evaluate.measures.samples import save_picture, strip
 from refusal_core.io.files import write_json
 from refusal_core.io.video import load_video
-from refusal_core.workbench.values import Clip, Comparison, EditRequest, RunCard
+from refusal_core.recipe import EditRequest, Recipe, changed, plain_request, read_request
+from refusal_core.settings import recipe_knobs, show_layers
+from refusal_core.workbench.values import SIDES, Comparison, JudgedVideo, RunCard
 
 logger = logging.getLogger(__name__)
 MAX_AGE = 7 * 24 * 3600.0  # seconds
@@ -60,24 +61,27 @@ class History:
             raise FileError(f"{folder.name} cannot be used ({e.strerror}); set REFUSAL_STUDIO_DATA.") from e
         self.purge()
 
-    def add(self, owner: str, request: EditRequest, found: Comparison, title: str) -> str:
+    def add(self, owner: str, request: EditRequest, result: Comparison, title: str) -> str:
         """Keep a finished comparison; return the run's id.
 
         Raises:
             InputError: the comparison is not finished, or the owner is no id.
             FileError: the disk is full.
         """
-        if found.original is None or found.unlearned is None:
+        if result.original is None or result.unlearned is None:
             raise InputError("Only a finished comparison can be kept.")
-        run = uuid.uuid4().hex
+        run, videos = uuid.uuid4().hex, {"original": result.original, "unlearned": result.unlearned}
         home = self._home(owner)
         temporary = home / f".new-{run}"
+        entry: dict[str, object] = {"run": run, "title": title, "subtitle": summary_of(request)}
+        entry |= {"when": time.time(), "request": plain_request(_without_images(request))}
         try:
             temporary.mkdir(mode=0o700, parents=True)
-            shutil.copyfile(found.original.path, temporary / "original.mp4")
-            shutil.copyfile(found.unlearned.path, temporary / "unlearned.mp4")
-            save_picture(strip(load_video(found.unlearned.path)[0], frames=3), temporary / "thumbnail.png")
-            write_json(temporary / "run.json", _entry(run, request, found, title))
+            for name, video in videos.items():
+                shutil.copyfile(video.path, temporary / f"{name}.mp4")
+                entry[name] = {k: v for k, v in asdict(video).items() if k != "path"}
+            save_picture(strip(load_video(result.unlearned.path)[0], frames=3), temporary / "thumbnail.png")
+            write_json(temporary / "run.json", entry)
             temporary.rename(home / run)
         except OSError as e:
             raise FileError(f"The run cannot be kept ({e.strerror or e}); free space on the disk.") from e
@@ -88,8 +92,8 @@ class History:
 
     def runs(self, owner: str) -> tuple[RunCard, ...]:
         """Return the owner's runs, the newest first; one that cannot be read is left out."""
-        found = [self._read(path) for path in self._home(owner).glob("*/run.json")]
-        return tuple(sorted((card for card in found if card), key=lambda card: -card.when))
+        cards = [self._read(path) for path in self._home(owner).glob("*/run.json")]
+        return tuple(sorted((card for card in cards if card), key=lambda card: -card.when))
 
     def run(self, owner: str, run: str) -> RunCard:
         """Return one of the owner's runs; raises InputError where there is none of that id."""
@@ -130,41 +134,51 @@ class History:
     def _read(self, path: Path) -> RunCard | None:
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))
-            request = TypeAdapter(EditRequest).validate_python(entry["request"])
-            clips = [
-                Clip(path.parent / f"{name}.mp4", **entry[name])
-                for name in ("original", "unlearned")
-                if (path.parent / f"{name}.mp4").is_file()
-            ]
-            picture = path.parent / "thumbnail.png"
-            facts = entry["run"], entry["title"], entry["subtitle"]
-            return RunCard(*facts, picture, clips[0], clips[1], request, float(entry["when"]))
-        except (OSError, ValueError, KeyError, TypeError, IndexError, ValidationError):
+            plain = entry["request"]
+            request = read_request(plain) if "recipe" in plain else _from_flat(plain)
+            original, unlearned = (JudgedVideo(path.parent / f"{n}.mp4", **entry[n]) for n in SIDES)
+            if not (original.path.is_file() and unlearned.path.is_file()):
+                return None
+            facts = entry["run"], entry["title"], entry["subtitle"], path.parent / "thumbnail.png"
+            return RunCard(*facts, original, unlearned, request, float(entry["when"]))
+        except (OSError, ValueError, KeyError, TypeError, RefusalError):
             logger.warning("a run of the history cannot be read and is left out")
             return None
 
 
-def _entry(run: str, request: EditRequest, found: Comparison, title: str) -> dict[str, Any]:
-    assert found.original is not None and found.unlearned is not None
-    clips = {}
-    for name, clip in (("original", found.original), ("unlearned", found.unlearned)):
-        clips[name] = {k: v for k, v in asdict(clip).items() if k != "path"}
-    plain = asdict(replace(request, images=()))  # images are not kept
-    return {
-        "run": run,
-        "title": title,
-        "subtitle": summary_of(request),
-        "when": time.time(),
-        "request": plain,
-        **clips,
-    }
+def _without_images(request: EditRequest) -> EditRequest:
+    """Return a request without the images of its pairs, which are not kept."""
+    concept = request.recipe.concept
+    pairs = tuple(replace(pair, unsafe_image=None, safe_image=None) for pair in concept.pairs)
+    recipe = replace(request.recipe, concept=replace(concept, pairs=pairs))
+    return replace(request, recipe=recipe)
+
+
+def _from_flat(plain: dict[str, Any]) -> EditRequest:
+    """Return a request as the first version kept it: one flat mapping, presets by their names alone."""
+    presets = {p.concept.name: p.concept for p in list_presets()}
+    named = {k.name: plain[k.name] for k in recipe_knobs() if k.name in plain}
+    pairs = tuple(PromptPair(unsafe, safe) for unsafe, safe in plain["pairs"])
+    known = presets.get(plain["preset"])
+    own = (
+        known
+        if known and known.pairs == pairs
+        else Concept("own-pairs", pairs, known.neutral if known else ())
+    )
+    further = [(presets[name], strength) for name, strength in plain["also"] if name in presets]
+    return EditRequest(
+        plain["model"],
+        plain["preset"],
+        changed(Recipe(own), named),
+        tuple(changed(Recipe(concept), {"strength": strength}) for concept, strength in further),
+    )
 
 
 def summary_of(request: EditRequest) -> str:
     """Return a request's settings in a few words."""
-    others = f" and {len(request.also)} more" if request.also else ""
-    sites = "+".join(request.sites)
+    values = request.recipe.values()
+    others = f" and {len(request.further)} more" if request.further else ""
     return (
-        f"{request.preset}{others}, {request.method}, k {request.rank}, strength {request.strength:g},"
-        f" {sites}, layers {request.layers}"
+        f"{request.preset}{others}, {values['method']}, k {values['rank']}, strength {values['strength']:g},"
+        f" {'+'.join(request.recipe.capture.kinds)}, layers {show_layers(request.recipe.capture.layers)}"
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from difflib import SequenceMatcher
+from pathlib import Path
 
 from refusal_core.concepts import MAX_FILE, PromptPair
 from refusal_core.errors import InputError, RefusalError
@@ -13,9 +15,24 @@ from refusal_core.models.calling import check_prompts
 from refusal_core.models.model import Model
 from refusal_core.workbench.values import PairNote
 
+MAX_SHOWN_PAIRS = 20
 MAX_COMPARED = 2 * MAX_PROMPT
 MARKS = " ,.;:!?\"'()"
 Words = tuple[tuple[str, bool], ...]  # and whether the other side has them not
+Row = tuple[str, str] | tuple[str, str, Path | None, Path | None]  # unsafe and safe prompt, and their images
+
+
+def pairs_of(rows: Sequence[Row]) -> tuple[PromptPair, ...]:
+    """Return the rows of a table as pairs; raises InputError with the row that cannot be used."""
+    if len(rows) > MAX_SHOWN_PAIRS:
+        raise InputError(f"The table has {len(rows)} pairs; {MAX_SHOWN_PAIRS} is its limit.")
+    pairs = []
+    for number, (unsafe, safe, *images) in enumerate(rows, start=1):
+        try:
+            pairs.append(PromptPair(unsafe, safe, *images))
+        except InputError as e:
+            raise InputError(f"Row {number}: {e}") from e
+    return tuple(pairs)
 
 
 def note_pair(model: Model, unsafe: str, safe: str) -> PairNote:
@@ -31,14 +48,12 @@ def note_pair(model: Model, unsafe: str, safe: str) -> PairNote:
     return PairNote(warning=_warning(left, right, spans), unsafe=left, safe=right)
 
 
-def _differences(
-    unsafe: str, safe: str
-) -> tuple[tuple[tuple[str, bool], ...], tuple[tuple[str, bool], ...], int]:
+def _differences(unsafe: str, safe: str) -> tuple[Words, Words, int]:
     """Return the words of both sides, each with whether it differs, and in how many places they do."""
     u, s = str(unsafe or "").split(), str(safe or "").split()
     keys = [[word.strip(MARKS).casefold() for word in words] for words in (u, s)]
     left, right, spans = [True] * len(u), [True] * len(s), 0
-    for tag, u0, u1, s0, s1 in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+    for tag, u0, u1, s0, s1 in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes():
         if tag == "equal":
             left[u0:u1], right[s0:s1] = [False] * (u1 - u0), [False] * (s1 - s0)
         else:

@@ -12,7 +12,7 @@ import re
 import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,17 +25,18 @@ from refusal_core.io.files import write_atomic
 from refusal_core.io.video import load_video, save_video
 from refusal_core.models.calling import check_prompts
 from refusal_core.progress import Progress, named, part, silent
-from refusal_core.recipe import describe
+from refusal_core.recipe import EditRequest
 from refusal_core.settings import SamplingSettings
 from refusal_core.workbench.tiles import other_prompts
-from refusal_core.workbench.values import EditRequest
+from refusal_core.workbench.values import SIDES
 from refusal_core.workbench.workbench import Workbench
 
 MAX_ITEMS = 40
 MAX_PACK, MAX_VIDEO, MAX_TEXT = 400 << 20, 32 << 20, 4 << 20  # bytes
+Format = Literal["refusal-studio review pack"]
+FORMAT: Format = "refusal-studio review pack"
 Shown = Literal["A", "B", "both", "neither"]
 Better = Literal["A", "B", "same"]
-SIDES = ("original", "unlearned")
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
@@ -69,7 +70,7 @@ class Pack:
     items: tuple[ReviewItem, ...]
     recipe: dict[str, object]
     folder: Path
-    votes: tuple[Vote, ...] = field(default=())
+    votes: tuple[Vote, ...] = ()
 
     def video(self, item: int, side: str) -> Path:
         """Return one video's file."""
@@ -88,7 +89,7 @@ class Tally:
 
 
 def make_pack(
-    bench: Workbench,
+    workbench: Workbench,
     request: EditRequest,
     prompts: Sequence[tuple[str, bool]],
     seed: int,
@@ -99,11 +100,11 @@ def make_pack(
     """Generate both videos of each prompt.
 
     Args:
-        bench: the workbench.
+        workbench: where.
         request: the edit.
         prompts: each with whether it asks for the concept.
         seed: of the first prompt; the others follow.
-        progress: told per prompt.
+        progress: called per prompt.
         session: whose files these are.
 
     Raises:
@@ -111,37 +112,34 @@ def make_pack(
     """
     if not 1 <= len(prompts) <= MAX_ITEMS:
         raise InputError(f"A review takes 1 to {MAX_ITEMS} prompts, not {len(prompts)}.")
-    held, recipe = bench.held(request.model), bench.recipe(request)
-    texts = check_prompts(held.model, [prompt for prompt, _ in prompts])
-    made, _ = bench.make(request, part(progress, 0.0, 0.2))
-    folder = bench.session_folder(session) / f"review-{uuid.uuid4().hex}"
+    texts = check_prompts(workbench.cached(request.model).model, [prompt for prompt, _ in prompts])
+    made, _ = workbench.make(request, part(progress, 0.0, 0.2))
+    folder = workbench.session_folder(session) / f"review-{uuid.uuid4().hex}"
     folder.mkdir()
     items = []
     for number, (text, (_, unsafe)) in enumerate(zip(texts, prompts, strict=True)):
         low, high = (0.2 + 0.8 * n / len(texts) for n in (number, number + 1))
-        told = named(part(progress, low, high), f"Making pair {number + 1} of {len(texts)}")
+        step = named(part(progress, low, high), f"Making pair {number + 1} of {len(texts)}")
         sampling = SamplingSettings(seed=seed + number)
-        videos = {"original": held.original(text, sampling, told)}
-        videos["unlearned"] = bench.unlearned(held, made, text, sampling, told)
-        written = describe(held.model, recipe, made, text, sampling)
-        for side, video in videos.items():
-            save_video(video, folder / f"{number}-{side}.mp4", {**written, "shows": side})
+        for side, (video, written) in zip(
+            SIDES, workbench.pair(request, made, text, sampling, step), strict=True
+        ):
+            save_video(video, folder / f"{number}-{side}.mp4", written)
         items.append(ReviewItem(text, seed + number, unsafe))
-    plain = describe(held.model, recipe, made, texts[0], SamplingSettings(seed=seed))
-    return Pack(recipe.concept.name, tuple(items), {k: v for k, v in plain.items() if k != "prompt"}, folder)
+    recipe = {k: v for k, v in written.items() if k not in ("prompt", "shows")}
+    return Pack(request.recipe.concept.name, tuple(items), recipe, folder)
 
 
-def review_prompts(bench: Workbench, request: EditRequest, count: int) -> list[tuple[str, bool]]:
+def review_prompts(workbench: Workbench, request: EditRequest, count: int) -> list[tuple[str, bool]]:
     """Return prompts to review, half of which ask for the concept; of a toy model none made its edit."""
-    held, half = bench.held(request.model), max(1, count // 2)
-    preset = next((p for p in held.presets() if p.concept.name == request.preset), None)
-    if preset is None:
-        raise InputError("Choose a preset in step 1: its concept is what the review asks for.")
-    if held.is_toy:
+    cached, half = workbench.cached(request.model), max(1, count // 2)
+    preset = workbench.preset(request.preset, request.model)
+    if cached.is_toy:
         asking = [i.prompt for i in toyworld_suite(preset.concept.name, half, "tuning")["concept"].items]
     else:
         asking = [preset.prompt, *(pair.unsafe for pair in preset.concept.pairs)][:half]
-    return [*((p, True) for p in asking), *((p, False) for p in other_prompts(held, count - len(asking)))]
+    ordinary = other_prompts(cached, count - len(asking))
+    return [*((prompt, True) for prompt in asking), *((prompt, False) for prompt in ordinary)]
 
 
 def blind_order(pack: Pack, voter: str) -> list[tuple[int, bool]]:
@@ -174,12 +172,12 @@ def tally(pack: Pack) -> Tally:
             for side, letter in letters.items():
                 counts[side][0] += vote.shown in (letter, "both")
                 counts[side][1] += 1
-    told = better["original"] + better["unlearned"]
+    different = better["original"] + better["unlearned"]
     return Tally(
         len({vote.voter for vote in votes}),
         wilson(*counts["original"]),
         wilson(*counts["unlearned"]),
-        wilson(better["unlearned"], told),
+        wilson(better["unlearned"], different),
         better["same"],
     )
 
@@ -192,22 +190,12 @@ def save_pack(pack: Pack, path: Path) -> Path:
 
     def write(target: Path) -> None:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr("pack.json", json.dumps(_plain(pack), ensure_ascii=True, default=str))
+            content = _PackFile(FORMAT, 1, pack.concept, list(pack.items), pack.recipe, list(pack.votes))
+            archive.writestr("pack.json", json.dumps(asdict(content), ensure_ascii=True, default=str))
             for number, side in _members(pack):
                 archive.write(pack.video(number, side), f"{number}-{side}.mp4")
 
     return write_atomic(path, write)
-
-
-def _plain(pack: Pack) -> dict[str, object]:
-    return {
-        "format": "refusal-studio review pack",
-        "version": 1,
-        "concept": pack.concept,
-        "items": [asdict(item) for item in pack.items],
-        "recipe": pack.recipe,
-        "votes": [asdict(vote) for vote in pack.votes],
-    }
 
 
 def _members(pack: Pack) -> Iterator[tuple[int, str]]:
@@ -217,7 +205,7 @@ def _members(pack: Pack) -> Iterator[tuple[int, str]]:
 @dataclass(frozen=True, slots=True)
 class _PackFile:
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-    format: Literal["refusal-studio review pack"]
+    format: Format
     version: Literal[1]
     concept: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
     items: Annotated[list[ReviewItem], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -238,9 +226,9 @@ def load_pack(path: Path | str, folder: Path) -> Pack:
     try:
         with zipfile.ZipFile(path) as archive:
             text = _member(archive, "pack.json", MAX_TEXT)
-            found = TypeAdapter(_PackFile).validate_json(text)
+            read = TypeAdapter(_PackFile).validate_json(text)
             folder.mkdir(parents=True, exist_ok=True)
-            pack = Pack(found.concept, tuple(found.items), found.recipe, folder, tuple(found.votes))
+            pack = Pack(read.concept, tuple(read.items), read.recipe, folder, tuple(read.votes))
             for number, side in _members(pack):
                 target = pack.video(number, side)
                 target.write_bytes(_member(archive, target.name, MAX_VIDEO))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -14,20 +13,20 @@ from refusal_core.errors import InputError
 from refusal_core.io.video import save_video, side_by_side
 from refusal_core.models.calling import check_prompts
 from refusal_core.progress import Progress, named, part, silent
-from refusal_core.recipe import describe
-from refusal_core.settings import SamplingSettings
+from refusal_core.recipe import EditRequest, changed
+from refusal_core.settings import LAST_SEED, SamplingSettings, recipe_knobs
 from refusal_core.toyworld import world
-from refusal_core.workbench.held import HeldModel
-from refusal_core.workbench.values import EditRequest, Tile
+from refusal_core.workbench.cached import CachedModel
+from refusal_core.workbench.values import Tile
 from refusal_core.workbench.workbench import Workbench, new_file, sentence
 
 MAX_TILES = 16
-Axis = Literal["rank", "strength", "alpha", "shrinkage"]
-AXES: tuple[Axis, ...] = ("rank", "strength", "alpha", "shrinkage")
+# Whatever has a range can be swept; a seed's is no range to look at.
+AXES = tuple(k.name for k in recipe_knobs() if k.input in ("whole", "number") and (k.high or 0) < LAST_SEED)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TileJob:
     """One tile to make."""
 
     title: str
@@ -38,7 +37,7 @@ class Job:
 
 
 def make_tiles(
-    bench: Workbench, jobs: Sequence[Job], progress: Progress = silent, *, session: str
+    workbench: Workbench, jobs: Sequence[TileJob], progress: Progress = silent, *, session: str
 ) -> Iterator[Tile]:
     """Make the tiles one by one; what is done stays when the work is stopped.
 
@@ -48,56 +47,54 @@ def make_tiles(
     if len(jobs) > MAX_TILES:
         raise InputError(f"{len(jobs)} tiles are too many; {MAX_TILES} is the limit: take fewer values.")
     for number, job in enumerate(jobs):
-        told = named(part(progress, number / len(jobs), (number + 1) / len(jobs)), job.title)
-        yield _tile(bench, job, told, session)
+        step = named(part(progress, number / len(jobs), (number + 1) / len(jobs)), job.title)
+        yield _tile(workbench, job, step, session)
 
 
-def _tile(bench: Workbench, job: Job, progress: Progress, session: str) -> Tile:
-    held, recipe = bench.held(job.request.model), bench.recipe(job.request)
+def _tile(workbench: Workbench, job: TileJob, progress: Progress, session: str) -> Tile:
+    request = job.request
+    text = check_prompts(workbench.cached(request.model).model, [job.prompt])[0]
+    made, _ = workbench.make(request, part(progress, 0.0, 0.4))
     sampling = SamplingSettings(seed=job.seed)
-    text = check_prompts(held.model, [job.prompt])[0]
-    made, _ = bench.make(job.request, part(progress, 0.0, 0.4))
-    original = held.original(text, sampling, part(progress, 0.4, 0.7))
-    changed = bench.unlearned(held, made, text, sampling, part(progress, 0.7, 1.0))
-    written = {**describe(held.model, recipe, made, text, sampling), "shows": "original | unlearned"}
-    path = new_file(bench.session_folder(session), ".mp4")
-    save_video(side_by_side(original, changed), path, written)
-    before, after = (held.verdict(video, recipe.concept.name) for video in (original, changed))
+    pair = list(workbench.pair(request, made, text, sampling, part(progress, 0.4, 1.0)))
+    videos = [video for video, _ in pair]
+    path = new_file(workbench.session_folder(session), ".mp4")
+    save_video(side_by_side(*videos), path, {**pair[1][1], "shows": "original | unlearned"})
+    before, after = (workbench.verdict(request, video) for video in videos)
     return Tile(job.title, path, sentence(before), sentence(after), after.outcome, job.setting)
 
 
-def seed_jobs(request: EditRequest, prompt: str, first: int, count: int) -> list[Job]:
+def seed_jobs(request: EditRequest, prompt: str, first: int, count: int) -> list[TileJob]:
     """Return the same prompt on ``count`` seeds."""
-    return [Job(f"seed {seed}", request, prompt, seed) for seed in range(first, first + count)]
+    return [TileJob(f"seed {seed}", request, prompt, seed) for seed in range(first, first + count)]
 
 
-def other_jobs(bench: Workbench, request: EditRequest, seed: int, count: int = 8) -> list[Job]:
+def other_jobs(workbench: Workbench, request: EditRequest, seed: int, count: int = 8) -> list[TileJob]:
     """Return prompts without the concept that were not used to make the edit: what else changed?"""
-    prompts = other_prompts(bench.held(request.model), count)
-    return [Job(prompt, request, prompt, seed + i) for i, prompt in enumerate(prompts)]
+    prompts = other_prompts(workbench.cached(request.model), count)
+    return [TileJob(prompt, request, prompt, seed + i) for i, prompt in enumerate(prompts)]
 
 
-def other_prompts(held: HeldModel, count: int) -> list[str]:
+def other_prompts(model: CachedModel, count: int) -> list[str]:
     """Return ordinary prompts that no preset uses; of a toy model from its tuning split."""
-    if not held.is_toy:
+    if not model.is_toy:
         return list(load_neutral("held-out"))[:count]
     scenes = world.scenes_of("tuning")
     picks = np.linspace(0, len(scenes) - 1, count).round().astype(int)
     return [scenes[i].caption(0, n % len(world.TEMPLATES)) for n, i in enumerate(picks)]
 
 
-def example_jobs(bench: Workbench, model: str, seed: int = 7) -> list[Job]:
+def example_jobs(workbench: Workbench, model: str, seed: int = 7) -> list[TileJob]:
     """Return every preset of a model at its own prompt and settings: the paper's five categories."""
-    jobs = []
-    for preset in bench.presets(model):
-        request = bench.preset_request(preset, model)
-        jobs.append(Job(f"{preset.title}: {preset.category}", request, preset.prompt, seed))
-    return jobs
+    return [
+        TileJob(f"{p.title}: {p.category}", workbench.request(p.concept.name, model), p.prompt, seed)
+        for p in workbench.presets(model)
+    ]
 
 
 def sweep_jobs(
-    request: EditRequest, axes: Sequence[tuple[Axis, Sequence[float]]], prompt: str, seed: int
-) -> list[Job]:
+    request: EditRequest, axes: Sequence[tuple[str, Sequence[float]]], prompt: str, seed: int
+) -> list[TileJob]:
     """Return a job for each pair of values of two settings, the second one fastest.
 
     Raises:
@@ -111,13 +108,9 @@ def sweep_jobs(
         for column in columns:
             setting = ((first, row), (second, column))
             title = ", ".join(f"{name} {value:g}" for name, value in setting)
-            changed = replace(request, **{n: _value(n, v) for n, v in setting})
-            jobs.append(Job(title, changed, prompt, seed, setting))
+            swept = replace(request, recipe=changed(request.recipe, dict(setting)))
+            jobs.append(TileJob(title, swept, prompt, seed, setting))
     return jobs
-
-
-def _value(name: str, value: float) -> float | int:
-    return round(value) if name == "rank" else value
 
 
 def parse_axis(name: str, text: str) -> list[float]:

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from refusal_core.concepts import Preset
 from refusal_core.evaluate.judges.verdict import Outcome
-from refusal_core.settings import Anchor, Method, Pool, SiteKind, Trajectory
+from refusal_core.recipe import EditRequest
+from refusal_core.settings import SiteKind
+
+SIDES = ("original", "unlearned")
 
 
 @dataclass(frozen=True, slots=True)
-class EditRequest:
-    """What the form asks for. Defaults are those of the settings; ranges are checked there."""
+class ModelFacts:
+    """What a page has to know of a loaded model."""
 
-    preset: str | None
-    pairs: tuple[tuple[str, str], ...]
-    model: str = "toyworld"
-    images: tuple[tuple[Path | None, Path | None], ...] = ()  # of each pair, for image-to-video models
-    method: Method = "whitened"
-    sites: tuple[SiteKind, ...] = ("text",)
-    layers: str = "all"
-    rank: int = 1
-    strength: float = 1.0
-    anchor: Anchor = "zero"
-    alpha: float = 1.0
-    relative: bool = True
-    center: bool = True
-    shrinkage: float = 0.02
-    pool: Pool = "frame"
-    timesteps: int = 6
-    trajectory: Trajectory = "shared"
-    also: tuple[tuple[str, float], ...] = ()  # presets erased at the same time, each with its strength
+    title: str
+    layer_count: int
+    site_kinds: tuple[SiteKind, ...]
+    site_names: tuple[str, ...]  # in execution order
+    presets: tuple[Preset, ...]
+    vocabulary: tuple[str, ...]  # every word that a bundled model knows; nothing for others
+    takes_image: bool  # its videos start from one
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +77,7 @@ class Cosines:
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class JudgedVideo:
     """A video file with what the judge saw in it."""
 
     path: Path
@@ -93,18 +86,18 @@ class Clip:
     seconds: float
     prompt: str = ""
     seed: int = 0
+    frame_seconds: float = 1 / 8  # as in runs of the first version
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """The state of a comparison: the original comes first, then both."""
 
-    original: Clip | None
-    unlearned: Clip | None
+    original: JudgedVideo | None
+    unlearned: JudgedVideo | None
     side_by_side: Path | None
     notes: tuple[str, ...]
     quality: tuple[tuple[str, float], ...] = ()  # of the unlearned video against the original
-    run: str | None = None  # under which it is kept in the history
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +120,7 @@ class RunCard:
     title: str
     subtitle: str
     thumbnail: Path
-    original: Clip
-    unlearned: Clip
+    original: JudgedVideo
+    unlearned: JudgedVideo
     request: EditRequest
-    when: float = field(default=0.0)  # seconds since 1970
+    when: float = 0.0  # seconds since 1970

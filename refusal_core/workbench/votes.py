@@ -32,9 +32,10 @@ def report_of_votes(pack: Pack) -> Report:
             summarise("original", group, original),
             summarise("unlearned", group, unlearned, original),
         ]
+    model = pack.recipe.get("model", "")
     voters, seeds = {vote.voter for vote in votes}, [item.seed for item in pack.items]
     return Report(
-        str(pack.recipe.get("model", ""))[:200],
+        str(model.get("name", "") if isinstance(model, dict) else model)[:200],
         pack.concept,
         tuple(sorted(cells, key=lambda cell: SIDES.index(cell.method))),
         suite="review pack",

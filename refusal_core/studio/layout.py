@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import gradio as gr
+from gradio.context import get_blocks_context
 
 from refusal_core.studio.texts import TEXT, escaped
 
@@ -12,9 +13,21 @@ State = Literal["idle", "working", "done", "stale", "stopped", "failed"]
 Chip = Literal["ready", "stale", "working", "done", "failed"]
 
 
+def parts() -> dict[str, Any]:
+    """Return the components of the page so far by the ids that they have in it; each is named once, there."""
+    page = get_blocks_context()
+    assert page is not None
+    return {block.elem_id: block for block in page.blocks.values() if block.elem_id}
+
+
 def card(elem_id: str) -> gr.Column:
     """Return a column that looks like a card."""
     return gr.Column(elem_classes="rs-card", elem_id=elem_id)
+
+
+def step_title(number: int, key: str, note: str = "") -> None:
+    """Show a step's heading, ready."""
+    gr.HTML(heading(number, key, "ready", note), elem_classes="rs-step", elem_id=f"title-{number}")
 
 
 def heading(number: int, key: str, chip: Chip, note: str = "") -> str:
@@ -23,11 +36,6 @@ def heading(number: int, key: str, chip: Chip, note: str = "") -> str:
         f"<h2><b>{number}</b>{TEXT[key]}<em>{note}</em>"
         f"<i class='rs-chip' data-chip='{chip}'>{TEXT[f'state_{chip}']}</i></h2>"
     )
-
-
-def step_title(number: int, key: str, note: str = "") -> gr.HTML:
-    """Show a step's heading, ready."""
-    return gr.HTML(heading(number, key, "ready", note), elem_classes="rs-step", elem_id=f"title-{number}")
 
 
 def status(state: State, key: str, more: str = "") -> str:

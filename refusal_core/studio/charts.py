@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from refusal_core.studio import texts
-from refusal_core.studio.frame import message
+from refusal_core.studio.layout import message
 from refusal_core.studio.texts import TEXT, escaped
-from refusal_core.workbench import Cosines, Estimate, SiteRow, SpectrumView
+from refusal_core.workbench.values import Cosines, Estimate, SiteRow, SpectrumView
 
 # Cells are buttons: reachable by keyboard, and named. With Shift the layers are stretched, not replaced.
 PICK = """
@@ -20,9 +20,9 @@ element.addEventListener('click', e => {
 MAX_BARS = 24
 
 
-def heat_map(found: Estimate) -> str:
+def heat_map(estimate: Estimate) -> str:
     """Return a table of buttons, darker where unsafe and safe are told apart better."""
-    rows = [r for r in found.rows if r.d_prime is not None]
+    rows = [r for r in estimate.rows if r.d_prime is not None]
     if not rows:
         return message("map_none")
     kinds = list(dict.fromkeys(r.kind for r in rows))
@@ -56,19 +56,19 @@ def _cell(kind: str, layer: int, value: float | None, top: float) -> str:
     )
 
 
-def spectrum(found: SpectrumView | None) -> str:
+def spectrum(view: SpectrumView | None) -> str:
     """Return the eigenvalues as bars, those that are removed filled, with the share of r that they hold."""
-    if found is None:
+    if view is None:
         return message("spectrum_wait")
-    if not found.values:
+    if not view.values:
         return message("spectrum_none")
-    values, shares = found.values[:MAX_BARS], found.shares[:MAX_BARS]
+    values, shares = view.values[:MAX_BARS], view.shares[:MAX_BARS]
     top = max(values) or 1.0
     pairs = enumerate(zip(values, shares, strict=True))
-    bars = "".join(_bar(i, v / top, s, i < found.rank_used) for i, (v, s) in pairs)
-    held = shares[min(found.rank_used, len(shares)) - 1] if found.rank_used else 0.0
+    bars = "".join(_bar(i, v / top, s, i < view.rank_used) for i, (v, s) in pairs)
+    share = shares[min(view.rank_used, len(shares)) - 1] if view.rank_used else 0.0
     line = texts.SPECTRUM_AT.format(
-        site=found.site, used=found.rank_used, available=found.rank_available, share=held
+        site=view.site, used=view.rank_used, available=view.rank_available, share=share
     )
     return (
         f"<p>{TEXT['spectrum_lead']}</p>"
@@ -87,12 +87,12 @@ def _bar(index: int, value: float, share: float, used: bool) -> str:
     )
 
 
-def cosine_table(found: Cosines) -> str:
+def cosine_table(cosines: Cosines) -> str:
     """Return how alike the concepts' directions are."""
-    head = "".join(f"<th scope='col'>{escaped(name)}</th>" for name in found.names)
+    head = "".join(f"<th scope='col'>{escaped(name)}</th>" for name in cosines.names)
     body = "".join(
         f"<tr><th scope='row'>{escaped(name)}</th>{''.join(map(_cosine, row))}</tr>"
-        for name, row in zip(found.names, found.rows, strict=True)
+        for name, row in zip(cosines.names, cosines.rows, strict=True)
     )
     return _table(head, body)
 

@@ -8,9 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
+from refusal_core.apply import applied
 from refusal_core.capturing import capture
 from refusal_core.concepts import Preset, list_presets
 from refusal_core.directions import Directions, Estimator
+from refusal_core.edit import Edit
+from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.io.video import Video
 from refusal_core.models.load import BUNDLED, LoadSettings, load_model
@@ -18,38 +21,41 @@ from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import Recipe
 from refusal_core.sampling import generate
-from refusal_core.settings import SITE_KINDS, SamplingSettings, SiteKind
+from refusal_core.settings import SITE_KINDS, SamplingSettings
 from refusal_core.toyworld import world
+from refusal_core.workbench.values import ModelFacts
 
 CACHED_CAPTURES, CACHED_VIDEOS = 8, 64
 T = TypeVar("T")
 
 
-class HeldModel:
+class CachedModel:
     """A loaded model and its caches. Caches are filled under one lock, so that work is done once."""
 
     def __init__(self, name: str, settings: LoadSettings | None = None, progress: Progress = silent) -> None:
         self.model: Model = load_model(name, settings, progress=progress)
         self.name = name
         self.is_toy = name in BUNDLED
-        self._judge = _toy_judge() if self.is_toy else None
+        self._judge = toyworld_judge() if self.is_toy else None
         self._lock = threading.Lock()
         self._estimators: OrderedDict[str, Estimator] = OrderedDict()
         self._originals: OrderedDict[str, Video] = OrderedDict()
 
-    @property
-    def site_kinds(self) -> tuple[SiteKind, ...]:
-        """The kinds of sites that the model has."""
-        return tuple(k for k in SITE_KINDS if any(s.kind == k for s in self.model.sites))
-
-    @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """Every word that a bundled model knows; nothing for others."""
-        return world.words() if self.is_toy else ()
-
     def presets(self) -> tuple[Preset, ...]:
         """Return the presets of this model; those for real models where it has none of its own."""
         return list_presets("toyworld" if self.is_toy else self.name) or list_presets("any")
+
+    def facts(self) -> ModelFacts:
+        """Return what a page has to know of the model."""
+        return ModelFacts(
+            title=self.model.title,
+            layer_count=self.model.block_count,
+            site_kinds=tuple(k for k in SITE_KINDS if any(s.kind == k for s in self.model.sites)),
+            site_names=tuple(site.name for site in self.model.sites),
+            presets=self.presets(),
+            vocabulary=world.words() if self.is_toy else (),
+            takes_image=self.model.takes_image,
+        )
 
     def estimator(self, recipe: Recipe, progress: Progress = silent) -> Estimator:
         """Return the estimator on the activations of a recipe; they are read where they are not yet there."""
@@ -83,17 +89,18 @@ class HeldModel:
                 CACHED_VIDEOS,
             )
 
+    def unlearned(
+        self, made: Edit, prompt: str, sampling: SamplingSettings, progress: Progress = silent
+    ) -> Video:
+        """Return the edited model's video; the model is as it was before and after."""
+        with applied(self.model, made):
+            return generate(self.model, prompt, sampling, progress=progress)
+
     def verdict(self, video: Video, concept: str) -> Verdict:
         """Return what the judge of this model sees; without one nothing is judged."""
         if self._judge is None:
             return Verdict("not judged", why="there is no judge for this model here")
         return self._judge([video], concept)[0]
-
-
-def _toy_judge() -> Callable[..., list[Verdict]]:
-    from refusal_core.evaluate.judges.toyworld import toyworld_judge
-
-    return toyworld_judge()
 
 
 def digest(*values: object) -> str:
