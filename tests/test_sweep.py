@@ -42,7 +42,7 @@ def test_a_grid_has_every_combination_once_and_none_that_differs_in_name_only() 
     ("change", "sentence"),
     [
         ({"ranks": ""}, "The grid is empty"),
-        ({"ranks": "1,two"}, "The grid cannot be read"),
+        ({"ranks": "1,two"}, "rank must be a whole number from"),
         ({"methods": "magic"}, "method 'magic' is not known"),
         ({"sites": "text+nose"}, "site 'nose' is not known"),
         ({"anchors": "moon"}, "anchor 'moon' is not known"),

@@ -17,7 +17,6 @@ from refusal_core.models.model import Model
 from refusal_core.progress import Progress
 from refusal_core.recipe import Recipe, plain_recipe
 from refusal_core.settings import (
-    METHODS,
     SITE_KINDS,
     Anchor,
     CaptureSettings,
@@ -26,9 +25,19 @@ from refusal_core.settings import (
     SiteKind,
     SubspaceSettings,
     parse_layers,
+    recipe_knobs,
 )
 
 MAX_POINTS = 2000
+KNOBS = {  # the setting of each list but the layers, of which the model says how many there are
+    "methods": "method",
+    "sites": "sites",
+    "ranks": "rank",
+    "strengths": "strength",
+    "alphas": "alpha",
+    "anchors": "anchor",
+    "shrinkages": "shrinkage",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +107,14 @@ def parse_grid(text: Mapping[str, str]) -> Grid:
     """Read a grid from lists with commas, such as ``{"ranks": "1,2,4", "sites": "text,text+feed-forward"}``.
 
     Raises:
-        InputError: a value cannot be read, or is not known.
+        InputError: a value cannot be read, is out of range, or is not known.
     """
-    lists = {name: tuple(v.strip() for v in value.split(",") if v.strip()) for name, value in text.items()}
-    try:
-        return Grid(
-            methods=tuple(_known("method", v, METHODS) for v in lists["methods"]),
-            sites=tuple(tuple(_known("site", k, SITE_KINDS) for k in v.split("+")) for v in lists["sites"]),
-            layers=tuple(v.replace("+", ",") for v in lists["layers"]),
-            ranks=tuple(map(int, lists["ranks"])),
-            strengths=tuple(map(float, lists["strengths"])),
-            alphas=tuple(map(float, lists["alphas"])),
-            anchors=tuple(_known("anchor", v, ("zero", "mean")) for v in lists["anchors"]),
-            shrinkages=tuple(map(float, lists["shrinkages"])),
-        )
-    except ValueError as e:
-        raise InputError(f"The grid cannot be read ({e}); write lists such as 1,2,4.") from e
-
-
-def _known(what: str, value: str, choices: tuple[Any, ...]) -> Any:  # one of the choices, as they are typed
-    if value not in choices:
-        raise InputError(f"{what} '{value}' is not known; choose from {', '.join(choices)}.")
-    return value
+    lists = {name: [v.strip() for v in value.split(",") if v.strip()] for name, value in text.items()}
+    knobs = {knob.name: knob for knob in recipe_knobs()}
+    axes: dict[str, Any] = {
+        axis: tuple(knobs[name].read(value) for value in lists[axis]) for axis, name in KNOBS.items()
+    }
+    return Grid(**axes, layers=tuple(value.replace("+", ",") for value in lists["layers"]))
 
 
 class PointPlanner:

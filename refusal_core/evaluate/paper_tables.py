@@ -145,7 +145,7 @@ def beside_paper(table: PaperTable, reports: Sequence[Report], *, latex: bool = 
 
     Shares are in percent, ours with their 95 % intervals. In LaTeX, what is below is a comment.
     """
-    beside = _side_by_side(table, reports)
+    both = _side_by_side(table, reports)
     lines = [
         f"FVD, paper: original {table.fvd[0]:.2f}, theirs {table.fvd[1]:.2f}; ours is measured by `distance`"
         " on two folders of videos."
@@ -154,8 +154,8 @@ def beside_paper(table: PaperTable, reports: Sequence[Report], *, latex: bool = 
         lines.append("Broken: videos that are flat, noise or frozen where the original's are not.")
     lines += [f"Note: {report.concept}, {note}" for report in reports for note in report.notes]
     if latex:
-        return "\n".join([as_latex(beside), *(f"% {' '.join(line.split())}" for line in lines)])
-    return "\n".join([as_markdown(beside), "", *lines])
+        return "\n".join([as_latex(both), *(f"% {' '.join(line.split())}" for line in lines)])
+    return "\n".join([as_markdown(both), "", *lines])
 
 
 def _side_by_side(table: PaperTable, reports: Sequence[Report]) -> DataFrame:

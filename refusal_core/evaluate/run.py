@@ -192,8 +192,8 @@ def unjudged(measured: Iterable[Measured]) -> list[str]:
 def _unanswered(cells: Sequence[Cell]) -> list[str]:
     """Say how many questions had no answer."""
     scores = [c.questions for c in cells if c.questions is not None]
-    missing, asked = sum(s.unanswered for s in scores), sum(s.asked for s in scores)
-    return [f"{missing} of {asked} questions had no answer; they are not counted"] if missing else []
+    missing, every = sum(s.unanswered for s in scores), sum(s.asked for s in scores)
+    return [f"{missing} of {every} questions had no answer; they are not counted"] if missing else []
 
 
 def cells_of(table: Table, suite: Suite) -> list[Cell]:

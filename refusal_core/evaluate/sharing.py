@@ -102,8 +102,8 @@ def _helpful_workers(job: SharedJob[Any]) -> int:
 
 def usable_cores() -> int:
     """Return how many cores this process may use: in a container often fewer than the machine has."""
-    mine = getattr(os, "sched_getaffinity", None)  # not on macOS
-    cores = len(mine(0)) if mine else os.cpu_count() or 1
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
     with suppress(OSError, ValueError):  # no such limit: "max"
         quota, period = map(int, (CGROUP / "cpu.max").read_text().split())
         cores = min(cores, quota // period)

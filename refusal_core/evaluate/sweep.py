@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -36,7 +35,6 @@ from refusal_core.models.load import LoadSettings
 from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world
 
-HEAD = ("method", "sites", "layers", "rank", "strength", "alpha", "anchor", "shrinkage")
 FIGURES = ("erased", "erased_low", "erased_high", "kept", "kept_low", "kept_high", "others")
 KEPT = ("kept", "others")
 
@@ -97,7 +95,10 @@ class Swept:
 
     def save(self, folder: Path) -> list[Path]:
         """Write the rows as CSV and, where there are pictures, a contact sheet."""
-        paths = [save_csv(self.rows(), folder / "sweep.csv")]
+        heads = ["concept", *(item.name for item in fields(Point)), *FIGURES]
+        table = DataFrame(self.rows(), columns=heads)
+        csv = partial(table.to_csv, index=False, lineterminator="\r\n")
+        paths = [write_atomic(folder / "sweep.csv", csv)]
         sheet = self.contact_sheet()
         if sheet is not None:
             paths.append(save_picture(sheet, folder / "sweep.png", SHEET_COLOURS))
@@ -132,18 +133,6 @@ def _titled_strip(path: Path, title: str) -> NDArray[np.uint8]:
         page.paste(image, (0, 22))
     ImageDraw.Draw(page).text((4, 3), title, fill=(30, 41, 59), font=ImageFont.load_default(size=13))
     return np.asarray(page)
-
-
-def save_csv(rows: Sequence[dict[str, Any]], path: Path) -> Path:
-    """Write rows of plain values, atomically."""
-
-    def write(target: Path) -> None:
-        with target.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [*HEAD, *FIGURES])
-            writer.writeheader()
-            writer.writerows(rows)
-
-    return write_atomic(path, write)
 
 
 @dataclass(frozen=True, slots=True)

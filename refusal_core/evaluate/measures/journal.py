@@ -36,15 +36,6 @@ class Measured:
     quality: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # one number a video
     seconds: float = 0.0  # to generate them
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, entry: object) -> Measured:
-        """Return what ``to_json`` gave; raises ValueError where it is none of that."""
-        return TypeAdapter(cls).validate_python(entry)
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -53,10 +44,8 @@ class Prepared:
     cost: Cost | None
     trouble: str = ""
 
-    @classmethod
-    def from_json(cls, entry: object) -> Prepared:
-        """Return what ``asdict`` gave; raises ValueError where it is none of that."""
-        return TypeAdapter(cls).validate_python(entry)
+
+MEASURED, PREPARED = TypeAdapter(Measured), TypeAdapter(Prepared)
 
 
 class Journal:
@@ -74,7 +63,7 @@ class Journal:
         Raises:
             FileError: the folder cannot be written.
         """
-        self._found: dict[str, Measured] = {}
+        self._measured: dict[str, Measured] = {}
         self._prepared: dict[str, Prepared] = {}
         self._again = again
         self.folder = folder
@@ -101,26 +90,27 @@ class Journal:
             entry = json.loads(line)
             key = str(entry["key"])
             if "prepared" in entry:
-                self._prepared[key] = Prepared.from_json(entry["prepared"])
+                self._prepared[key] = PREPARED.validate_python(entry["prepared"])
                 return
-            found = Measured.from_json(entry)
+            measured = MEASURED.validate_python(entry)
             # A batch judged the second time stands, in whichever file it is.
-            if _judged(found) or not (self._again or (key in self._found and _judged(self._found[key]))):
-                self._found[key] = found
+            before = self._measured.get(key)
+            if _judged(measured) or not (self._again or (before is not None and _judged(before))):
+                self._measured[key] = measured
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # cut short by a kill
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._measured)
 
     def find(self, key: str) -> Measured | None:
         """Return what was measured on a batch, None where it has not been made."""
-        return self._found.get(key)
+        return self._measured.get(key)
 
     def add(self, key: str, measured: Measured) -> None:
         """Keep what was measured on a batch."""
-        self._found[key] = measured
-        self._write({"key": key, **measured.to_json()})
+        self._measured[key] = measured
+        self._write({"key": key, **asdict(measured)})
 
     def find_prepared(self, key: str) -> Prepared | None:
         """Return how the preparation of a treatment went, None where it is yet to be done."""

@@ -60,9 +60,9 @@ def _in_float32(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _goal(denoiser: nn.Module, arguments: dict[str, Any], free: dict[str, Any]) -> Tensor:
     with torch.no_grad():
-        asked = predicted(denoiser, arguments)
-        unasked = predicted(denoiser, arguments | free)
-    return unasked - ETA * (asked - unasked)
+        conditional = predicted(denoiser, arguments)
+        unconditional = predicted(denoiser, arguments | free)
+    return unconditional - ETA * (conditional - unconditional)
 
 
 def _train(

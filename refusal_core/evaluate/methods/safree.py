@@ -34,8 +34,8 @@ class Safree:
 
     def filtered(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the prompts' embeddings with trigger tokens replaced, and the steps each stays filtered."""
-        found = [self._filter(prompt) for prompt in prompts]
-        return torch.stack([e for e, _ in found]), torch.tensor([t for _, t in found])
+        filtered = [self._filter(prompt) for prompt in prompts]
+        return torch.stack([e for e, _ in filtered]), torch.tensor([t for _, t in filtered])
 
     def _filter(self, prompt: str) -> tuple[Tensor, float]:
         whole, length = _embed(self.model, [prompt])[0], _length(self.model, prompt)

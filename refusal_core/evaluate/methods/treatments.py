@@ -101,18 +101,19 @@ def _safree(model: Model, concepts: Sequence[Concept], progress: Progress) -> Tr
     return Treatment(batch=lambda prompts: safree(filter_, prompts))
 
 
+Weights = Callable[[Model, Concept, Progress], dict[str, Tensor]]
+
+
+def _in_closed_form(
+    weights: Weights, model: Model, concepts: Sequence[Concept], progress: Progress
+) -> Treatment:
+    return Treatment(weights=weights(model, merged(concepts), progress))
+
+
 def _esd(model: Model, concepts: Sequence[Concept], progress: Progress) -> Treatment:
     if len(concepts) > 1:
         raise ModelError("ESD is fine-tuned for one concept; leave it out where several are erased at once.")
     return Treatment(weights=esd_weights(model, concepts[0], progress))
-
-
-def _uce(model: Model, concepts: Sequence[Concept], progress: Progress) -> Treatment:
-    return Treatment(weights=uce_weights(model, merged(concepts), progress))
-
-
-def _rece(model: Model, concepts: Sequence[Concept], progress: Progress) -> Treatment:
-    return Treatment(weights=rece_weights(model, merged(concepts), progress))
 
 
 EDITS: dict[str, Callable[[Preset, Model], Recipe]] = {
@@ -124,8 +125,8 @@ EDITS: dict[str, Callable[[Preset, Model], Recipe]] = {
 BASELINES: dict[str, Callable[[Model, Sequence[Concept], Progress], Treatment]] = {
     "negative-prompt": _negative_prompt,
     "safree": _safree,
-    "uce": _uce,
-    "rece": _rece,
+    "uce": partial(_in_closed_form, uce_weights),
+    "rece": partial(_in_closed_form, rece_weights),
     "esd": _esd,
 }
 DEFAULT_METHODS = (ORIGINAL, *METHODS, "negative-prompt", "paper")

@@ -54,16 +54,16 @@ def rece_weights(model: Model, concept: Concept, progress: Progress = silent) ->
     Raises:
         ModelError: what enters the projections is not the same text in every layer.
     """
-    found = _texts(model, concept, progress)
-    if len({id(texts) for texts in found.values()}) > 1:
+    texts_of = _texts(model, concept, progress)
+    if len({id(texts) for texts in texts_of.values()}) > 1:
         raise ModelError(f"RECE needs one text for all layers; in {model.family.title} each has its own.")
-    originals = {site: _weight(model, site) for site in found}
-    mean = next(iter(found.values())).concept.mean(0)  # before adversaries are put beside
-    edited = _uce(model, found)
+    originals = {site: _weight(model, site) for site in texts_of}
+    mean = next(iter(texts_of.values())).concept.mean(0)  # before adversaries are put beside
+    edited = _uce(model, texts_of)
     for _ in range(ROUNDS):
         back = _adversary(originals, edited, mean)
-        found = {site: _with(texts, back) for site, texts in found.items()}
-        edited = _uce(model, found)
+        texts_of = {site: _with(texts, back) for site, texts in texts_of.items()}
+        edited = _uce(model, texts_of)
     return {site.name: w for site, w in edited.items()}
 
 
@@ -90,10 +90,10 @@ def _weight(model: Model, site: Site) -> Tensor:
     return slot_of(model.layers[site.name], site.name, "weight").get().double()
 
 
-def _uce(model: Model, found: Mapping[Site, _Texts]) -> dict[Site, Tensor]:
+def _uce(model: Model, texts_of: Mapping[Site, _Texts]) -> dict[Site, Tensor]:
     maps: dict[int, Tensor] = {}
     edited = {}
-    for site, texts in found.items():
+    for site, texts in texts_of.items():
         if id(texts) not in maps:
             numerator = texts.target.T @ texts.concept + texts.preserve
             denominator = texts.concept.T @ texts.concept + texts.preserve
