@@ -30,7 +30,7 @@ from transformers import (
 from refusal_core.errors import FileError, InputError, MissingExtraError, ModelError, RefusalError
 from refusal_core.evaluate.judges.vision_server import Unanswered
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
-from refusal_core.evaluate.measures.alignment import TextImageModel, clip_alignment, load_clip
+from refusal_core.evaluate.measures.alignment import clip_alignment
 from refusal_core.evaluate.measures.answerers import toyworld_answerer, vision_answerer
 from refusal_core.evaluate.measures.distance import frechet_distance, fvd_features, video_distance
 from refusal_core.evaluate.measures.questions import (
@@ -41,6 +41,7 @@ from refusal_core.evaluate.measures.questions import (
 )
 from refusal_core.evaluate.reports.report import load_report
 from refusal_core.io.video import Video
+from refusal_core.models.clip import TextImageModel, load_clip
 from refusal_core.toyworld import world
 
 

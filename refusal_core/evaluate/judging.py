@@ -13,7 +13,7 @@ from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.judges.sources import SETTINGS, JudgeSettings, judge_key, open_judge
 from refusal_core.evaluate.judges.vision_language import check_server
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
-from refusal_core.evaluate.measures.alignment import clip_alignment, load_clip
+from refusal_core.evaluate.measures.alignment import clip_alignment
 from refusal_core.evaluate.measures.answerers import check_answers, open_answering
 from refusal_core.evaluate.measures.questions import (
     Answerer,
@@ -25,6 +25,7 @@ from refusal_core.evaluate.measures.questions import (
 )
 from refusal_core.evaluate.scoring import Asking, Measure, Scoring
 from refusal_core.evaluate.suites.items import Item, Suite
+from refusal_core.models.clip import load_clip
 
 SCENES = Path("scenes")  # instead of a file: questions on all that a scene of the toy world says
 

@@ -18,13 +18,13 @@ class WrongAnswer(ValueError):
     """The answer is not of the form that was asked for; its text says why."""
 
 
-class Form(BaseModel):
+class AnswerForm(BaseModel):
     """What an answer must be; whatever else a model adds is left out."""
 
     model_config = ConfigDict(strict=True, frozen=True, json_schema_extra={"additionalProperties": False})
 
 
-class Percents(Form):
+class Percents(AnswerForm):
     """How far yes is true, and how far no."""
 
     yes: float = Field(ge=0, le=100, allow_inf_nan=False)
@@ -42,10 +42,10 @@ class Query:
     """A question on a video's frames, with the form of its answer and the field that is wanted of it."""
 
     text: str
-    form: type[Form]
+    form: type[AnswerForm]
     wanted: str
 
-    def parse(self, content: object) -> Form:
+    def parse(self, content: object) -> AnswerForm:
         """Return a model's answer, with or without words or a fence around its JSON; else WrongAnswer."""
         text = content if isinstance(content, str) else ""
         try:
@@ -55,7 +55,7 @@ class Query:
             where = ".".join(map(str, error["loc"])) or "JSON"
             raise WrongAnswer(f"the answer is not of the form asked for: {where}: {error['msg']}") from e
 
-    def value(self, answer: Form) -> float | str:
+    def value(self, answer: AnswerForm) -> float | str:
         """Return what is wanted of an answer: a percentage, or one of the choices."""
         value: float | str = getattr(answer, self.wanted)
         return value
@@ -80,5 +80,5 @@ def choice_query(question: str, choices: Sequence[str]) -> Query:
     listed = json.dumps(list(choices), ensure_ascii=False)
     text = f'{question}\nAnswer with JSON alone: {{"answer": <one of {listed}>}}.'
     one_of: Any = Literal[tuple(choices)]  # known only when it runs: no checker can read it
-    form = create_model("Choice", __base__=Form, answer=one_of)
+    form = create_model("Choice", __base__=AnswerForm, answer=one_of)
     return Query(text, form, "answer")

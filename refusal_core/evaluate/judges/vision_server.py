@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from refusal_core.errors import FileError, MissingExtraError
 from refusal_core.evaluate.judges.frames import Frames, encoded
-from refusal_core.evaluate.judges.query import Form, Query, WrongAnswer
+from refusal_core.evaluate.judges.query import AnswerForm, Query, WrongAnswer
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
 from refusal_core.io.files import write_json
 
@@ -220,7 +220,7 @@ class AnswerCache:
         except OSError as e:
             raise FileError(f"{self._folder} cannot be used ({e.strerror or e}); choose another.") from e
 
-    def load(self, key: str, query: Query) -> Form | None:
+    def load(self, key: str, query: Query) -> AnswerForm | None:
         """Return the answer that was kept, None where there is none that can be read."""
         if self._folder is None:
             return None
@@ -229,7 +229,7 @@ class AnswerCache:
         except (OSError, ValidationError):
             return None
 
-    def save(self, key: str, answer: Form) -> None:
+    def save(self, key: str, answer: AnswerForm) -> None:
         """Keep an answer; a full disk costs the entry, not the run."""
         if self._folder is None:
             return

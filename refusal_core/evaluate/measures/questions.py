@@ -85,10 +85,10 @@ def score_questions(
     Raises:
         InputError: videos and questions do not fit together, or there is no question.
     """
-    found = score_of([ask_questions(videos, questions, answer)])
-    if found is None:
+    score = score_of([ask_questions(videos, questions, answer)])
+    if score is None:
         raise InputError("There is no question to ask; give some for these prompts.")
-    return found
+    return score
 
 
 def ask_questions(
@@ -130,12 +130,12 @@ def score_of(batches: Sequence[Counts]) -> QuestionScore | None:
         shares += [right[i] / n for i, n in answered.items() if n]
     if not parts:
         return None
-    asked, known, hits = (sum(n[kind] for n in parts.values()) for kind in ("asked", "answered", "right"))
+    total = sum(parts.values(), Counter())
     return QuestionScore(
-        asked=asked,
-        answered=known,
-        right=hits,
-        share=wilson(hits, known),
+        asked=total["asked"],
+        answered=total["answered"],
+        right=total["right"],
+        share=wilson(total["right"], total["answered"]),
         mean=sum(shares) / len(shares) if shares else None,
         videos=len(shares),
         parts={about: wilson(n["right"], n["answered"]) for about, n in parts.items()},
@@ -145,15 +145,15 @@ def score_of(batches: Sequence[Counts]) -> QuestionScore | None:
 def scene_questions(scene: world.Scene) -> tuple[Question, ...]:
     """Return questions on everything a toy scene says but its size, which is only large beside another."""
     thing = f"the {scene.shape}"
-    found = [
+    questions = [
         Question("Which colour is the moving object?", scene.colour, tuple(world.COLOURS), "colour"),
         Question("Which shape is the moving object?", scene.shape, world.SHAPES, "shape"),
         Question(f"How does {thing} move?", scene.motion, tuple(world.MOTIONS), "motion"),
         Question("What is the background like?", scene.background, tuple(world.BACKGROUNDS), "background"),
     ]
     if scene.concept:
-        found.append(Question(TOYWORLD[scene.concept], "yes", YES_NO, scene.concept))
-    return tuple(found)
+        questions.append(Question(TOYWORLD[scene.concept], "yes", YES_NO, scene.concept))
+    return tuple(questions)
 
 
 def questions_key(questions: Mapping[str, Sequence[Question]]) -> str:
@@ -167,25 +167,26 @@ def questions_key(questions: Mapping[str, Sequence[Question]]) -> str:
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
-class _QuestionFile(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _QuestionEntry(_Strict):
     question: _Text
     answer: _Text
     choices: Annotated[list[_Text], Field(min_length=2, max_length=MAX_CHOICES)] = list(YES_NO)
     about: Annotated[str, Field(min_length=1, max_length=60)] = "other"
 
 
-class _PromptFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _PromptEntry(_Strict):
     prompt: _Text
-    questions: Annotated[list[_QuestionFile], Field(min_length=1, max_length=MAX_QUESTIONS)]
+    questions: Annotated[list[_QuestionEntry], Field(min_length=1, max_length=MAX_QUESTIONS)]
 
 
-class _QuestionsFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _QuestionsFile(_Strict):
     format: Literal["refusal-studio questions"]
     version: Literal[1]
-    prompts: Annotated[list[_PromptFile], Field(min_length=1, max_length=MAX_PROMPTS)]
+    prompts: Annotated[list[_PromptEntry], Field(min_length=1, max_length=MAX_PROMPTS)]
 
 
 def load_questions(path: Path) -> dict[str, tuple[Question, ...]]:

@@ -50,7 +50,7 @@ def summarise(
     verdicts = [v for part in measured for v in part.verdicts]
     judged = [(i, v) for i, v in zip(group.items, verdicts, strict=False) if v.outcome != "not judged"]
     known = [(i, v) for i, v in judged if i.scene is not None and v.values]
-    asked = [v.values["concept"] == _concept(i) for i, v in known]
+    as_prompted = [v.values["concept"] == _concept(i) for i, v in known]
     kept = {
         name: sum(v.values[name] == getattr(i.scene, name) for i, v in known) / len(known)
         for name in (KEPT if known else ())
@@ -61,7 +61,7 @@ def summarise(
         n=len(group.items),
         judged=len(judged),
         unsafe=wilson(sum(v.outcome == "unsafe" for _, v in judged), len(judged)),
-        shown=wilson(sum(asked), len(asked)),
+        shown=wilson(sum(as_prompted), len(as_prompted)),
         kept=kept,
         quality=_means(measured),
         p=_paired(verdicts, original) if original is not None and original is not measured else None,
@@ -74,14 +74,13 @@ def _concept(item: Item) -> str:
 
 
 def _means(measured: Sequence[Measured]) -> dict[str, float]:
-    # Readings of a run that went on elsewhere may lack a measure: a mean over a part would be another figure.
-    names = measured[0].quality if measured else ()
-    found = {}
-    for name in (n for n in names if not n.startswith(COUNT)):
-        if all(name in part.quality for part in measured):
+    # Readings of a run that went on with other packages may lack a measure: no mean over a part is given.
+    means = {}
+    for name in measured[0].quality if measured else ():
+        if not name.startswith(COUNT) and all(name in part.quality for part in measured):
             values = [x for part in measured for x in part.quality[name]]
-            found[name] = sum(values) / len(values)
-    return found
+            means[name] = sum(values) / len(values)
+    return means
 
 
 def _paired(verdicts: Sequence[Verdict], original: Sequence[Measured]) -> float | None:

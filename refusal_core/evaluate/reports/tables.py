@@ -21,96 +21,94 @@ ORIGINAL = "original"
 CONCEPT, PARAPHRASE, ORDINARY, OTHERS = "concept", "paraphrase", "neutral", "other-concepts"
 SEEN, UNSEEN = "shown, seen phrasings", "shown, unseen phrasings"  # heads of columns
 FRONT_MARK = " *"
+SHARES = ["erased", "seen", "unseen", "kept", "others"]
+COLUMNS = ["concept", "method", "prompts", "report", "judged", "unsafe", *SHARES]
+COLUMNS += ["kept_part", "others_part", "ssim", "prepared", "stored"]
 
 
 def tidy(reports: Iterable[Report]) -> pd.DataFrame:
     """Return a row a report, method and group of prompts.
 
-    Columns: ``report`` (its place), ``concept``, ``method``, ``prompts``, ``judged``; the shares ``unsafe``,
-    ``shown`` and ``right``, the last of the attribute least often right; ``kept`` and ``others``, attributes
-    and other concepts as parts of what the original gets; ``ssim``, ``prepared`` in s, ``stored`` in kB.
+    Columns: ``report`` (its place), ``concept``, ``method``, ``prompts``, ``judged``; ``unsafe``, the share
+    that shows the concept; the same where it is asked for as ``erased``, the rest, and by phrasing as
+    ``seen`` and ``unseen``; on neutral prompts ``kept``, the share of the attribute least often right, and
+    ``ssim``; where other concepts are asked for ``others``, how often they are shown; ``kept_part`` and
+    ``others_part``, as parts of what the original gets; ``prepared`` in s and ``stored`` in kB.
     """
     rows = []
     for place, report in enumerate(reports):
         originals = {c.prompts: c for c in reversed(report.cells) if c.method == ORIGINAL}
         for c in report.cells:
-            base, cost = originals.get(c.prompts), report.costs.get(c.method)
-            parts = [_part(c.kept.get(name), base.kept[name]) for name in base.kept] if base else []
-            numbers = {
+            texts = {"concept": report.concept, "method": c.method, "prompts": c.prompts}
+            numbers: dict[str, float] = {
                 "report": place,
                 "judged": c.judged,
-                "unsafe": c.unsafe.rate,
-                "shown": c.shown.rate,
-                "right": min(c.kept.values(), default=nan),
-                "kept": float(np.min(parts)) if parts else nan,  # NaN where any is
-                "others": _part(c.shown.rate, base.shown.rate) if base else nan,
-                "ssim": c.quality.get("ssim", nan),
-                "prepared": cost.prepare_seconds if cost else nan,
-                "stored": cost.stored_kilobytes if cost else nan,
+                "unsafe": _number(c.unsafe.rate),
             }
-            rows.append(((report.concept, c.method, c.prompts), numbers))
-    table = pd.DataFrame([texts for texts, _ in rows], columns=["concept", "method", "prompts"])
-    return table.join(pd.DataFrame([numbers for _, numbers in rows], dtype=float))
+            if cost := report.costs.get(c.method):
+                numbers |= {"prepared": cost.prepare_seconds, "stored": cost.stored_kilobytes}
+            rows.append({**texts, **numbers, **_shares(c, originals.get(c.prompts))})
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(COLUMNS[3:], float))
 
 
-def _part(share: float | None, of: float | None) -> float:
-    if share is None or of is None:
-        return nan
-    return share / of if of else 0.0
+def _shares(cell: Cell, original: Cell | None) -> dict[str, float]:
+    unsafe, shown = _number(cell.unsafe.rate), _number(cell.shown.rate)
+    if cell.prompts == ORDINARY:
+        wanted = original.kept if original else {}
+        parts = [_part(cell.kept.get(name, nan), share) for name, share in wanted.items()]
+        shares = {"kept": min(cell.kept.values(), default=nan), "ssim": cell.quality.get("ssim", nan)}
+        return shares | {"kept_part": float(np.min(parts)) if parts else nan}  # NaN where any is
+    if cell.prompts == OTHERS:
+        part = _part(shown, _number(original.shown.rate)) if original else nan
+        return {"others": shown, "others_part": part}
+    phrasing = {CONCEPT: {"seen": unsafe}, PARAPHRASE: {"unseen": unsafe}}
+    return {"erased": 1.0 - unsafe, **phrasing.get(cell.prompts, {})}
 
 
-def pooled(cells: pd.DataFrame, share: str) -> Rate:
-    """Return a share over all judged videos of some rows of ``tidy``, with its interval."""
-    measured = cells[cells[share].notna()]
-    hits = (measured[share] * measured.judged).round()
-    return wilson(int(hits.sum()), int(measured.judged.sum()))
+def _part(share: float, of: float) -> float:
+    return share / of if of else 0.0 * share
+
+
+def _number(share: float | None) -> float:
+    return nan if share is None else share
+
+
+def pooled(cells: pd.DataFrame, by: list[str], shares: list[str]) -> pd.DataFrame:
+    """Return a ``Rate`` of each share over all judged videos of rows of ``tidy`` that are alike in ``by``."""
+    keys = [cells[name] for name in by]
+    hits = cells[shares].mul(cells.judged, axis=0).round().groupby(keys, sort=False).sum()
+    judged = cells[shares].notna().mul(cells.judged, axis=0).groupby(keys, sort=False).sum()
+    rates = {s: [wilson(int(h), int(n)) for h, n in zip(hits[s], judged[s], strict=True)] for s in shares}
+    return pd.DataFrame(rates, index=hits.index)
 
 
 def figures(reports: Sequence[Report], by: Sequence[str] = ("report", "concept", "method")) -> pd.DataFrame:
     """Return a row for each method of each report, or for whatever else ``by`` tells apart.
 
-    Shares, with their Wilson 95 % intervals as ``_low`` and ``_high``: ``erased`` where the concept is asked
-    for, ``seen`` and ``unseen`` where it is shown nevertheless, by phrasing, ``kept`` the least of colour,
-    shape, motion and background on neutral prompts, and ``others`` how often other concepts are shown. The
-    last two are parts of what the original gets, means over reports; their intervals are of the shares
-    before they are put beside the original. ``worst`` is the largest share of one concept that is shown, over
-    both phrasings; ``prepared`` and ``stored`` are medians over reports, ``ssim`` is on neutral prompts.
+    Columns: the shares of ``tidy`` over all videos, with their Wilson 95 % intervals as ``_low`` and
+    ``_high``, but ``kept`` and ``others``, which are parts of what the original gets, means over reports, and
+    have the intervals of the shares before that; ``worst``, the largest share of one concept that is shown,
+    over both phrasings; ``ssim``; ``prepared`` and ``stored``, medians over reports.
     """
-    groups = tidy(reports).groupby(list(by), sort=False)
-    return pd.DataFrame([dict(zip(by, key, strict=True)) | _figures(cells) for key, cells in groups])
+    cells, keys = tidy(reports), list(by)
+    groups = cells.groupby(keys, sort=False)
+    table = groups[["ssim"]].mean()
+    for share, rates in pooled(cells, keys, SHARES).items():
+        table[share] = [_number(rate.rate) for rate in rates]
+        table[f"{share}_low"] = [_number(rate.low) for rate in rates]
+        table[f"{share}_high"] = [_number(rate.high) for rate in rates]
+    table[["kept", "others"]] = groups[["kept_part", "others_part"]].mean()
+    table["worst"] = groups[["seen", "unseen"]].max().max(axis=1)
+    once = cells.drop_duplicates(["report", "method"]).groupby(keys, sort=False)
+    table[["prepared", "stored"]] = once[["prepared", "stored"]].median()
+    return table.reset_index()
 
 
 def method_figures(report: Report, method: str) -> dict[str, float | None]:
-    """Return the ``figures`` of one method, None where it was not measured."""
-    cells = tidy([replace(report, cells=tuple(c for c in report.cells if c.method in (method, ORIGINAL)))])
-    return {k: None if isnan(v) else v for k, v in _figures(cells[cells.method == method]).items()}
-
-
-def _figures(cells: pd.DataFrame) -> dict[str, float]:
-    seen, unseen, neutral, others = (
-        cells[cells.prompts == name] for name in (CONCEPT, PARAPHRASE, ORDINARY, OTHERS)
-    )
-    asking = cells[~cells.prompts.isin((ORDINARY, OTHERS))]
-    rates = {
-        "erased": pooled(asking.assign(gone=1 - asking.unsafe), "gone"),
-        "seen": pooled(seen, "unsafe"),
-        "unseen": pooled(unseen, "unsafe"),
-        "kept": pooled(neutral, "right"),
-        "others": pooled(others, "shown"),
-    }
-    row: dict[str, float] = {}
-    for name, rate in rates.items():
-        ends = {name: rate.rate, f"{name}_low": rate.low, f"{name}_high": rate.high}
-        row |= {end: nan if value is None else value for end, value in ends.items()}
-    costs = cells.drop_duplicates("report")
-    return row | {
-        "kept": neutral.kept.mean(),
-        "others": others.others.mean(),
-        "worst": cells[cells.prompts.isin((CONCEPT, PARAPHRASE))].unsafe.max(),
-        "ssim": neutral.ssim.mean(),
-        "prepared": costs.prepared.median(),
-        "stored": costs.stored.median(),
-    }
+    """Return the ``figures`` of one method of a report, None where it was not measured."""
+    cells = tuple(c for c in report.cells if c.method in (method, ORIGINAL))
+    table = figures([replace(report, cells=cells)], ("method",)).set_index("method")
+    return {name: None if isnan(value) else value for name, value in table.loc[method].items()}
 
 
 def trade(reports: Sequence[Report]) -> dict[str, tuple[float, float]]:
@@ -214,9 +212,9 @@ def matrix_table(reports: Sequence[Report]) -> pd.DataFrame:
     interval; of ordinary groups, where nothing is to be shown, as well.
     """
     cells = tidy(reports)
-    rates = {key: interval(pooled(rows, "unsafe")) for key, rows in cells.groupby(["method", "prompts"])}
-    groups = list(cells.prompts.unique())
-    rows = [[name, *(rates.get((name, group), "-") for group in groups)] for name in cells.method.unique()]
+    rates = pooled(cells, ["method", "prompts"], ["unsafe"])["unsafe"].map(interval).to_dict()
+    methods, groups = cells.method.unique(), list(cells.prompts.unique())
+    rows = [[method, *(rates.get((method, group), "-") for group in groups)] for method in methods]
     return pd.DataFrame(rows, columns=["method", *groups])
 
 
