@@ -175,6 +175,8 @@ def test_every_setting_is_in_the_form_and_an_argument_of_every_endpoint(url: str
     config = json.loads(urlopen(f"{url}config").read())
     shown = [component["props"].get("elem_id") for component in config["components"]]
     assert all(shown.count(name) == 1 for name in settings - {"layers"} | {"first-layer", "last-layer"})
+    buttons = [c["props"] for c in config["components"] if c["type"] == "downloadbutton"]
+    assert all(props["elem_id"] for props in buttons), "a button that nobody laid out"
     api = Client(url, verbose=False).view_api(return_format="dict", print_info=False)
     for endpoint in api["named_endpoints"].values():
         arguments = {given["parameter_name"]: given for given in endpoint["parameters"]}

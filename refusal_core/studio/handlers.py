@@ -22,6 +22,7 @@ from refusal_core.workbench.values import Comparison, EditRequest
 from refusal_core.workbench.workbench import Workbench
 
 JobsOf = Callable[[Values], Sequence[TileJob]]  # from the form to the tiles to make
+RESULTS = ("vid-orig", "vid-edit", "vid-orig-verdict", "vid-edit-verdict", "save-both", "save-edit")
 CHIPS: dict[State, Chip] = {"working": "working", "stopped": "stale", "failed": "failed", "done": "done"}
 
 
@@ -185,7 +186,8 @@ def _join_compare(runner: Runner, runs: History, form: Form) -> Any:
         except RefusalError as e:
             gr.Warning(escaped(str(e)))
 
-    outputs = [*_emptied(form), *form.parts_of("status", "spectrum", "title-2", "title-3")]
+    # Named here, not taken from ``_emptied``: a button made while the page is laid out becomes part of it.
+    outputs = form.parts_of(*RESULTS, "status", "spectrum", "title-2", "title-3")
     event = functools.partial(gr.on, [form["run"].click, form["prompt"].submit])
     shown_on = {"show_progress_on": form.parts_of("vid-orig", "vid-edit"), "trigger_mode": "once"}
     runner.stop_on(form["stop"])
