@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from refusal_core.errors import InputError
 from refusal_core.recipe import EditRequest, Recipe, changed, plain_request, read_request
 from refusal_core.settings import STEPS, SamplingSettings, knobs, recipe_knobs, values_of, with_values
 
+ROOT = Path(__file__).resolve().parents[1]
 PAIRS = (PromptPair("a b", "a", Path("b.png"), None), PromptPair("c b", "c"))
 RECIPE = Recipe(Concept("b", PAIRS, ("d", "e")))
 
@@ -112,3 +117,62 @@ def test_a_request_survives_json_whole() -> None:
         read_request(plain)
     with pytest.raises(InputError, match="The request cannot be read at model: field required"):
         read_request({})
+
+
+PROBE = """
+import json, sys
+sys.path.insert(0, ".")
+import refusal_core, refusal_core.cli as cli
+from typer.main import get_command
+options = {o for p in get_command(cli.app).commands["edit"].params for o in p.opts}
+from refusal_core import recipe
+reached = {}
+def build(model, made, **_):
+    reached.update(made.values())
+    raise SystemExit(0)
+recipe.build = build
+try:
+    cli.main(["edit", "--twist", "7", "--out", "x.safetensors"])
+except SystemExit:
+    pass
+from refusal_core.studio.build import build_app
+from refusal_core.workbench.workbench import Workbench
+bench = Workbench("toyworld")
+app = build_app(bench)
+api = app.get_api_info()["named_endpoints"]["/edit"]["parameters"]
+config = app.get_config_file()
+form = [c["props"] for c in config["components"] if c["props"].get("elem_id") == "twist"]
+bench.close()
+print(json.dumps({
+    "home": refusal_core.__file__, "option": "--twist" in options, "recipe": reached.get("twist"),
+    "form": [(p["label"], p["minimum"], p["maximum"], p["value"]) for p in form],
+    "api": [p["parameter_name"] for p in api if p["parameter_name"] == "twist"],
+}))
+"""
+
+
+def test_a_knob_added_to_a_copy_is_in_form_command_line_and_api_without_another_line(tmp_path: Path) -> None:
+    shutil.copytree(
+        ROOT / "refusal_core", tmp_path / "refusal_core", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("presets", "assets"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    file = tmp_path / "refusal_core" / "settings.py"
+    text, here = file.read_text(encoding="utf-8"), "    rank: int = Knob("
+    assert text.count(here) == 1
+    knob = '    twist: int = Knob("How far it is turned.", 0, 9).at(3)\n'
+    file.write_text(text.replace(here, knob + here), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": "", "GRADIO_ANALYTICS_ENABLED": "False"}
+    environment["REFUSAL_STUDIO_DATA"] = str(tmp_path / "data")
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen.pop("home").startswith(str(tmp_path)), "the copy is what was run"
+    assert seen == {"option": True, "recipe": 7, "form": [["Twist", 0, 9, 3]], "api": ["twist"]}

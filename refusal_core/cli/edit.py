@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from refusal_core.cli.options import Changes, ConceptOptions, Json, ModelOptions
 from refusal_core.cli.screen import progress_bar, show_rows
 from refusal_core.models.load_settings import LoadSettings
-from refusal_core.settings import SamplingSettings
+from refusal_core.settings import Knob, SamplingSettings
 
 
 def edit(
@@ -37,14 +38,21 @@ def edit(
         print(f"Note: {note}")
 
 
+@dataclass(frozen=True, slots=True)
+class ShownOptions:
+    """What is shown."""
+
+    prompt: str | None = Knob("What the videos show; by default the preset's prompt.").at(None)
+    out: Path = Knob("The folder to write to.").at(Path("out"))
+
+
 def compare(
-    out: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
+    shown: ShownOptions,
     model: ModelOptions,
     concept: ConceptOptions,
     changes: Changes,
     sampling: SamplingSettings,
     loading: LoadSettings,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Default: the preset's prompt.")] = None,
 ) -> None:
     """Generate a prompt without and with the edit: original, unlearned and side-by-side mp4, recipe."""
     from refusal_core.io.files import write_json
@@ -57,9 +65,9 @@ def compare(
         loaded = model.load(loading, part(progress, 0.0, 0.1))
         preset, recipe = concept.recipe(loaded, changes)
         made, directions = build(loaded, recipe, progress=part(progress, 0.1, 0.3))
-        text = preset.prompt if prompt is None else prompt
+        text = preset.prompt if shown.prompt is None else shown.prompt
         pair = compare_videos(loaded, made, text, sampling, progress=part(progress, 0.3, 1.0))
-    written = describe(loaded, recipe, made, text, sampling)
+    out, written = shown.out, describe(loaded, recipe, made, text, sampling)
     save_video(pair.original, out / "original.mp4", {**written, "shows": "original"})
     save_video(pair.unlearned, out / "unlearned.mp4", {**written, "shows": "unlearned"})
     pair.save(out / "side_by_side.mp4", {**written, "shows": "original | unlearned"})
