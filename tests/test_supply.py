@@ -182,7 +182,7 @@ def _called_wrongly(call: ast.Call) -> list[str]:
     if owner.startswith(("Auto", "Diffusion")) and "trust_remote_code" not in words:
         found.append(f"{name} without trust_remote_code=False")
     safe = words.get("use_safetensors")
-    without_weights = owner.endswith(("Tokenizer", "Processor", "Config"))
+    without_weights = owner.endswith(("Tokenizer", "Processor", "Config", "config_class"))
     if not without_weights and not (isinstance(safe, ast.Constant) and safe.value is True):
         found.append(f"{name} without use_safetensors=True")
     return found
