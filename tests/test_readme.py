@@ -61,7 +61,7 @@ def test_the_python_snippet_runs_and_writes_what_it_says(
 
 
 def test_the_family_to_copy_is_a_family() -> None:
-    from refusal_core.models import family
+    from refusal_core.models.families import family
 
     (example,) = (s for s in blocks(page("refusal_core/models"), "python") if s.startswith("Family("))
     made = eval(example, vars(family))
