@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Set up a fresh environment and run every test: style, unit, properties, end to end, headless browser.
-# VENV chooses the folder of the environment; PYTHON the interpreter it is made from.
+# VENV chooses the folder of the environment, else one of the tests' own: what is pinned here, torch above
+# all, must not take the place of what the app uses. PYTHON chooses the interpreter that it is made from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-venv="${VENV:-.venv}"
+venv="${VENV:-.venv-tests}"
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
 # Everything by its hash but torch: that comes in the build this machine is given, with CUDA or without.
 # Byte code is left to the imports: to compile all of every package takes longer than to install it.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
+import time
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -78,3 +81,25 @@ def test_the_command_works_from_another_folder(installed: Path, tmp_path: Path) 
     python = [str(installed / "bin" / "python"), "-c", code]
     places = subprocess.run(python, cwd=tmp_path, env=environment(), capture_output=True, text=True).stdout
     assert len(places.split()) == 2 and all(place.startswith(str(installed)) for place in places.split())
+
+
+def test_the_app_starts_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(installed / "bin" / "refusal-studio"), "app", "--port", str(port)]
+    with (tmp_path / "log").open("w") as log:
+        app = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 120
+        while app.poll() is None and time.monotonic() < until:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                    assert answer.status == 200 and b"Refusal Studio" in answer.read()
+                    return
+            except OSError:
+                time.sleep(0.3)
+        pytest.fail((tmp_path / "log").read_text())
+    finally:
+        app.terminate()
+        app.wait(60)
