@@ -202,6 +202,40 @@ def test_stopped_by_ctrl_c_it_leaves_nothing_unfinished(
     assert "Traceback" not in forks.errors.read_text()
 
 
+DROPPING = """
+import os, signal, sys, time, typer
+import refusal_core.cli as cli
+
+class Library:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+app = cli.app = typer.Typer()
+
+@app.command()
+def command():
+    for _ in range(3):
+        Library()
+    time.sleep(float(sys.argv.pop()))
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+cli.main([])
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("rest", ["0", "100"], ids=["at its end", "in its midst"])
+def test_ctrl_c_that_another_library_swallows_stops_the_command(rest: str) -> None:
+    """Python drops what is raised in a ``__del__``: there it is raised again, a moment later."""
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", DROPPING, rest], capture_output=True, text=True, timeout=90)
+    assert done.returncode == 130 and "ended" not in done.stdout, done.stderr
+    assert "Stopped. Nothing was left half-written." in done.stderr
+    assert "Traceback" not in done.stderr and time.monotonic() - start < 60
+
+
 def test_a_careless_writer_would_be_caught(tmp_path: Path) -> None:
     """Half an edit under its final name, and an unfinished one that ends like an edit."""
     (tmp_path / "fire.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")

@@ -20,6 +20,7 @@ from refusal_core.cli import (
     sweep,
     toyworld,
 )
+from refusal_core.cli.interrupted import insisting
 from refusal_core.cli.options import with_options
 from refusal_core.errors import RefusalError
 
@@ -51,12 +52,14 @@ app.add_typer(toyworld.app, name="toyworld", rich_help_panel=DEVELOP)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, by default the process's own; a known failure is one sentence and exit code 2."""
-    try:
-        app(arguments)
-    except RefusalError as e:
-        print(f"Error: {e}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except SystemExit as e:
-        if e.code == INTERRUPTED:  # typer has turned Ctrl-C into this code
-            print("Stopped. Nothing was left half-written.", file=sys.stderr)
-        raise
+    with insisting() as dropped:
+        try:
+            app(arguments)
+        except RefusalError as e:
+            print(f"Error: {e}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except SystemExit as e:
+            if e.code == INTERRUPTED or (dropped and not e.code):  # typer has turned Ctrl-C into this code
+                print("Stopped. Nothing was left half-written.", file=sys.stderr)
+                raise SystemExit(INTERRUPTED) from None
+            raise

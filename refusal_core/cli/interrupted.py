@@ -1,0 +1,39 @@
+"""Ctrl-C that would be lost: Python drops it where it comes while a ``__del__`` runs, of any library."""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+AGAIN = 0.02  # s
+
+
+@contextmanager
+def insisting() -> Iterator[list[bool]]:
+    """Let a Ctrl-C that is dropped come again, until it is heard; yield a list, empty where none was dropped."""
+    dropped: list[bool] = []
+    over: list[bool] = []
+    before = sys.unraisablehook
+
+    def again() -> None:
+        time.sleep(AGAIN)
+        if not over:
+            _thread.interrupt_main()
+
+    def look(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is not KeyboardInterrupt:
+            before(unraisable)
+            return
+        dropped.append(True)
+        # Not by ``threading``, whose locks the code that was broken off may hold.
+        _thread.start_new_thread(again, ())
+
+    sys.unraisablehook = look
+    try:
+        yield dropped
+    finally:
+        over.append(True)
+        sys.unraisablehook = before
