@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 import refusal_core as rc
 from refusal_core import apply
@@ -19,8 +20,10 @@ from refusal_core.errors import Cancelled, InputError, ModelError, SiteError
 from refusal_core.evaluate import run, sharing
 from refusal_core.evaluate.evaluation import Evaluation
 from refusal_core.evaluate.family_steps import CONCEPT
+from refusal_core.evaluate.grid import Grid
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.verdict import Verdict
+from refusal_core.evaluate.judging import SCENES, Judging
 from refusal_core.evaluate.measures.journal import Journal, Measured
 from refusal_core.evaluate.methods import esd
 from refusal_core.evaluate.methods.cache import NO_MEMORY
@@ -35,6 +38,9 @@ from refusal_core.evaluate.scoring import Scoring
 from refusal_core.evaluate.setup import Setup, open_setup
 from refusal_core.evaluate.sharing import Workers, run_shared, usable_cores, usable_memory
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
+from refusal_core.evaluate.sweep import Sweep
+from refusal_core.evaluate.worker import JOBS
+from refusal_core.models.load_settings import LoadSettings
 from refusal_core.models.model import Model
 from refusal_core.models.tiny import tiny_model
 from refusal_core.progress import silent
@@ -148,6 +154,21 @@ def test_local_processes_share_the_work_and_give_the_table_of_one(tmp_path: Path
     assert whole is not None and shared is not None and shared[0].cells == whole[0].cells
     made = {p.name: p.read_text().count('"verdicts"') for p in tmp_path.glob("*.jsonl")}
     assert made == {"0.readings.jsonl": 2, "1.readings.jsonl": 2}
+
+
+def test_another_process_gets_the_very_job(tmp_path: Path) -> None:
+    """As JSON, with all that is set in it."""
+    loading = LoadSettings(device="cpu", dtype="bfloat16", denoiser=tmp_path / "d.safetensors")
+    judging = Judging(clip="openai/clip", again=True, questions=SCENES)
+    grid = Grid(sites=(("text", "cross-attention"),), strengths=(0.5, 1.0), anchors=("mean",))
+    for job in (
+        Evaluation(presets="fire,zorbo", judging=Judging(again=True), loading=loading, work=tmp_path),
+        Sweep(presets="zorbo", grid=grid, split="evaluation", loading=loading),
+    ):
+        plain = TypeAdapter(type(job)).dump_python(job, mode="json")
+        assert TypeAdapter(JOBS[type(job).__name__]).validate_python(json.loads(json.dumps(plain))) == job
+    plain = TypeAdapter(Judging).dump_python(judging, mode="json")
+    assert TypeAdapter(Judging).validate_python(json.loads(json.dumps(plain))) == judging
 
 
 def test_no_more_processes_than_a_container_has_cores_and_memory_for(tmp_path: Path, monkeypatch) -> None:

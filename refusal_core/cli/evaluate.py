@@ -59,7 +59,7 @@ def evaluate(
 ) -> None:
     """Run methods over concept, paraphrase, neutral and other-concepts prompts, and print the table.
 
-    Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
+    Under `accelerate launch` the processes share the work through --work.
     """
     from refusal_core.evaluate.evaluation import Evaluation, Source
     from refusal_core.evaluate.judging import Judging

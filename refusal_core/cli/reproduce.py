@@ -45,7 +45,7 @@ def reproduce(
     Open-Sora has its own sampler: make the videos with it, before and after `bake`, as
     <folder>/<category>/<number>.mp4, and hand both folders over.
 
-    Under `accelerate launch` (or with RANK and WORLD_SIZE set) the processes share the work through --work.
+    Under `accelerate launch` the processes share the work through --work.
     """
     from refusal_core.evaluate.folders import judge_folders
     from refusal_core.evaluate.judging import Judging

@@ -37,7 +37,9 @@ def measured_cost() -> Iterator[Meter]:
     import torch
 
     meter, stop = Meter(), threading.Event()
-    process, gpus = psutil.Process(), range(torch.cuda.device_count())
+    # Before anything lies on a GPU torch knows nothing of them, and refuses to be asked.
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else range(0)
+    process = psutil.Process()
     before = peak = process.memory_info().rss
 
     def watch() -> None:
