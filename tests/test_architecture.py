@@ -162,6 +162,31 @@ def test_the_top_of_the_core_is_the_method() -> None:
     assert top == METHOD | {"__init__", "__main__"}
 
 
+def test_the_top_of_the_core_can_be_seen_at_one_glance() -> None:
+    assert len(list((ROOT / "refusal_core").glob("*.py"))) <= 20
+
+
+def test_no_function_takes_more_than_six_parameters() -> None:
+    offenders = []
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                given = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                count = len(given) - (given[:1] in (["self"], ["cls"]))
+                if count > 6:
+                    offenders.append(f"{room(path)}: {node.name} takes {count}")
+    assert not offenders, "\n".join(offenders)
+
+
+def test_no_two_classes_have_one_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(room(path))
+    assert {name: rooms for name, rooms in homes.items() if len(rooms) > 1} == {}
+
+
 def test_files_and_functions_stay_small() -> None:
     for path in CODE:
         text = path.read_text(encoding="utf-8")

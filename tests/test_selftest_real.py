@@ -8,13 +8,14 @@ import shutil
 import sys
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from refusal_core.errors import ModelError
 from refusal_core.evaluate import family_steps
-from refusal_core.evaluate.family_steps import MEASURES, STEPS, bake_where_possible, peak_memory
+from refusal_core.evaluate.family_steps import STEPS, bake_where_possible, peak_memory
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.load import bundled_folder
 from refusal_core.models.model import wrap_pipeline
@@ -66,41 +67,43 @@ def toy_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def tried(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, str], int]:
-    """Run the command on the folder; return its one row by column, and its exit code."""
+def tried(monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[dict[str, Any], int]:
+    """Run the command on the folder; return its one row, and its exit code."""
     from refusal_core.cli import main
 
-    monkeypatch.setattr(sys, "argv", ["refusal_core", "models", "selftest", "--real", "toy"])
+    out = folder.parent / "rows.json"
+    arguments = ["models", "selftest", "--real", "toy", "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["refusal_core", *arguments])
     code = 0
     try:
         main()
     except SystemExit as e:
         code = int(e.code or 0)
-    head, line = capsys.readouterr().out.splitlines()[:2]
-    places = {title: head.index(title) for title in ("model", "sites", *MEASURES, "trouble")}
-    places |= {step: head.index(f" {step} ") + 1 for step in STEPS}
-    return {title: line[place:].split("  ")[0].strip() for title, place in places.items()}, code
+    (row,) = json.loads(out.read_text(encoding="utf-8"))["families"]
+    return row, code
 
 
-def test_each_column_holds_what_ran_and_nothing_else(toy_folder: Path, monkeypatch, capsys) -> None:
+def test_each_step_says_what_ran_and_nothing_else(toy_folder: Path, monkeypatch) -> None:
     before = {p: p.read_bytes() for p in toy_folder.rglob("*") if p.is_file()}
-    row, code = tried(monkeypatch, capsys)
-    assert (row["model"], code, row["trouble"]) == ("toy", 0, "")
-    assert [row[step] for step in STEPS] == ["yes", "yes", "yes", "yes", "written", "not tried", "written"]
-    assert all(row[f"{step} time"].endswith(" s") for step in ("capture", "edit", "bake"))
-    assert (row["GPU memory"] == "-") is not torch.cuda.is_available()
+    row, code = tried(monkeypatch, toy_folder)
+    assert (row["id"], code) == ("toy", 0)
+    assert all(row["steps"][step]["ok"] for step in STEPS)
+    assert [row["steps"][step]["why"] for step in STEPS[4:]] == ["written", "not tried", "written"]
+    assert all(row["measured"][f"{step} time"].endswith(" s") for step in ("capture", "edit", "bake"))
+    assert ("GPU memory" in row["measured"]) is torch.cuda.is_available()
     assert {p: p.read_bytes() for p in toy_folder.rglob("*") if p.is_file()} == before
 
 
-def test_what_fails_is_named_and_what_came_after_it_is_not_filled_in(toy_folder, monkeypatch, capsys) -> None:
+def test_what_fails_is_named_and_what_came_after_it_is_not_filled_in(toy_folder: Path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr(family_steps, "export_lora", full)
-    row, code = tried(monkeypatch, capsys)
-    assert (code, row["trouble"]) == (1, "OSError: No space left on device")
-    assert [row[step] for step in STEPS] == ["yes", "yes", "yes", "yes", "-", "-", "-"]
-    assert row["bake time"] == "-"
+    row, code = tried(monkeypatch, toy_folder)
+    assert code == 1
+    assert row["steps"]["lora"] == {"ok": False, "why": "OSError: No space left on device"}
+    assert [row["steps"][step]["ok"] for step in STEPS] == [True] * 4 + [False, None, None]
+    assert "bake time" not in row["measured"]
 
 
 def test_without_room_for_a_copy_nothing_is_baked(toy_folder: Path, monkeypatch) -> None:

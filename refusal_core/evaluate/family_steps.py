@@ -40,7 +40,6 @@ from refusal_core.progress import Progress, part, silent
 from refusal_core.settings import CaptureSettings, SamplingSettings, SubspaceSettings
 
 STEPS = ("capture", "edit", "undo", "save", "lora", "comfyui", "bake")
-MEASURES = ("capture time", "edit time", "bake time", "GPU memory")  # of a real model
 NO_LORA = "none in diffusers"
 TOLERANCE = 1e-5  # float32, largest difference of the latents
 PROMPT = "a robot on fire"
