@@ -13,7 +13,7 @@ AGAIN = 0.02  # s
 
 @contextmanager
 def insisting() -> Iterator[list[bool]]:
-    """Let a Ctrl-C that is dropped come again, until it is heard; yield a list, empty where none was dropped."""
+    """Let a Ctrl-C that is dropped come again until it is heard; yield a list, empty where none was."""
     dropped: list[bool] = []
     over: list[bool] = []
     before = sys.unraisablehook
