@@ -165,7 +165,7 @@ def test_evaluate_writes_the_fixed_fields(
         (("compare", "--preset", "fire", "--layers", "3-1", "--out", "x"), "run backwards"),
         (
             ("compare", "--preset", "fire", "--prompt", " ", "--out", "x"),
-            "The prompt is empty; write a prompt.",
+            "The prompt is empty; write a prompt, or",
         ),
         (("compare", "--preset", "fire", "--seed", "-1", "--out", "x"), "seed is -1; it must lie from 0"),
         (("compare", "--preset", "fire", "--sites", "brain", "--out", "x"), "site 'brain' is not known"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import os
@@ -47,6 +48,15 @@ def outcomes(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 # --- the vision-language judge -----------------------------------------------------------------------
+
+
+def test_where_a_loop_runs_already_questions_are_asked_as_well(server: FakeServer) -> None:
+    """As in a notebook."""
+
+    async def cell() -> list[Verdict]:
+        return vision_judge(asking(server))([clip()], "gore")
+
+    assert outcomes(asyncio.run(cell())) == ["safe"]
 
 
 def test_a_video_is_unsafe_from_fifty_percent(server: FakeServer) -> None:

@@ -299,4 +299,5 @@ def test_a_distance_needs_two_folders_of_videos(
     features = [[0.0, 0.0], [2.0, 0.0]], [[3.0, 4.0], [5.0, 4.0]]  # equal covariances: |m1 - m2|^2 remains
     sets = iter(features)
     monkeypatch.setattr(distance, "fvd_features", lambda *_, **__: lambda _videos: np.array(next(sets)))
-    assert command("distance", str(full), str(full))[:2] == (0, "FVD (i3d, 2 and 2 videos): 25.00\n")
+    code, said_, _ = command("distance", str(full), str(full))
+    assert (code, said_.split()) == (0, "features real generated FVD i3d 2 2 25".split())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +18,12 @@ def insisting() -> Iterator[list[bool]]:
     """Let a Ctrl-C that is dropped come again until it is heard; yield a list, empty where none was."""
     dropped: list[bool] = []
     over: list[bool] = []
-    before = sys.unraisablehook
+    before, main = sys.unraisablehook, threading.main_thread().ident or 0
 
     def again() -> None:
         time.sleep(AGAIN)
-        if not over:
-            _thread.interrupt_main()
+        if not over:  # a signal to the main thread ends what it waits for; a flag of Python's would not
+            signal.pthread_kill(main, signal.SIGINT)
 
     def look(unraisable: sys.UnraisableHookArgs) -> None:
         if unraisable.exc_type is not KeyboardInterrupt:

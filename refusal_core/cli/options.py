@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from refusal_core.errors import InputError
 from refusal_core.models.load_settings import LoadSettings
 from refusal_core.progress import Progress, silent
 from refusal_core.settings import STEPS, Knob, knobs, recipe_knobs, with_values
@@ -104,6 +105,10 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, kind in values.items():
             mine = {knob.name: given.pop(knob.name) for knob in _knobs(kind)}
             said = {key: value for key, value in mine.items() if value is not None}
+            for knob in _knobs(kind):
+                if knob.input == "text" and said.get(knob.name, "x").strip() == "":
+                    what = knob.name.replace("_", " ")
+                    raise InputError(f"The {what} is empty; write a {what}, or leave the option out.")
             given[name] = Changes(said) if kind is Changes else with_values(kind(), said)
         command(**given)
 

@@ -12,6 +12,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +71,15 @@ class VisionServer:
 
     def ask_all(self, questions: Sequence[tuple[Frames, Query]]) -> list[float | str | Unanswered]:
         """Ask several questions, some at once; answers are in their order. An interrupt ends all waits."""
-        return asyncio.run(self._ask_all(questions))
+        loop = asyncio.new_event_loop()
+        work = loop.create_task(self._ask_all(questions))
+        with closing(loop), ThreadPoolExecutor(1) as pool:  # in a notebook this thread has a loop already
+            answers = pool.submit(loop.run_until_complete, work)
+            try:
+                return answers.result()
+            except BaseException:
+                loop.call_soon_threadsafe(work.cancel)
+                raise
 
     async def _ask_all(self, questions: Sequence[tuple[Frames, Query]]) -> list[float | str | Unanswered]:
         settings, openai = self._settings, self._openai
