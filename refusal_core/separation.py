@@ -46,3 +46,43 @@ def mean_by_group(scores: Tensor, group: Tensor) -> Tensor:
     names, inverse = torch.unique(group, return_inverse=True)
     total = torch.zeros(len(names), dtype=scores.dtype).index_add_(0, inverse, scores)
     return total / torch.bincount(inverse).to(scores.dtype)
+
+
+def left_out_scores(gram: Tensor, groups: Tensor, ordinary: int, rank: int) -> tuple[Tensor, Tensor]:
+    """Return what whitened detectors read on pairs that they were not made from, one group left out at a time.
+
+    Nothing H-sized is solved again. With D the safe rows of a group (less mu), N ordinary rows in all and E =
+    (I + 11^T / (N - d)) / (N - 1), the covariance without them is Sigma - D^T E D (up to a factor, which no
+    score depends on; the shrinkage stays that of the whole), so that by Woodbury's identity
+    M^-1 = Sigma^-1 + Sigma^-1 D^T (E^-1 - D Sigma^-1 D^T)^-1 D Sigma^-1, with E^-1 = (N - 1)(I - 11^T / N).
+    All directions are read along the one that the other pairs' mean difference r takes, lead = Q Q^T r.
+
+    Args:
+        gram: of ``whiten``: [2n + 1, 2n + 1], products under Sigma^-1 of the differences, the safe rows less
+            mu, and mu.
+        groups: [n], the pair of each row.
+        ordinary: N, safe and neutral rows together.
+        rank: directions of each detector.
+
+    Returns:
+        Scores of the unsafe and of the safe rows, each [n], in the order of the groups' numbers.
+    """
+    n = len(groups)
+    unsafe, safe = [], []
+    for group in torch.unique(groups).tolist():
+        out, kept = (groups == group).nonzero()[:, 0], (groups != group).nonzero()[:, 0]
+        d, rows = len(out), len(kept)
+        inner = (ordinary - 1) * (torch.eye(d).to(gram) - 1 / ordinary) - gram[n + out][:, n + out]
+        correct = torch.linalg.solve(inner, gram[n + out])  # [d, 2n + 1]
+        whole = gram + gram[:, n + out] @ correct  # products under M^-1
+        values, v = torch.linalg.eigh(whole[kept][:, kept] / rows)
+        top = values.flip(0)[:rank].clamp_min(0), v.flip(1)[:, :rank]
+        used = top[0] > top[0][:1] * rows * torch.finfo(gram.dtype).eps
+        # Q^T r = (w / n)^1/2 V^T 1, and Q = M^-1 R^T V (n w)^-1/2: the detectors' weights on the rows of R
+        weights = top[1][:, used] @ (top[1][:, used].sum(0) / rows)
+        scale = weights @ whole[kept][:, kept].mean(1)
+        reading = whole[:, kept] @ (weights / scale)
+        at_safe = reading[n + out] + reading[2 * n]
+        safe.append(at_safe)
+        unsafe.append(at_safe + reading[out])
+    return torch.cat(unsafe), torch.cat(safe)

@@ -16,14 +16,18 @@ from refusal_core.errors import InputError, RankError
 DOUBLE_LIMIT = 64 << 20  # bytes of float64 up to which the work is done in float64
 
 
-def precise(x: Tensor) -> Tensor:
-    """Return x on the CPU in float64, or in float32 where float64 would take over 64 MB.
+def precision(*parts: Tensor) -> torch.dtype:
+    """Return the one dtype that a site's rows are worked on in: float64 where all take at most 64 MB in it."""
+    return torch.float64 if 8 * sum(x.numel() for x in parts) <= DOUBLE_LIMIT else torch.float32
+
+
+def precise(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return x on the CPU in ``dtype``, by default that of ``precision``.
 
     Raises:
         InputError: x holds NaN or infinity.
     """
-    dtype = torch.float64 if x.numel() * 8 <= DOUBLE_LIMIT else torch.float32
-    y = x.detach().to("cpu", dtype)
+    y = x.detach().to("cpu", dtype or precision(x))
     if not torch.isfinite(y).all():
         raise InputError("The activations hold NaN or infinity; load the model in float32 and capture again.")
     return y
@@ -102,8 +106,9 @@ def sample_span(differences: Tensor, neutral: Tensor | None, *, center: bool) ->
     Returns:
         The span; ``contrastive_basis`` takes it from there.
     """
-    r = precise(differences)
-    e = None if neutral is None else precise(neutral).to(r.dtype)
+    dtype = precision(*(x for x in (differences, neutral) if x is not None))
+    r = precise(differences, dtype)
+    e = None if neutral is None else precise(neutral, dtype)
     basis = _common_basis(r if e is None else torch.cat([r, e]))
     if basis is not None:
         r, e = r @ basis, None if e is None else e @ basis
@@ -156,27 +161,32 @@ def kept_part(r: Tensor, basis: Basis) -> tuple[Tensor, float]:
 
 @dataclass(frozen=True, slots=True)
 class Whitening:
-    """All directions of the whitened edit, best first: U [H, s] (remove), Q [H, s] (detect), Q^T U = I."""
+    """The directions of the whitened edit, best first: U [H, k] (remove), Q [H, k] (detect), Q^T U = I."""
 
     remove: Tensor
     detect: Tensor
     values: Tensor  # generalised eigenvalues: concept variation over ordinary variation
     available: int
     mean: Tensor  # mu [H], of the ordinary rows
+    gram: Tensor  # [2n + 1, 2n + 1] under Sigma^-1, of R, of the first n ordinary rows less mu, and of mu
 
 
-def whiten(differences: Tensor, ordinary: Tensor, *, shrinkage: float) -> Whitening:
+def whiten(differences: Tensor, ordinary: Tensor, *, shrinkage: float, most: int = 128) -> Whitening:
     """Solve the generalised eigenproblem of the whitened edit once, for every rank.
 
-    With Sigma = Cov(ordinary) + shrinkage * tr/H * I = L L^T and C_r the second moment of the
+    With Sigma = Cov(ordinary) + shrinkage * tr/H * I = L L^T and C_r = R^T R / n the second moment of the
     differences, L^-1 C_r L^-T = Z diag(w) Z^T gives U = L Z and Q = Sigma^-1 U = L^-T Z. The detector
     Q reads zero on the ordinary mean and as little as linearly possible on ordinary variation
     (LEACE's idea, Belrose et al. 2023, arXiv 2306.03819; for k = 1 the linear discriminant).
 
+    C_r has rank n at most: with A = L^-1 R^T, the n x n problem A^T A / n = V diag(w) V^T holds all of it,
+    Z = A V (n w)^-1/2. What is H-sized is one Gram matrix of the rows and its Cholesky factor.
+
     Args:
         differences: R [n, H], rowwise unsafe - safe.
-        ordinary: safe and neutral activations [m, H].
+        ordinary: safe and neutral activations [m, H], the safe twins of R first.
         shrinkage: share of the identity; raising it moves the edit towards the paper's orthogonal one.
+        most: directions that are kept; the eigenvalues of all are counted.
 
     Raises:
         InputError: fewer than two ordinary rows, or shrinkage not above 0.
@@ -186,34 +196,42 @@ def whiten(differences: Tensor, ordinary: Tensor, *, shrinkage: float) -> Whiten
         raise InputError("The whitened edit needs at least 2 ordinary samples; add neutral prompts.")
     if not shrinkage > 0:
         raise InputError(f"shrinkage is {shrinkage}; it must be above 0.")
-    r, x = precise(differences), precise(ordinary)
-    x = x.to(r.dtype)
+    dtype = precision(differences, ordinary)
+    r, x = precise(differences, dtype), precise(ordinary, dtype)
     mean = x.mean(0)
     x = x - mean
-    width = r.shape[1]
-    basis = _common_basis(torch.cat([r, x]))
+    basis = _common_basis(torch.cat([r, x])) if len(r) + len(x) <= r.shape[1] / 2 else None
+    at_mean = mean
     if basis is not None:
-        r, x = r @ basis, x @ basis
-    sigma = x.T @ x / (len(x) - 1)
-    total = float(sigma.trace())
-    rounding = 4 * torch.finfo(x.dtype).eps  # of a mean: rows all alike leave a little of it behind
-    if total <= rounding**2 * float(mean @ mean):
-        raise RankError("The ordinary samples do not vary at this site; use rv here.")
-    sigma.diagonal().add_(shrinkage * total / width)
-    lower = torch.linalg.cholesky(sigma)
-    half = torch.linalg.solve_triangular(lower, r.T, upper=False)  # L^-1 R^T
-    values, z = torch.linalg.eigh(half @ half.T / len(r))
-    values, z = values.flip(0), z.flip(1)
-    limit = float(values[0]) * len(values) * torch.finfo(values.dtype).eps
+        r, x, at_mean = r @ basis, x @ basis, mean @ basis
+    lower = _factor(x, mean, shrinkage / differences.shape[1])
+    n = len(r)
+    half = torch.linalg.solve_triangular(lower, torch.cat([r, x[:n], at_mean[None]]).T, upper=False)
+    gram = (half.T @ half).double()
+    values, v = torch.linalg.eigh(gram[:n, :n] / n)
+    values, v = values.flip(0), v.flip(1)
+    limit = float(values[0]) * max(n, len(lower)) * torch.finfo(dtype).eps
     available = int((values > max(limit, 0.0)).sum())
     if available == 0:
         raise RankError("Unsafe and safe activations are equal at this site.")
-    values, z = values[:available], z[:, :available]
-    remove = lower @ z
-    detect = torch.linalg.solve_triangular(lower.T, z, upper=True)
+    k = min(available, most)
+    z = half[:, :n] @ (v[:, :k] * (n * values[:k]).rsqrt()).to(dtype)
+    remove, detect = lower @ z, torch.linalg.solve_triangular(lower.T, z, upper=True)
     if basis is not None:
         remove, detect = basis @ remove, basis @ detect
-    return Whitening(remove, detect, values, available, mean)
+    return Whitening(remove, detect, values[:available].to(dtype), available, mean, gram)
+
+
+def _factor(centred: Tensor, mean: Tensor, share: float) -> Tensor:
+    """Return L of Sigma = Cov + share * tr(Cov) * I; raises RankError where nothing varies."""
+    sigma = centred.T @ centred
+    sigma /= len(centred) - 1
+    total = float(sigma.trace())
+    rounding = 4 * torch.finfo(sigma.dtype).eps  # of a mean: rows all alike leave a little of it behind
+    if total <= rounding**2 * float(mean @ mean):
+        raise RankError("The ordinary samples do not vary at this site; use rv here.")
+    sigma.diagonal().add_(share * total)
+    return torch.linalg.cholesky(sigma, out=sigma)
 
 
 def whitened_basis(
