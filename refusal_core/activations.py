@@ -17,6 +17,7 @@ from refusal_core.io.reading import Plain
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
 from refusal_core.settings import CaptureSettings
+from refusal_core.subspace import precision
 
 MAX_BYTES = 8 << 30
 NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)  # of sites, classes and hashes
@@ -34,6 +35,11 @@ class Samples:
     neutral: Tensor  # [m, H], m may be 0
     pair_of_row: Tensor  # [n] int64
     by_token: bool  # rows are text tokens: only their mean over a prompt compares between prompts
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The one dtype in which the site is estimated."""
+        return precision(self.unsafe, self.safe, self.neutral)
 
     @property
     def differences(self) -> Tensor:

@@ -6,8 +6,10 @@ cost a slice, alpha a small eigenproblem, so that sliders are live.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from refusal_core.activations import Activations, Samples
 from refusal_core.errors import RankError
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
-from refusal_core.separation import auc, d_prime, mean_by_group
+from refusal_core.separation import auc, d_prime, left_out_scores, mean_by_group
 from refusal_core.settings import SubspaceSettings
 from refusal_core.subspace import (
     Basis,
@@ -33,6 +35,9 @@ from refusal_core.subspace import (
 ZERO = 1e-6  # |r| below this share of the rows' size is rounding: the site has not seen the concept
 LOW_SHARE = 0.01
 RANK_LIMIT = 128  # of the settings
+CACHED_BYTES = 512 << 20  # of each kind: forty sites of a large model would take many GB
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +95,31 @@ def estimate(
     return Estimator(seen).estimate(settings or SubspaceSettings(), held_out=held_out)
 
 
+class _Recent(OrderedDict[K, V]):
+    """What was worked out last, up to CACHED_BYTES of tensors: a slider goes back and forth among a few."""
+
+    def get_or_make(self, key: K, make: Callable[[], V]) -> V:
+        """Return what is kept under a key, made where it is not; what was used longest ago goes."""
+        if key not in self:
+            self[key] = make()
+        self.move_to_end(key)
+        while len(self) > 1 and sum(map(_bytes_of, self.values())) > CACHED_BYTES:
+            self.popitem(last=False)
+        return self[key]
+
+
+def _bytes_of(value: object) -> int:
+    parts = [getattr(value, item.name) for item in fields(value)]  # type: ignore[arg-type]  # dataclasses
+    return sum(x.numel() * x.element_size() for x in parts if isinstance(x, Tensor))
+
+
 class Estimator:
     """Estimates directions from one set of activations, keeping what does not depend on sliders."""
 
     def __init__(self, seen: Activations) -> None:
         self.seen = seen
-        self._spans: dict[tuple[int, bool, bool], Span] = {}
-        self._whitenings: dict[tuple[int, float], Whitening] = {}
+        self._spans: _Recent[tuple[int, bool, bool], Span] = _Recent()
+        self._whitenings: _Recent[tuple[int, float], Whitening] = _Recent()
         self._separations: dict[tuple[int, SubspaceSettings], Separation | None] = {}
 
     def estimate(self, settings: SubspaceSettings, *, held_out: bool = False) -> Directions:
@@ -138,7 +161,7 @@ class Estimator:
             return Spectrum((1.0,), (1.0,), 1)
         solution: Whitening | Basis
         try:
-            r = refusal_vector(samples.unsafe, samples.safe)
+            r = refusal_vector(samples.unsafe, samples.safe, samples.precision)
             if settings.method == "whitened":
                 solution = self._whitening(samples, settings)
                 parts = (solution.detect.T @ r).square()
@@ -154,7 +177,7 @@ class Estimator:
 
     def _solve(self, site: Site, samples: Samples, settings: SubspaceSettings) -> Direction | None:
         """Return the direction of a site; None where r is zero, or the subspace holds nothing of it."""
-        r = refusal_vector(samples.unsafe, samples.safe)
+        r = refusal_vector(samples.unsafe, samples.safe, samples.precision)
         size = float(precise(samples.safe).norm(dim=1).mean())
         if float(r.norm()) <= ZERO * size or float(r.norm()) == 0.0:
             return None
@@ -186,60 +209,67 @@ class Estimator:
         if share <= ZERO**2:
             raise RankError("The subspace holds nothing of the refusal vector.")
         unit = (p / p.norm())[None]
-        level = unit @ precise(samples.ordinary).mean(0)
+        level = unit @ precise(samples.ordinary, samples.precision).mean(0)
         return Direction(site, unit, unit, level, share, used, available)
 
     def _whitening(self, samples: Samples, settings: SubspaceSettings) -> Whitening:
-        key = (id(samples), settings.shrinkage)
-        if key not in self._whitenings:
-            differences, ordinary = samples.differences, samples.ordinary
-            self._whitenings[key] = whiten(differences, ordinary, shrinkage=settings.shrinkage)
-        return self._whitenings[key]
+        return self._whitenings.get_or_make(
+            (id(samples), settings.shrinkage),
+            lambda: whiten(samples.differences, samples.ordinary, shrinkage=settings.shrinkage),
+        )
 
     def _basis(self, samples: Samples, settings: SubspaceSettings) -> Basis:
         """Return the basis of PCA or cPCA; without neutral rows there is nothing to contrast with."""
         contrast = settings.method == "cpca" and len(samples.neutral) > 1
-        key = (id(samples), settings.center, contrast)
-        if key not in self._spans:
-            neutral = samples.neutral if contrast else None
-            self._spans[key] = sample_span(samples.differences, neutral, center=settings.center)
-        alpha = settings.alpha if contrast else 0.0
-        return contrastive_basis(
-            self._spans[key], rank=settings.rank, alpha=alpha, relative=settings.relative
+        neutral = samples.neutral if contrast else None
+        span = self._spans.get_or_make(
+            (id(samples), settings.center, contrast),
+            lambda: sample_span(
+                samples.differences, neutral, center=settings.center, dtype=samples.precision
+            ),
         )
+        alpha = settings.alpha if contrast else 0.0
+        return contrastive_basis(span, rank=settings.rank, alpha=alpha, relative=settings.relative)
 
     def _separation(self, site: Site, samples: Samples, settings: SubspaceSettings) -> Separation | None:
         """Measure the detector on pairs it has not seen, leaving one pair out at a time."""
         key = (id(samples), settings)
         if key not in self._separations:
-            self._separations[key] = _leave_one_pair_out(site, samples, settings, self.seen)
+            self._separations[key] = self._left_out(site, samples, settings)
         return self._separations[key]
 
+    def _left_out(self, site: Site, samples: Samples, settings: SubspaceSettings) -> Separation | None:
+        groups = samples.pair_of_row
+        if len(torch.unique(groups)) < 3:
+            return None
+        if settings.method == "whitened":
+            gram, count = self._whitening(samples, settings).gram, len(samples.safe) + len(samples.neutral)
+            scores = left_out_scores(gram, groups, count, settings.rank)
+        else:
+            scores = _projector_scores(site, samples, settings, self.seen)
+        if scores is None or not all(torch.isfinite(s).all() for s in scores):
+            return None  # the other pairs hold nothing of the concept
+        u, s = (mean_by_group(x, groups) if samples.by_token else x for x in scores)
+        return Separation(auc(u, s), d_prime(u, s))
 
-def _leave_one_pair_out(
+
+def _projector_scores(
     site: Site, samples: Samples, settings: SubspaceSettings, seen: Activations
-) -> Separation | None:
-    pairs = torch.unique(samples.pair_of_row).tolist()
-    if len(pairs) < 3:
-        return None
-    unsafe, safe = [], []
-    for pair in pairs:
+) -> tuple[Tensor, Tensor] | None:
+    """Return the scores of unsafe and safe rows, each [n], read by what the other pairs alone give."""
+    unsafe, safe = (torch.empty(len(samples.safe), dtype=samples.precision) for _ in range(2))
+    for pair in torch.unique(samples.pair_of_row).tolist():
         out = samples.pair_of_row == pair
         kept = {name: getattr(samples, name)[~out] for name in ("unsafe", "safe", "pair_of_row")}
         rest = replace(samples, **kept)
         direction = Estimator(seen)._solve(site, rest, settings)
         if direction is None:
             return None
-        # All directions are read along the one that the other pairs' mean difference takes.
-        detect, r = direction.detect, refusal_vector(rest.unsafe, rest.safe)
-        lead = detect.T @ (detect @ r)
-        lead = lead / (lead @ r)  # folds differ in scale otherwise
-        unsafe.append(precise(samples.unsafe[out]) @ lead)
-        safe.append(precise(samples.safe[out]) @ lead)
-    u, s, groups = torch.cat(unsafe), torch.cat(safe), samples.pair_of_row
-    if samples.by_token:
-        u, s = mean_by_group(u, groups), mean_by_group(s, groups)
-    return Separation(auc(u, s), d_prime(u, s))
+        lead = direction.detect[0]
+        scale = lead @ refusal_vector(rest.unsafe, rest.safe, lead.dtype)  # folds differ in scale otherwise
+        unsafe[out] = (precise(samples.unsafe[out], lead.dtype) @ lead / scale).to(unsafe)
+        safe[out] = (precise(samples.safe[out], lead.dtype) @ lead / scale).to(safe)
+    return unsafe, safe
 
 
 def _notes(sites: Mapping[Site, Direction], empty: list[str], settings: SubspaceSettings) -> tuple[str, ...]:

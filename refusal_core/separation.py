@@ -49,7 +49,7 @@ def mean_by_group(scores: Tensor, group: Tensor) -> Tensor:
 
 
 def left_out_scores(gram: Tensor, groups: Tensor, ordinary: int, rank: int) -> tuple[Tensor, Tensor]:
-    """Return what whitened detectors read on pairs that they were not made from, one group left out at a time.
+    """Return what whitened detectors read on pairs that they were not made from, a pair left out at a time.
 
     Nothing H-sized is solved again. With D the safe rows of a group (less mu), N ordinary rows in all and E =
     (I + 11^T / (N - d)) / (N - 1), the covariance without them is Sigma - D^T E D (up to a factor, which no
@@ -65,10 +65,10 @@ def left_out_scores(gram: Tensor, groups: Tensor, ordinary: int, rank: int) -> t
         rank: directions of each detector.
 
     Returns:
-        Scores of the unsafe and of the safe rows, each [n], in the order of the groups' numbers.
+        Scores of the unsafe and of the safe rows, each [n] float64.
     """
-    n = len(groups)
-    unsafe, safe = [], []
+    n, gram = len(groups), gram.double()
+    unsafe, safe = gram.new_empty(n), gram.new_empty(n)
     for group in torch.unique(groups).tolist():
         out, kept = (groups == group).nonzero()[:, 0], (groups != group).nonzero()[:, 0]
         d, rows = len(out), len(kept)
@@ -82,7 +82,6 @@ def left_out_scores(gram: Tensor, groups: Tensor, ordinary: int, rank: int) -> t
         weights = top[1][:, used] @ (top[1][:, used].sum(0) / rows)
         scale = weights @ whole[kept][:, kept].mean(1)
         reading = whole[:, kept] @ (weights / scale)
-        at_safe = reading[n + out] + reading[2 * n]
-        safe.append(at_safe)
-        unsafe.append(at_safe + reading[out])
-    return torch.cat(unsafe), torch.cat(safe)
+        safe[out] = reading[n + out] + reading[2 * n]
+        unsafe[out] = safe[out] + reading[out]
+    return unsafe, safe

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from refusal_core.separation import auc, d_prime, mean_by_group
+from refusal_core import subspace
+from refusal_core.activations import Activations, Samples
+from refusal_core.directions import estimate
+from refusal_core.models.model import Fingerprint
+from refusal_core.models.sites import Site
+from refusal_core.separation import auc, d_prime, left_out_scores, mean_by_group
+from refusal_core.settings import CaptureSettings, Method, SubspaceSettings
+from refusal_core.subspace import whiten
 
 few_values = st.lists(st.integers(-3, 3), min_size=1, max_size=12)  # few values: many ties
 cheap = settings(derandomize=True, max_examples=80, deadline=None)
@@ -104,3 +113,65 @@ def test_the_group_means_weighed_by_their_sizes_give_the_mean(values: list[int],
         for name in sorted(set(group.tolist()))
     ]
     assert means.tolist() == pytest.approx(by_hand, abs=1e-12)
+
+
+# --- pairs left out, without solving anything large again ----------------------------------------------
+
+
+def left_out_by_hand(
+    unsafe: np.ndarray, safe: np.ndarray, neutral: np.ndarray, groups: np.ndarray, rank: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each pair's rows read by a detector that is worked out anew from all other rows, in float64."""
+    whole = np.concatenate([safe, neutral])
+    shrink = 0.02 * np.trace(np.cov(whole.T)) / safe.shape[1] * (len(whole) - 1)  # the whole's, as it says
+    read_unsafe, read_safe = np.empty(len(safe)), np.empty(len(safe))
+    for group in np.unique(groups):
+        out = groups == group
+        r = (unsafe - safe)[~out]
+        x = np.concatenate([safe[~out], neutral])
+        sigma = (np.cov(x.T) * (len(x) - 1) + shrink * np.eye(len(x.T))) / (len(x) - 1)
+        values, u = scipy.linalg.eigh(r.T @ r / len(r), sigma)
+        q = u[:, np.argsort(values)[::-1][:rank]]  # generalised eigenvectors: Sigma^-1 U already
+        lead = q @ (q.T @ r.mean(0))
+        lead /= lead @ r.mean(0)
+        read_unsafe[out], read_safe[out] = unsafe[out] @ lead, safe[out] @ lead
+    return read_unsafe, read_safe
+
+
+@pytest.mark.parametrize(("width", "rows", "ordinary"), [(40, 30, 200), (300, 20, 50)])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_scores_of_left_out_pairs_are_those_of_solving_again(
+    width: int, rows: int, ordinary: int, rank: int
+) -> None:
+    rng = np.random.default_rng(width + rank)
+    safe = rng.normal(3, 1, (rows, width))
+    unsafe = safe + rng.normal(0, 1, width) + rng.normal(0, 0.5, (rows, width))
+    neutral, groups = rng.normal(3, 1, (ordinary, width)), np.arange(rows) % 5  # rows of a pair lie apart
+    a, b, c = (torch.from_numpy(x) for x in (unsafe, safe, neutral))
+    solved = whiten(a - b, torch.cat([b, c]), shrinkage=0.02)
+    found = left_out_scores(solved.gram, torch.from_numpy(groups), rows + ordinary, rank)
+    wanted = left_out_by_hand(unsafe, safe, neutral, groups, rank)
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-7, atol=1e-9)
+    whole = torch.cat([a, b]) @ (solved.detect[:, :rank] @ (solved.detect[:, :rank].T @ (a - b).mean(0)))
+    assert not np.allclose(whole[:rows].numpy() / float(whole.abs().max()), wanted[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["rv", "pca", "cpca", "whitened"])
+def test_rows_of_real_size_are_estimated_in_one_precision(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neutral rows over the limit of float64 beside pair rows under it: once a crash in each method."""
+    monkeypatch.setattr(subspace, "DOUBLE_LIMIT", 8 * 64 * 400)
+    monkeypatch.setattr(subspace, "WHOLE_LIMIT", 32)
+    draw = torch.Generator().manual_seed(0)
+    safe = torch.randn(30, 64, generator=draw)
+    unsafe = safe + torch.randn(64, generator=draw) + 0.3 * torch.randn(30, 64, generator=draw)
+    neutral = torch.randn(500, 64, generator=draw)
+    site = Site("transformer.blocks.0.attn2.to_k", 0, "text", 64, 64, True)
+    rows = Samples(unsafe, safe, neutral, torch.arange(30) % 5, False)
+    print_of = Fingerprint("wan", "WanPipeline", "0", "0")
+    seen = Activations(print_of, "fire", (("a", "b"),), CaptureSettings(), {site: rows})
+    found = estimate(seen, SubspaceSettings(method=method, rank=3), held_out=True).sites[site]
+    assert found.remove.dtype == found.level.dtype == torch.float32
+    assert found.separation is not None and found.separation.auc > 0.6

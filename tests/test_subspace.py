@@ -374,15 +374,15 @@ def test_rows_given_are_not_changed_and_one_that_is_not_finite_is_refused() -> N
 
 
 def test_rows_too_large_for_float64_agree_to_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit is lowered so that the ordinary rows pass it, then the differences as well."""
+    """The limit is lowered until all rows together just pass it: one precision for a site, whichever rows."""
     r, e = samples(40, 15), samples(60, 16)
     wanted = basis_of(r, e, rank=2, alpha=0.5).vectors, whiten(tensor(r), tensor(e), shrinkage=0.02)
-    for limit, dtype in ((50 * H * 8, torch.float64), (0, torch.float32)):
+    for limit, dtype in ((100 * H * 8, torch.float64), (100 * H * 8 - 1, torch.float32)):
         monkeypatch.setattr(subspace, "DOUBLE_LIMIT", limit)
         found = basis_of(r, e, rank=2, alpha=0.5).vectors
         oblique = whiten(tensor(r), tensor(e), shrinkage=0.02)
         assert found.dtype == oblique.remove.dtype == oblique.detect.dtype == oblique.mean.dtype == dtype
-        assert 1e-12 < distance(found, wanted[0]) < 1e-4
+        assert distance(found, wanted[0]) < 1e-4
         np.testing.assert_allclose(operator(oblique, 2), operator(wanted[1], 2), rtol=0, atol=1e-4)
 
 
