@@ -244,7 +244,7 @@ class Estimator:
             return None
         if settings.method == "whitened":
             gram, count = self._whitening(samples, settings).gram, len(samples.safe) + len(samples.neutral)
-            scores = left_out_scores(gram, groups, count, settings.rank)
+            scores: tuple[Tensor, Tensor] | None = left_out_scores(gram, groups, count, settings.rank)
         else:
             scores = _projector_scores(site, samples, settings, self.seen)
         if scores is None or not all(torch.isfinite(s).all() for s in scores):

@@ -168,7 +168,8 @@ def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     where all take minutes and four times the memory.
     """
     if len(matrix) <= WHOLE_LIMIT or count >= len(matrix) // 2:
-        return torch.linalg.eigh(matrix)
+        every, all_vectors = torch.linalg.eigh(matrix)
+        return every, all_vectors
     start = matrix.sum(0).numpy()  # a fixed one: equal rows give equal directions
     values, vectors = eigsh(matrix.numpy(), k=count, which="LA", v0=start)
     return torch.from_numpy(values), torch.from_numpy(vectors)
@@ -253,7 +254,8 @@ def _factor(centred: Tensor, mean: Tensor, share: float) -> Tensor:
     if total <= rounding**2 * float(mean @ mean):
         raise RankError("The ordinary samples do not vary at this site; use rv here.")
     sigma.diagonal().add_(share * total)
-    return torch.linalg.cholesky(sigma, out=sigma)
+    lower: Tensor = torch.linalg.cholesky(sigma, out=sigma)
+    return lower
 
 
 def whitened_basis(
