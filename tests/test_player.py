@@ -202,6 +202,20 @@ def test_a_click_counts_though_something_else_happens_before_its_event(page: Pag
     page.wait_for_function("videos().every(v => v.paused)")
 
 
+def test_a_click_pauses_though_both_rest_for_a_moment_to_get_in_step(page: Page) -> None:
+    page.wait_for_function("videos()[0].currentTime > 0.5")
+    page.evaluate("""() => {
+        const video = videos()[0];
+        video.dispatchEvent(new KeyboardEvent('keydown', { key: 'Shift', bubbles: true }));
+        video.dispatchEvent(new Event('seeking'));  // as of a jump by hand: both stop until they are there
+        if (!video.paused) throw new Error('not brought in step');
+        video.click();
+    }""")
+    expect(page.locator("[data-rs=play]")).to_have_attribute("aria-label", "Play")
+    page.wait_for_timeout(600)
+    assert page.evaluate("videos().every(v => v.paused)")
+
+
 def test_scrubbing_puts_both_on_one_frame_and_playing_goes_on_from_there(page: Page) -> None:
     _rest(page, 10)
     expect(page.locator("[data-rs=time]")).to_have_text("0:01.25 / 0:02.12")

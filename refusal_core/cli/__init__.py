@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except RefusalError as e:
             print(f"Error: {e}", file=sys.stderr)
             raise SystemExit(2) from None
+        except KeyboardInterrupt:  # it came where typer had ended already
+            print("Stopped. Nothing was left half-written.", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
         except SystemExit as e:
             if e.code == INTERRUPTED or (dropped and not e.code):  # typer has turned Ctrl-C into this code
                 print("Stopped. Nothing was left half-written.", file=sys.stderr)

@@ -18,10 +18,12 @@ def insisting() -> Iterator[list[bool]]:
     """Let a Ctrl-C that is dropped come again until it is heard; yield a list, empty where none was."""
     dropped: list[bool] = []
     over: list[bool] = []
+    waiting: list[bool] = []  # one at a time: what is heard must not be broken off by another
     before, main = sys.unraisablehook, threading.main_thread().ident or 0
 
     def again() -> None:
         time.sleep(AGAIN)
+        waiting.clear()
         if not over:  # a signal to the main thread ends what it waits for; a flag of Python's would not
             signal.pthread_kill(main, signal.SIGINT)
 
@@ -30,8 +32,10 @@ def insisting() -> Iterator[list[bool]]:
             before(unraisable)
             return
         dropped.append(True)
-        # Not by ``threading``, whose locks the code that was broken off may hold.
-        _thread.start_new_thread(again, ())
+        if not waiting:
+            waiting.append(True)
+            # Not by ``threading``, whose locks the code that was broken off may hold.
+            _thread.start_new_thread(again, ())
 
     sys.unraisablehook = look
     try:

@@ -74,6 +74,9 @@ function adopt(video, name) {
   Object.assign(video, { muted: true, playsInline: true, loop: true });
   video.removeAttribute('autoplay'); // the browser would pause it when scrolled away, and both start here
   video.setAttribute('aria-label', name);
+  // Ours alone: Gradio would look whether the video rests, which it also does for a moment while both are
+  // brought in step, and a click to pause would start it.
+  video.addEventListener('click', onVideoClick, { signal: clip.listeners.signal, capture: true });
   on('loadedmetadata', () => joined(clip));
   on('loadeddata', () => { clip.hasFrame = true; settle(); });
   on('emptied', () => Object.assign(clip, { shown: null, hasFrame: false }));
@@ -99,6 +102,11 @@ const wasTouched = () => performance.now() - touched < 1000;
 
 /** Gradio starts or pauses a video at a click, and tells of it later: until then it is left as it is. */
 const isChanged = ({ video, told }) => wasTouched() && told !== null && told === video.paused;
+
+function onVideoClick(event) {
+  event.stopImmediatePropagation();
+  toggle();
+}
 
 /** Gradio plays new videos by itself: only a play from the user's hand counts. */
 function onPlay(clip) {
