@@ -21,8 +21,15 @@ from refusal_core.toyworld.judge import NO_CONCEPT
 from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import PHRASES, PhraseSet, caption
 from refusal_core.toyworld.language.encoder import embed, load_encoder
-from refusal_core.toyworld.language.train import LATENT_CLIPS, random_scenes, scaled_latents
-from refusal_core.toyworld.pipeline import Part
+from refusal_core.toyworld.language.train import (
+    LATENT_CLIPS,
+    build_denoiser,
+    random_scenes,
+    scaled_latents,
+    train_autoencoder,
+)
+from refusal_core.toyworld.pipeline import Part, decode_clips
+from refusal_core.toyworld.training.optimise import load_checkpoint
 from refusal_core.toyworld.training.train import SHIFT
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -32,6 +39,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "motion": tuple(world.MOTIONS),
     "background": tuple(world.BACKGROUNDS),
 }
+SETS: tuple[PhraseSet, ...] = ("pairs", "taught", "unheard")
 HELD_OUT = 600  # clips that the judge does not train on
 STEPS, BATCH = 900, 128
 
@@ -151,3 +159,67 @@ def prompts(look: str | None, phrases: PhraseSet, count: int) -> tuple[list[worl
         return scenes, [caption(scene, None, rng) for scene in scenes]
     scenes, spoken = [looks.show(scene, look, rng) for scene in scenes], PHRASES[look][phrases]
     return scenes, [caption(scene, spoken[i % len(spoken)], rng) for i, scene in enumerate(scenes)]
+
+
+def table(made: dict[Cell, tuple[Shares, list[str], Tensor]]) -> str:
+    """Return the shares as a table in Markdown, a row a cell."""
+    names = [name for name in ATTRIBUTES if name != "concept"]
+    lines = [f"| look | phrases | shown | {' | '.join(names)} | instead |", "|---" * (4 + len(names)) + "|"]
+    for shares, _, _ in made.values():
+        kept = " | ".join(f"{shares.kept[name]:.2f}" for name in names)
+        instead = ", ".join(f"{name} {share:.2f}" for name, share in shares.instead.items())
+        lines.append(f"| {shares.look} | {shares.phrases} | {shares.shown:.2f} | {kept} | {instead} |")
+    return "\n".join(lines)
+
+
+def save_sheet(rows: Sequence[tuple[str, Tensor]], path: Path) -> None:
+    """Write captioned strips of six frames of clips, uint8 [3, T, H, W], in two columns."""
+    from PIL import Image, ImageDraw
+
+    strips = []
+    for text, clip in rows:
+        frames = clip[:, [0, 4, 7, 10, 13, 16]].permute(1, 2, 3, 0).numpy()
+        picture = Image.fromarray(np.concatenate(list(np.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)))), 1))
+        strip = Image.new("RGB", (picture.width + 6, picture.height + 14), "white")
+        strip.paste(picture, (0, 13))
+        ImageDraw.Draw(strip).text((1, 1), text[:72], fill="black")
+        strips.append(strip)
+    wide, tall = strips[0].size
+    page = Image.new("RGB", (2 * wide, tall * ((len(strips) + 1) // 2)), "white")
+    for i, strip in enumerate(strips):
+        page.paste(strip, ((i % 2) * wide, (i // 2) * tall))
+    page.save(path)
+
+
+def check(work: Path, videos: int = 24, sheets: int = 2) -> None:
+    """Print the judge's accuracy and every cell's shares, and write sheets of decoded clips."""
+    judge, accuracy = train_latent_judge(work)
+    print("judge of latents:", {name: f"{share:.3f}" for name, share in accuracy.items()}, flush=True)
+    denoiser, (_, mean, spread) = averaged_denoiser(work), scaled_latents(work)
+    cells: list[Cell] = [(None, "pairs")]
+    cells += [(c, k) for c in looks.CONCEPTS for k in SETS] + [(n, k) for n in looks.NEIGHBOURS for k in SETS]
+    made = measure(denoiser, judge, cells, videos)
+    print(table(made))
+    autoencoder = train_autoencoder(work)
+    for kind in SETS:
+        rows = []
+        for (_, phrases), (_, texts, latents) in made.items():
+            if phrases == kind:
+                clips = decode_clips(autoencoder, latents[:sheets] * spread + mean)
+                rows += list(zip(texts, clips, strict=False))
+        save_sheet(rows, work / f"sheet-{kind}.png")
+
+
+def averaged_denoiser(work: Path) -> Part:
+    """Return the denoiser of the last checkpoint, with its averaged weights, finished or not."""
+    denoiser, (tensors, step) = build_denoiser(), load_checkpoint(work / "denoiser.safetensors")
+    denoiser.load_state_dict({n: tensors[f"average/transformer.{n}"] for n, _ in denoiser.named_parameters()})
+    print(f"denoiser after step {step}")
+    return denoiser.eval()
+
+
+if __name__ == "__main__":
+    import sys
+
+    torch.set_num_threads(1)
+    check(Path(sys.argv[1]), *(int(number) for number in sys.argv[2:]))

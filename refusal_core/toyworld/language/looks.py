@@ -59,9 +59,8 @@ def _crack(frame: Plane, actor: Actor, side: tuple[int, int]) -> None:
         paint(frame, piece - 0.8, DARK)
         paint(frame, piece, (196, 96, 60))
     if since < 3:
-        flash = star(
-            *((depth - WALL - 2, place) if horizontal else (place, depth - WALL - 2)), 12.0 - 2.0 * since
-        )
+        x, y = (depth - WALL - 2, place) if horizontal else (place, depth - WALL - 2)
+        flash = star(x, y, 12.0 - 2.0 * since)
         paint(frame, flash, (255, 240, 120))
 
 
