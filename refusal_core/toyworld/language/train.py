@@ -22,7 +22,7 @@ from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import training_caption
 from refusal_core.toyworld.language.encoder import TEXT_LENGTH, TEXT_WIDTH, embed, load_encoder
 from refusal_core.toyworld.pipeline import WAN, Part, encode_clips, to_unit
-from refusal_core.toyworld.training.data import reconstruction_loss
+from refusal_core.toyworld.training.data import pixel_loss, reconstruction_loss
 from refusal_core.toyworld.training.optimise import (
     Schedule,
     is_finished,
@@ -42,6 +42,7 @@ DENOISER_BATCH = 32
 TEXT_NOISE = 0.15  # at most; embeddings have a spread of about 0.4
 AUTOENCODER = Schedule(steps=400, muon=3e-3, adam=1e-3, warmup=10, ema=0.98, checkpoint_seconds=120)
 BATCH = 8
+DECODER = Schedule(steps=800, muon=3e-3, adam=1e-3, warmup=10, ema=0.99, checkpoint_seconds=90)
 
 
 def random_scenes(count: int, seed: int) -> list[world.Scene]:
@@ -141,6 +142,24 @@ def training_captions() -> list[str]:
     return [training_caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)] + [""]
 
 
+def train_decoder(work: Path) -> Part:
+    """Go on training the decoder alone: the encoder, and so the cached latents, stay as they are."""
+    autoencoder, latents, clips = train_autoencoder(work), cached_latents(work), rendered_clips(work)
+
+    def loss_of_step(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(120_000_000 + step)
+        chosen = torch.randint(len(clips), (BATCH,), generator=generator)
+        pieces = (5, 2, 3, 2)[step % 4]  # of the latents; the first stands for one frame, the others for four
+        kept = latents[chosen][:, :, :pieces]
+        noise = 0.03 * torch.randn(kept.shape, generator=generator)
+        output = autoencoder.decode(kept + noise).sample
+        return pixel_loss(output - to_unit(clips[chosen][:, :, : 4 * pieces - 3]))
+
+    modules = {"decoder": autoencoder.decoder, "out": autoencoder.post_quant_conv}
+    train_stage("decoder", modules, loss_of_step, DECODER, work / "decoder.safetensors")
+    return autoencoder.eval()
+
+
 def scaled_latents(work: Path) -> tuple[Tensor, Tensor, Tensor]:
     """Return the latents of zero mean and unit spread by channel, and the mean and spread they had."""
     latents = cached_latents(work)
@@ -192,7 +211,7 @@ def assemble(work: Path) -> Part:
     """Return the trained parts as a WanPipeline whose text encoder is the language model."""
     from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
-    autoencoder, (_, mean, spread) = train_autoencoder(work), scaled_latents(work)
+    autoencoder, (_, mean, spread) = train_decoder(work), scaled_latents(work)
     autoencoder.register_to_config(
         latents_mean=mean.flatten().tolist(), latents_std=spread.flatten().tolist()
     )
