@@ -1,6 +1,6 @@
 """A quick look at what the language model draws: a reader of latents, and shares by look and set of phrases.
 
-The reader sees latents, not frames: it is fitted in seconds and spares the decoding. It is a tool of training;
+The reader sees latents, not frames: it is fitted in seconds and spares the decoding. A tool of training;
 figures that are published come from a judge of frames.
 """
 
