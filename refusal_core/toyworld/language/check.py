@@ -25,6 +25,7 @@ from refusal_core.toyworld.language.train import (
     build_denoiser,
     random_scenes,
     scaled_latents,
+    train_decoder,
 )
 from refusal_core.toyworld.pipeline import Part, decode_clips
 from refusal_core.toyworld.training.optimise import load_checkpoint
