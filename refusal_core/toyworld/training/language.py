@@ -23,11 +23,7 @@ from refusal_core.toyworld.language.captions import training_caption
 from refusal_core.toyworld.language.encoder import TEXT_LENGTH, TEXT_WIDTH, embed, load_encoder
 from refusal_core.toyworld.pipeline import WAN, Part, encode_clips, to_unit
 from refusal_core.toyworld.training.data import pixel_loss, reconstruction_loss
-from refusal_core.toyworld.training.optimise import (
-    Schedule,
-    is_finished,
-    train_stage,
-)
+from refusal_core.toyworld.training.optimise import Schedule, is_finished, train_stage
 from refusal_core.toyworld.training.saving import DEFAULTS, save_pipeline
 from refusal_core.toyworld.training.train import SHIFT
 
