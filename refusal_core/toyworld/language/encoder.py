@@ -52,8 +52,11 @@ def load_encoder() -> tuple[PreTrainedTokenizerBase, BertModel]:
     from transformers import AutoTokenizer, BertModel
 
     folder = encoder_folder()
-    encoder = BertModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
-    return AutoTokenizer.from_pretrained(folder), encoder.eval().requires_grad_(False)
+    encoder = BertModel.from_pretrained(
+        folder, torch_dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return tokenizer, encoder.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -60,7 +60,7 @@ def train_autoencoder(work: Path) -> Part:
     from diffusers import AutoencoderKLWan
 
     autoencoder = cast(Part, AutoencoderKLWan).from_pretrained(
-        ASSETS / WAN / "vae", torch_dtype=torch.float32
+        ASSETS / WAN / "vae", torch_dtype=torch.float32, use_safetensors=True
     )
     checkpoint, kept = work / "autoencoder.safetensors", work / "clips.npy"
     if not is_finished(checkpoint, AUTOENCODER) and not kept.exists():
@@ -169,7 +169,7 @@ def build_denoiser() -> Part:
 
     torch.manual_seed(103)
     kind = cast(Part, WanTransformer3DModel)
-    old = kind.from_pretrained(ASSETS / WAN / "transformer", torch_dtype=torch.float32)
+    old = kind.from_pretrained(ASSETS / WAN / "transformer", torch_dtype=torch.float32, use_safetensors=True)
     denoiser: Part = kind.from_config({**old.config, "text_dim": TEXT_WIDTH})
     kept = {n: t for n, t in old.state_dict().items() if "text_embedder.linear_1.weight" not in n}
     denoiser.load_state_dict(kept, strict=False)
