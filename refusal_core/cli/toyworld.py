@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refusal_core.cli.screen import progress_bar
+from refusal_core.cli.options import Json
+from refusal_core.cli.screen import progress_bar, save_json
 
 if TYPE_CHECKING:
     from refusal_core.evaluate.reports.report import Report
+    from refusal_core.toyworld.training.check import CheckReport
 
 MODELS = {"wan": "toyworld", "unet3d": "toyworld-unet3d"}  # by family
 app = typer.Typer(no_args_is_help=True, help="The bundled model: train it, check it.")
@@ -49,17 +51,21 @@ def check(
     model: Annotated[str, typer.Option("--model", help="toyworld or toyworld-unet3d.")] = "toyworld",
     videos: Annotated[int, typer.Option("--videos", min=1, help="Generated clips a row.")] = 200,
     card: Annotated[bool, typer.Option("--card", help="Also write model card and contact sheets.")] = False,
+    json: Json = None,
 ) -> None:
     """Print the judge's accuracy and what the bundled model draws when asked."""
+    from pydantic import TypeAdapter
+
     from refusal_core.errors import InputError
     from refusal_core.models.load import ASSETS
 
     if model not in MODELS.values():
         raise InputError(f"'{model}' is no bundled model; choose one of {', '.join(MODELS.values())}.")
-    _check(model, ASSETS, videos, card)
+    report = _check(model, ASSETS, videos, card)
+    save_json(json, TypeAdapter(type(report)).dump_python(report, mode="json"))
 
 
-def _check(name: str, assets: Path, videos: int, card: bool) -> None:
+def _check(name: str, assets: Path, videos: int, card: bool) -> CheckReport:
     from refusal_core.models.load import BUNDLED, load_model
     from refusal_core.toyworld.judge import load_judge
     from refusal_core.toyworld.training.check import check as run
@@ -79,6 +85,7 @@ def _check(name: str, assets: Path, videos: int, card: bool) -> None:
             recipe = UNET_RECIPE if name == MODELS["unet3d"] else RECIPE
             write_card(model, folder, recipe, report, _evaluated(name, assets.parent / "reports"))
     print("\n".join(report.lines()))
+    return report
 
 
 def _evaluated(name: str, folder: Path) -> list[Report]:
