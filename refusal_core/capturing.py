@@ -8,6 +8,7 @@ noisy video and differ by the condition alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from refusal_core.models.sites import Site, select
 from refusal_core.progress import Progress, part, silent
 from refusal_core.settings import CaptureSettings, Pool, SamplingSettings
 
+logger = logging.getLogger(__name__)
 SMALL_BATCH, LARGE_BATCH = 32, 1
 
 
@@ -100,7 +102,12 @@ class _Call:
 
 
 def _record(
-    model: Model, prompts: Sequence[str], seeds: Sequence[int], steps: int, limit: int, image: Path | None
+    model: Model,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    limit: int,
+    image: Path | None,
 ) -> list[_Call]:
     """Run the real pipeline without guidance and return the denoiser calls it makes, ``limit`` at most."""
     calls: list[_Call] = []
@@ -110,16 +117,20 @@ def _record(
         if len(calls) == limit:
             raise StopForward
 
-    settings = SamplingSettings(steps=steps)
     with suppress(StopForward):
         call_pipeline(model, Request(prompts, seeds, settings, False, "latent", image), before)
     return calls
 
 
-def _first_call(model: Model, prompts: Sequence[str], image: Path | None) -> _Call:
+# Two steps, not one: Mochi's schedule divides by half of them.
+_FULL_SIZE = SamplingSettings(steps=2)
+
+
+def _first_call(
+    model: Model, prompts: Sequence[str], image: Path | None, settings: SamplingSettings = _FULL_SIZE
+) -> _Call:
     """Return the first denoiser call of a run on these prompts; the run goes no further."""
-    # Two steps, not one: Mochi's schedule divides by half of them.
-    return _record(model, prompts, [0] * len(prompts), 2, 1, image)[0]
+    return _record(model, prompts, [0] * len(prompts), settings, 1, image)[0]
 
 
 def first_call(model: Model, prompts: Sequence[str]) -> dict[str, Any]:
@@ -131,7 +142,7 @@ def first_call(model: Model, prompts: Sequence[str]) -> dict[str, Any]:
 def record_calls(model: Model, prompts: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Return what the pipeline hands to its denoiser at every step of a run without guidance."""
     with torch.inference_mode():
-        calls = _record(model, prompts, seeds, model.defaults.steps, 0, None)
+        calls = _record(model, prompts, seeds, SamplingSettings(), 0, None)
     return [_copied(call.arguments) for call in calls]
 
 
@@ -176,17 +187,41 @@ def _valid_rows(model: Model, call: _Call, shape: tuple[int, int], tokens: Seque
 # --- text side: one forward of the text encoder suffices, as its output sees no timestep ------------
 
 
+def smallest_video(model: Model, sites: Sequence[Site]) -> SamplingSettings:
+    """Return the size of the smallest video whose forward reaches all these text-side sites.
+
+    Their input does not depend on the video, so that any will do: on Wan 2.1 1.3B a forward on one
+    frame of 16 x 16 costs 1/1800 of one at full size. What a network takes is not written anywhere, so
+    it is tried, smallest first.
+    """
+    for frames in (1, None):
+        for side in (16, 32, 64, 128):
+            settings = SamplingSettings(steps=2, frames=frames, width=side, height=side)
+            try:
+                call = _first_call(model, ["a"], None, settings)
+                reached = [_listen(_Call(d, call.arguments), model, sites) for d in model.denoisers]
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception:  # each network fails in its own way where a side is too small for it
+                logger.debug("no forward at %s x %s, %s frames", side, side, frames, exc_info=True)
+                continue
+            if sum(map(len, reached)) == len(sites):
+                return settings
+    return _FULL_SIZE
+
+
 def _text_samples(
     model: Model, prompts: _Prompts, sites: Sequence[Site], progress: Progress
 ) -> dict[Site, Samples]:
     everything = prompts.unsafe + prompts.safe + prompts.neutral
+    size = smallest_video(model, sites)
     tokens: list[list[int]] = []  # of each prompt, padding left out
     rows: dict[Site, list[Tensor]] = {}  # [tokens, H] of each prompt
     shares: dict[Site, Site] = {}  # a site -> the first site with the very same input
     for batch in _batches(model, len(everything)):
         chunk = [everything[i] for i in batch]
         part_tokens = model.tokens(chunk)
-        call = _first_call(model, chunk, None)
+        call = _first_call(model, chunk, None, size)
         for denoiser in model.denoisers:  # a second expert has a text entry of its own
             first_of: dict[int, Site] = {}
             for site, x in _listen(_Call(denoiser, call.arguments), model, sites).items():
@@ -301,9 +336,9 @@ def _chosen_calls(
     steps = model.defaults.steps
     chosen = chosen_steps(settings.timesteps, steps)
     if len(model.denoisers) == 1:
-        calls = _record(model, prompts, seeds, steps, chosen[-1] + 1, image)
+        calls = _record(model, prompts, seeds, SamplingSettings(), chosen[-1] + 1, image)
         return [calls[i] for i in chosen]
-    calls = _record(model, prompts, seeds, steps, 0, image)
+    calls = _record(model, prompts, seeds, SamplingSettings(), 0, image)
     picked = []
     for denoiser in model.denoisers:
         own = [c for c in calls if c.denoiser is denoiser]

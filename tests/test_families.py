@@ -13,6 +13,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from typer.testing import CliRunner
 
 import refusal_core as rc
+from refusal_core import capturing
 from refusal_core.cli import app
 from refusal_core.concepts import load_preset
 from refusal_core.errors import ModelError, SiteError
@@ -26,6 +27,7 @@ from refusal_core.models.sites import select
 from refusal_core.models.tiny import NAMES, tiny_model
 from refusal_core.models.tiny.recipes import RECIPES
 from refusal_core.recipe import preset_recipe
+from refusal_core.settings import CaptureSettings, SamplingSettings
 
 # (blocks, parameters in billions, cross-attention sites and their width): diffusers' own published models
 PUBLISHED = {
@@ -219,3 +221,22 @@ def test_capture_and_generation_leave_global_randomness_alone() -> None:
     rc.capture(model, CONCEPT)
     rc.generate(model, "a robot")
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("name", ["unet3d", "wan", "wan-2.2", "skyreels-v2-df-i2v", "latte", "hunyuan"])
+def test_text_activations_do_not_depend_on_the_size_of_the_video(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read on the smallest video that the denoiser takes, and are those of full size."""
+    model = tiny_model(name)
+    kinds = tuple(sorted({site.kind for site in model.sites if model.layouts[site.name] == "text"}))
+    settings = CaptureSettings(kinds=kinds)
+    sites = [site for site in model.sites if site.kind in kinds]
+    with torch.inference_mode():
+        size = capturing.smallest_video(model, sites)
+    assert (size.width, size.height) == (16, 16)
+    small = capturing.capture(model, CONCEPT, settings).sites
+    monkeypatch.setattr(capturing, "smallest_video", lambda *_: SamplingSettings(steps=2))
+    full = capturing.capture(model, CONCEPT, settings).sites
+    for site, rows in full.items():
+        assert torch.equal(small[site].unsafe, rows.unsafe) and torch.equal(small[site].neutral, rows.neutral)
