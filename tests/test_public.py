@@ -271,12 +271,12 @@ def test_doors_that_the_app_does_not_use_are_shut(site: Site, door: str) -> None
 # --- uploads ---------------------------------------------------------------------------------------
 
 
-def upload(site: Site, name: str, content: bytes) -> Answer:
+def upload(site: Site, name: str, content: bytes, door: str = "/gradio_api/upload") -> Answer:
     edge = uuid.uuid4().hex
     head = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
     body = head.encode() + content + f"\r\n--{edge}--\r\n".encode()
     kind = {"content-type": f"multipart/form-data; boundary={edge}"}
-    return site.ask("/gradio_api/upload", "POST", kind, body)
+    return site.ask(door, "POST", kind, body)
 
 
 @pytest.mark.parametrize(

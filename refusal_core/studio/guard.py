@@ -77,7 +77,7 @@ class Guard:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        path = _decoded(scope["path"])
+        path = _route(scope)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         counted = _Counted(receive, MAX_UPLOAD if _UPLOAD.fullmatch(path) else MAX_BODY)
         answer = _Answer(send, self._added(path), counted)
@@ -148,9 +148,15 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": text})
 
 
-def _decoded(path: str) -> str:
-    """Return a path without percent signs that hide something, however often it was encoded."""
-    for _ in range(4):
+def _route(scope: Mapping[str, Any]) -> str:
+    """Return the path that Gradio's routes see, without percent signs that hide something.
+
+    That is without the prefix under which a proxy shows the app (GRADIO_ROOT_PATH), where it is still there.
+    """
+    path, prefix = scope["path"], scope.get("root_path", "")
+    if path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+        path = path[len(prefix) :]
+    for _ in range(4):  # however often it was encoded
         path, before = unquote(path), path
         if path == before:
             break
@@ -168,7 +174,8 @@ def _is_own(headers: Mapping[str, str]) -> bool:
     except ValueError:
         return False
     names = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
-    for name in (*names, os.environ.get("SPACE_HOST", "")):
+    shown_at = urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).netloc  # it may be a whole address
+    for name in (*names, shown_at, os.environ.get("SPACE_HOST", "")):
         host, _, port = name.strip().rpartition(":") if re.search(r":\d+\s*$", name) else (name, "", "")
         if host.strip().strip("[]").lower() == origin_of[0] != "" and port in ("", str(origin_of[1])):
             return True
