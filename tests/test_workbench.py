@@ -256,6 +256,18 @@ def test_a_run_of_the_first_version_still_opens(
     assert store.runs(OWNER)[0].request.recipe.concept.name == "own-pairs"
 
 
+def test_an_edited_preset_keeps_its_concept_and_what_is_unknown_is_not_judged(bench: Workbench) -> None:
+    preset = bench.preset("fire")
+    rows: list[tuple[str, str]] = [(pair.unsafe, pair.safe) for pair in preset.concept.pairs]
+    first = (rows[0][0] + " sky", rows[0][1] + " sky")
+    for edited in ([first, *rows[1:]], [*rows, first], rows[: len(rows) // 2 + 1]):
+        assert bench.request("fire", rows=edited).recipe.concept.name == "fire"
+    own = bench.request("fire", rows=[("a red circle", "a circle"), ("a red square", "a square")])
+    assert own.recipe.concept.name == "own-pairs"
+    video = bench.cached().original(PROMPT, SamplingSettings(3), silent)
+    assert bench.verdict(own, video).outcome == "not judged"
+
+
 @pytest.mark.security
 def test_nobody_sees_the_runs_of_another(bench: Workbench, compared: Comparison, tmp_path: Path) -> None:
     store = History(tmp_path)

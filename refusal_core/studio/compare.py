@@ -55,8 +55,8 @@ def build(facts: ModelFacts, prompt: str) -> None:
         step_title(3, "step_compare", TEXT["step_compare_note"])
         with gr.Row(equal_height=True):
             gr.Textbox(
-                prompt, label=TEXT["prompt"], info=TEXT["prompt_info"], max_length=500, elem_id="prompt",
-                scale=4, min_width=260,
+                prompt, label=TEXT["prompt"], info=TEXT["prompt_info"], elem_id="prompt", scale=4,
+                min_width=260,
             )  # fmt: skip
             (knob,) = (knob for knob in knobs(SamplingSettings) if knob.name == "seed")
             widget(replace(knob, help=TEXT["seed_info"]), 7, scale=1, min_width=110)

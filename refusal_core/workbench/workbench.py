@@ -149,7 +149,10 @@ class Workbench:
         loaded, chosen = self.cached(model), self.preset(preset, model)
         first = changed(preset_recipe(chosen, loaded.model), values, loaded.model.block_count)
         if rows is not None and (pairs := pairs_of(rows)) != chosen.concept.pairs:
-            first = replace(first, concept=replace(chosen.concept, name="own-pairs", pairs=pairs))
+            # A preset of which half is left is still about its concept, and so is the judge.
+            edited = 2 * len({*pairs} & {*chosen.concept.pairs}) >= len(chosen.concept.pairs)
+            name = chosen.concept.name if edited else "own-pairs"
+            first = replace(first, concept=replace(chosen.concept, name=name, pairs=pairs))
         if len(further) >= MAX_CONCEPTS:
             raise InputError(f"{MAX_CONCEPTS} concepts at once are the limit; leave some out.")
         names = [first.concept.name]
