@@ -16,9 +16,11 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
 
+from refusal_core.errors import InputError
 from refusal_core.io.video import load_video
 from refusal_core.settings import SamplingSettings, recipe_knobs
 from refusal_core.studio.concept import rows_message, rows_of
+from refusal_core.studio.form import Form
 from refusal_core.studio.texts import TEXT
 from refusal_core.workbench.values import EditRequest, PairNote
 from refusal_core.workbench.workbench import Workbench
@@ -286,3 +288,10 @@ def test_the_programs_of_the_readme_run_against_the_app(url: str, capfd: pytest.
     said = capfd.readouterr().out
     assert "shows fire" in said and "shows no concept" in said
     assert "['edit', 'compare', 'evaluate', 'export']" in said
+
+
+def test_an_empty_seed_is_not_taken_for_another(workbench: Workbench) -> None:
+    form = Form(workbench, {"seed": "seed", "start-image": "image"})
+    assert form.sampling({"seed": 0, "image": None}).seed == 0
+    with pytest.raises(InputError, match="The seed is empty"):
+        form.sampling({"seed": None, "image": None})

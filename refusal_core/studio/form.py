@@ -61,8 +61,10 @@ class Form:
 
     def sampling(self, values: Values) -> SamplingSettings:
         """Return the seed, and the image to start from, of what is compared."""
-        image = values[self["start-image"]]
-        return SamplingSettings(int(values[self["seed"]] or 0), image=Path(image) if image else None)
+        image, seed = values[self["start-image"]], values[self["seed"]]
+        if seed is None:  # not 0 in its place: the video would be another than the field says
+            raise InputError("The seed is empty; write a whole number.")
+        return SamplingSettings(int(seed), image=Path(image) if image else None)
 
     @property
     def filled_parts(self) -> list[Any]:
