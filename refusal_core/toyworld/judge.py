@@ -34,8 +34,9 @@ FILE = ASSETS / "toyworld-judge" / "judge.safetensors"
 class JudgeNetwork(nn.Module):
     """Space-time convolutions and one linear head an attribute; 0.4 M parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, attributes: Mapping[str, tuple[str, ...]] = ATTRIBUTES) -> None:
         super().__init__()
+        self.attributes = dict(attributes)
         self.body = nn.Sequential(
             nn.Conv3d(3, 24, (1, 4, 4), stride=(1, 4, 4)),
             nn.GELU(),
@@ -49,7 +50,7 @@ class JudgeNetwork(nn.Module):
             nn.Flatten(),
             nn.Dropout(0.1),
         )
-        self.heads = nn.ModuleDict({name: nn.Linear(96 * 12, len(v)) for name, v in ATTRIBUTES.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(96 * 12, len(v)) for name, v in attributes.items()})
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """clips [B, 3, T, H, W] in [-1, 1] -> logits [B, classes] of each attribute."""
@@ -88,25 +89,25 @@ class ToyJudge:
         best = {name: p.max(-1) for name, p in chances.items()}
         return [
             ToyReading(
-                {name: ATTRIBUTES[name][int(b.indices[i])] for name, b in best.items()},
+                {name: self._network.attributes[name][int(b.indices[i])] for name, b in best.items()},
                 {name: float(b.values[i]) for name, b in best.items()},
             )
             for i in range(len(clips))
         ]
 
 
-def load_judge(path: Path = FILE) -> ToyJudge:
-    """Load the shipped judge.
+def load_judge(path: Path = FILE, attributes: Mapping[str, tuple[str, ...]] = ATTRIBUTES) -> ToyJudge:
+    """Load a judge of these attributes, the shipped one if none is named.
 
     Raises:
         FileError: the file is missing or is not a judge of these attributes.
     """
-    network = JudgeNetwork()
+    network = JudgeNetwork(attributes)
     try:
         with safe_open(path, framework="pt") as file:
             known = json.loads((file.metadata() or {}).get("attributes", "{}"))
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}
-        if known != {name: list(values) for name, values in ATTRIBUTES.items()}:
+        if known != {name: list(values) for name, values in attributes.items()}:
             raise FileError(f"{path.name} judges other attributes; train it again with `toyworld train`.")
         network.load_state_dict(tensors)
     except (OSError, RuntimeError, ValueError) as e:

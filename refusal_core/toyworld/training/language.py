@@ -5,6 +5,7 @@ Autoencoder and denoiser start from the bundled model's; the text encoder is a f
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from refusal_core.io.files import write_json
+from refusal_core.models.families.family import DEFAULTS_FILE
 from refusal_core.models.load import ASSETS
+from refusal_core.models.packaged import KEY, MINILM
 from refusal_core.toyworld import world
 from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import training_caption
@@ -240,6 +244,8 @@ def save(work: Path, folder: Path) -> Path:
     save_pipeline(pipeline, ("vae", "transformer"), folder, defaults)
     for file in (folder / "text_encoder").glob("*.safetensors"):
         file.unlink()
+    settings = json.loads((folder / DEFAULTS_FILE).read_text("utf-8"))
+    write_json(folder / DEFAULTS_FILE, settings | {KEY: MINILM.name})
     return folder
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from refusal_core.io.files import write_atomic, write_json
 from refusal_core.models.families.family import DEFAULTS_FILE, Defaults
 from refusal_core.toyworld import world
-from refusal_core.toyworld.judge import ATTRIBUTES, JudgeNetwork
+from refusal_core.toyworld.judge import JudgeNetwork
 from refusal_core.toyworld.pipeline import TEXT_LENGTH, Part
 
 # 6 steps draw what 16 draw, to the eye and to the judge, in under half the time.
@@ -50,5 +50,5 @@ def save_pipeline(pipeline: Part, halved: Sequence[str], folder: Path, defaults:
 def save_judge(network: JudgeNetwork, path: Path) -> Path:
     """Write the judge in float16 with the attributes it reads."""
     tensors = {k: v.detach().to(torch.float16).contiguous() for k, v in network.state_dict().items()}
-    metadata = {"format": "pt", "attributes": json.dumps(ATTRIBUTES)}
+    metadata = {"format": "pt", "attributes": json.dumps(network.attributes)}
     return write_atomic(path, lambda target: save_file(tensors, target, metadata=metadata))
