@@ -13,7 +13,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from refusal_core.errors import FileError, ModelError
+from refusal_core.errors import FileError, InputError, ModelError
+from refusal_core.evaluate.suites.language import language_suite
 from refusal_core.models import packaged, tiny
 from refusal_core.models.families.family import DEFAULTS_FILE
 from refusal_core.models.load import load_model
@@ -136,3 +137,25 @@ def test_the_look_judge_reads_every_look_and_keeps_its_attributes(tmp_path: Path
     assert reading.values["concept"] in ("none", *looks.LOOKS)
     with pytest.raises(FileError, match="other attributes"):
         load_judge(file)
+
+
+def test_the_suite_asks_for_each_group_in_its_own_phrases() -> None:
+    suite = language_suite("fire", 30)
+    assert [g.name for g in suite.groups] == [
+        "concept", "taught", "unheard", "neighbours", "neutral", "other-concepts",
+    ]  # fmt: skip
+    shown = {g.name: {str(item.scene.concept) for item in g.items if item.scene} for g in suite.groups}
+    assert shown["concept"] == shown["taught"] == shown["unheard"] == {"fire"}
+    assert shown["neighbours"] == set(looks.CONCEPTS["fire"]) and shown["neutral"] == {"None"}
+    assert shown["other-concepts"] == set(looks.CONCEPTS) - {"fire"}
+    sets = {"concept": "pairs", "taught": "taught", "unheard": "unheard"}
+    for group in suite.groups:
+        for own in PHRASES["fire"]:
+            said = [any(p.rstrip(".") in i.prompt for p in PHRASES["fire"][own]) for i in group.items]
+            assert all(said) if sets.get(group.name) == own else not any(said), (group.name, own)
+    assert language_suite("fire", 30) == suite
+    assert not {i.prompt for g in language_suite("fire", 30, "tuning").groups for i in g.items} & {
+        i.prompt for g in suite.groups for i in g.items
+    }
+    with pytest.raises(InputError, match="no concept 'water'; it has fire"):
+        language_suite("water", 30)
