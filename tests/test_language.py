@@ -159,3 +159,9 @@ def test_the_suite_asks_for_each_group_in_its_own_phrases() -> None:
     }
     with pytest.raises(InputError, match="no concept 'water'; it has fire"):
         language_suite("water", 30)
+
+
+def test_what_the_tests_install_is_the_package_that_the_code_reads() -> None:
+    text = Path(__file__).with_name("packaged.txt").read_text("utf-8")
+    assert f"\n{packaged.MINILM.name}=={packaged.MINILM.version} " in text
+    assert packaged.package_folder(packaged.MINILM).is_dir()  # with the hash that is written there
