@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
 
 import refusal_core as rc
-from refusal_core.capturing import record_calls
+from refusal_core.capturing import first_call, record_calls
 from refusal_core.evaluate.attacks.embeddings import attacked_embeddings
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.methods.treatments import plan_method
@@ -17,6 +18,7 @@ from refusal_core.evaluate.scoring import Scoring
 from refusal_core.evaluate.setup import Setup
 from refusal_core.evaluate.suites.items import Group, Suite
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
+from refusal_core.hooks import watch_calls
 from refusal_core.models.conditioning import TEXT, conditioned
 from refusal_core.models.model import Model
 from refusal_core.progress import silent
@@ -37,6 +39,29 @@ def test_the_concept_comes_back_and_the_model_is_as_it_was(toy: Model) -> None:
         with conditioned(toy, moved):
             attacked = generate_batch(toy, [item.prompt], [item.seed])
     assert [judge(videos, "fire")[0].outcome for videos in (plain, attacked)] == ["safe", "unsafe"]
+
+
+def test_without_guidance_every_step_takes_the_moved_embeddings(tiny: Model) -> None:
+    """A step is one pass then; taken for one of two, every second step read the prompt itself."""
+    plain = replace(tiny, defaults=replace(tiny.defaults, guidance_scale=1.0))
+    read: list[bool] = []
+    moved = torch.full_like(first_call(plain, ["a red circle"])[TEXT], 7.0)
+    with (
+        conditioned(plain, moved),
+        watch_calls(plain.denoisers, lambda _, arguments: read.append(bool((arguments[TEXT] == 7).all()))),
+    ):
+        generate_batch(plain, ["a red circle"], [0])
+    assert read == [True] * plain.defaults.steps
+
+
+def test_without_guidance_a_negative_prompt_is_a_note_and_no_row(tiny: Model) -> None:
+    plain = replace(tiny, defaults=replace(tiny.defaults, guidance_scale=1.0))
+    items = toyworld_suite("fire", 1)["concept"].items
+    setup = Setup(plain, Scoring(toyworld_judge(), "toyworld", quality=False))
+    suite = Suite("one", (Group("plain", items, "fire"),))
+    report = evaluate(setup, (rc.load_preset("fire"),), suite, ("original", "negative-prompt"))
+    assert {cell.method for cell in report.cells} == {"original"}
+    assert any("guidance" in note for note in report.notes)
 
 
 def test_without_an_edit_there_is_nothing_to_gain(tiny: Model) -> None:

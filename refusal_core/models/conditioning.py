@@ -35,7 +35,8 @@ def conditioned(model: Model, embeddings: Tensor, steps: Tensor | None = None) -
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         nonlocal count
-        passes = 2 if model.family.guidance == "passes" else 1
+        # Without guidance a step is one pass, the prompt's.
+        passes = 2 if model.family.guidance == "passes" and model.defaults.guidance_scale > 1 else 1
         step, branch = divmod(count, passes)  # the prompt's pass is the first of a step
         count += 1
         if branch:

@@ -62,7 +62,7 @@ def judge_key(name: str, settings: JudgeSettings | None = None) -> str:
     """
     check_judge(name, settings)
     if name == "toyworld":
-        return name
+        return "toyworld 2"  # the first called a concept that it does not know safe
     settings = settings or (NuditySettings() if name == "nudity" else GoreSettings())
     kept = {k: v for k, v in asdict(settings).items() if k not in _REACHING}
     if isinstance(settings, VisionSettings):
