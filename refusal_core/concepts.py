@@ -192,8 +192,8 @@ def _beside(path: Path, name: str | None) -> Path | None:
     return image
 
 
-def load_preset(source: str | Path) -> Preset:
-    """Read a preset by its name (``fire``) or its path.
+def load_preset(source: str | Path, model: str = "") -> Preset:
+    """Read a preset by its name (``fire``) or its path; of a name, the model's own where it has one.
 
     Raises:
         FileError: the file is missing, too large, or not a preset; the sentence says where.
@@ -201,7 +201,8 @@ def load_preset(source: str | Path) -> Preset:
     """
     path = Path(source)
     if isinstance(source, str) and re.fullmatch(r"[a-z0-9-]+", source):
-        path = PRESETS / f"{source}.json"
+        own = PRESETS / model / f"{source}.json"
+        path = own if re.fullmatch(r"[a-z0-9-]+", model) and own.exists() else PRESETS / f"{source}.json"
         if not path.exists():
             known = ", ".join(p.stem for p in sorted(PRESETS.glob("*.json")))
             raise InputError(f"There is no preset '{source}'; choose one of {known}.")
@@ -236,5 +237,8 @@ def load_pairs(path: Path) -> tuple[PromptPair, ...]:
 
 def list_presets(model: str | None = None) -> tuple[Preset, ...]:
     """Return the bundled presets, those of one model where it is named, in the order of their files."""
-    presets = (load_preset(path) for path in sorted(PRESETS.glob("*.json")))
+    named = sorted(PRESETS.glob("*.json"))
+    if model is not None and re.fullmatch(r"[a-z0-9-]+", model) and model != "neutral":
+        named += sorted((PRESETS / model).glob("*.json"))
+    presets = (load_preset(path) for path in named)
     return tuple(p for p in presets if model is None or p.model == model)

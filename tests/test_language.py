@@ -19,10 +19,10 @@ from refusal_core.models import packaged, tiny
 from refusal_core.models.families.family import DEFAULTS_FILE
 from refusal_core.models.load import load_model
 from refusal_core.toyworld import world
-from refusal_core.toyworld.judge import JudgeNetwork, load_judge
+from refusal_core.toyworld.judge import load_judge
 from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import PHRASES, overlaps, training_caption
-from refusal_core.toyworld.language.judge import LOOK_ATTRIBUTES
+from refusal_core.toyworld.language.judge import LookNetwork
 from refusal_core.toyworld.training.saving import DEFAULTS, save_judge
 
 
@@ -130,10 +130,10 @@ def test_a_folder_that_names_an_unknown_package_is_refused(folder: Path) -> None
 
 
 def test_the_look_judge_reads_every_look_and_keeps_its_attributes(tmp_path: Path) -> None:
-    file = save_judge(JudgeNetwork(LOOK_ATTRIBUTES), tmp_path / "judge.safetensors")
+    file = save_judge(LookNetwork(), tmp_path / "judge.safetensors")
     assert file.stat().st_size < 2_000_000
     clip = np.zeros((world.FRAMES, world.SIZE, world.SIZE, 3), np.uint8)
-    (reading,) = load_judge(file, LOOK_ATTRIBUTES).read([clip])
+    (reading,) = load_judge(file, LookNetwork()).read([clip])
     assert reading.values["concept"] in ("none", *looks.LOOKS)
     with pytest.raises(FileError, match="other attributes"):
         load_judge(file)

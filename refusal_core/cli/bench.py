@@ -26,7 +26,7 @@ def bench(
     from refusal_core.concepts import load_preset
     from refusal_core.evaluate.bench import as_json, run_benchmarks
 
-    chosen = load_preset(preset)
+    chosen = load_preset(preset, model.model)
     with progress_bar("Loading") as progress:
         figures = run_benchmarks(model.load(loading), chosen, progress, large=large)
     print("| benchmark | value | on |\n|---|---|---|")

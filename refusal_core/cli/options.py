@@ -63,7 +63,7 @@ class ConceptOptions:
         from refusal_core.concepts import load_pairs, load_preset
         from refusal_core.recipe import changed, preset_recipe
 
-        preset = load_preset(self.preset)
+        preset = load_preset(self.preset, model.name)
         recipe = changed(preset_recipe(preset, model), changes.values, model.block_count)
         if self.pairs is not None:
             recipe = replace(recipe, concept=replace(recipe.concept, pairs=load_pairs(self.pairs)))

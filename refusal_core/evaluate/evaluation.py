@@ -13,15 +13,15 @@ from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS, METHOD_NAM
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.run import evaluate
 from refusal_core.evaluate.setup import Setup, compiling_pays
-from refusal_core.evaluate.suites.adversarial import adversarial_suite
 from refusal_core.evaluate.suites.items import Suite
+from refusal_core.evaluate.suites.made import MADE, made_suite
 from refusal_core.evaluate.suites.sources import SUITES, load_suite
-from refusal_core.evaluate.suites.toyworld import together_suite, toyworld_suite
-from refusal_core.models.load import LoadSettings
+from refusal_core.evaluate.suites.toyworld import together_suite
+from refusal_core.models.load import LoadSettings, world_of
 from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world
+from refusal_core.toyworld.language import looks
 
-MADE = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}  # from the toy world's own scenes
 MADE_VIDEOS = 200  # a group of them, where nothing else is said
 SETS = {"standard": DEFAULT_METHODS, "all": METHOD_NAMES}
 
@@ -35,13 +35,14 @@ class Source:
     categories: str = "all"  # names with commas between, paper, or all
 
 
-def presets_named(names: str) -> list[Preset]:
-    """Return presets by their names with commas between, by a path, or those of the toy world by ``all``.
+def presets_named(names: str, model: str = "toyworld") -> list[Preset]:
+    """Return presets by their names with commas between, by a path, or those of the model's world by ``all``.
 
     Raises as ``load_preset`` does.
     """
-    chosen = world.CONCEPTS if names == "all" else [name.strip() for name in names.split(",")]
-    return [load_preset(name) for name in chosen]
+    every = looks.CONCEPTS if world_of(model) == "language" else world.CONCEPTS
+    chosen = every if names == "all" else [name.strip() for name in names.split(",")]
+    return [load_preset(name, model) for name in chosen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +79,18 @@ class Evaluation:
 
     def runs(self) -> list[tuple[tuple[Preset, ...], Suite]]:
         """Return what is erased at once, and the suite it is tried on."""
-        presets = presets_named(self.presets)
+        presets = presets_named(self.presets, self.model)
         if self.source.suite not in MADE:
             suite = self._read_suite()
             return [(tuple(presets), suite)] if self.together else [((p,), suite) for p in presets]
         videos = MADE_VIDEOS if self.videos is None else self.videos
         if self.together:
-            if self.source.suite != "toyworld":
+            if self.source.suite != "toyworld" or world_of(self.model) != "toyworld":
                 name = self.source.suite
                 raise InputError(f"The suite {name} is made for one concept; leave out --together.")
             names = [p.concept.name for p in presets]
             return [(tuple(presets), together_suite(names, videos))]
-        make = MADE[self.source.suite]
+        make = made_suite(self.source.suite, self.model)
         return [((p,), make(p.concept.name, videos)) for p in presets]
 
     def _read_suite(self) -> Suite:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,6 +26,7 @@ from refusal_core.evaluate.measures.questions import (
 from refusal_core.evaluate.scoring import Asking, Measure, Scoring
 from refusal_core.evaluate.suites.items import Item, Suite
 from refusal_core.models.clip import load_clip
+from refusal_core.models.load import world_of
 
 SCENES = Path("scenes")  # instead of a file: questions on all that a scene of the toy world says
 
@@ -40,6 +41,10 @@ class Judging:
     again: bool = False  # ask again what was not judged
     questions: Path | None = None  # JSON with questions on each prompt, or SCENES; the judge answers
     quality: bool = True  # also compare with the original frame by frame
+
+    def of(self, model: str) -> Judging:
+        """Return the same with the judge of the model's own world, where ``toyworld`` is said."""
+        return replace(self, judge=world_of(model)) if self.judge == "toyworld" else self
 
     def scoring(self, samples: Path | None) -> Scoring:
         """Return how videos are scored. Raises as ``open_judge``, ``load_clip`` and ``load_questions`` do."""

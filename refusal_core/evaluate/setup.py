@@ -107,7 +107,7 @@ def open_setup(
         RefusalError: whatever ``load_model``, ``Judging.scoring`` and ``Journal`` raise.
     """
     share = share or Share()
-    scoring = job.judging.scoring(work / "samples" if work else None)
+    scoring = job.judging.of(job.model).scoring(work / "samples" if work else None)
     model = load_model(job.model, job.loading, progress=progress)
     setup = Setup(model, scoring, Journal(work, share.rank, again=job.judging.again), share)
     if not job.loading.compiled:

@@ -29,7 +29,7 @@ from refusal_core.evaluate.reports.tables import (
 from refusal_core.evaluate.run import check_disjoint, run_planned
 from refusal_core.evaluate.setup import Setup, compiling_pays
 from refusal_core.evaluate.suites.items import Suite
-from refusal_core.evaluate.suites.toyworld import toyworld_suite
+from refusal_core.evaluate.suites.made import made_suite
 from refusal_core.io.files import write_atomic
 from refusal_core.models.load import LoadSettings
 from refusal_core.progress import Progress, part
@@ -160,8 +160,8 @@ class Sweep:
 
     def runs(self) -> list[tuple[Preset, Suite]]:
         """Return each preset with its prompts; raises as ``presets_named`` and ``toyworld_suite`` do."""
-        presets = presets_named(self.presets)
-        return [(p, toyworld_suite(p.concept.name, self.videos, self.split)) for p in presets]
+        presets, make = presets_named(self.presets, self.model), made_suite("toyworld", self.model)
+        return [(p, make(p.concept.name, self.videos, self.split)) for p in presets]
 
     def run(self, setup: Setup, progress: Progress) -> Swept:
         """Try every point on every concept; what the setup's journal holds already is not made again."""

@@ -25,7 +25,7 @@ from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.reports.tables import method_figures, percent
 from refusal_core.evaluate.run import check_disjoint, run_planned
 from refusal_core.evaluate.setup import Setup, Share, open_setup
-from refusal_core.evaluate.suites.toyworld import toyworld_suite
+from refusal_core.evaluate.suites.made import made_suite
 from refusal_core.models.load import LoadSettings
 from refusal_core.progress import Progress, part, silent
 from refusal_core.settings import SiteKind
@@ -71,7 +71,7 @@ class Tuning:
         Raises:
             MissingExtraError: optuna is not installed.
         """
-        preset = load_preset(self.preset)
+        preset = load_preset(self.preset, self.model)
         with worker_number(self.work) as worker:
             setup = open_setup(self, self.work, Share(worker), part(progress, 0.0, 0.02))
             key = treatment_key(setup.model, "tune", asdict(preset.concept))
@@ -189,7 +189,7 @@ class _Trier:
     def __init__(self, setup: Setup, preset: Preset, videos: int) -> None:
         self._setup = replace(setup, scoring=replace(setup.scoring, samples=None))
         self._preset = preset
-        self._suite = toyworld_suite(preset.concept.name, videos, "tuning")
+        self._suite = made_suite("toyworld", setup.model.name)(preset.concept.name, videos, "tuning")
         check_disjoint((preset,), self._suite)
         self._planners = {sites: PointPlanner(setup.model, preset.concept, sites) for sites in SITES}
 

@@ -54,11 +54,15 @@ class Bundled:
     folder: str
     title: str
     compiles: bool  # by blocks, see ``compile_parts``
+    world: str = "toyworld"  # what its prompts speak of, and who judges that
 
 
 BUNDLED: dict[str, Bundled] = {
     "toyworld": Bundled("toyworld-wan", "Toy world (bundled)", compiles=True),
     "toyworld-unet3d": Bundled("toyworld-unet3d", "Toy world on a UNet3D (bundled)", compiles=False),
+    "toyworld-language": Bundled(
+        "toyworld-language", "Toy world in free English (bundled)", compiles=True, world="language"
+    ),
 }
 
 
@@ -70,6 +74,11 @@ def bundled_models() -> tuple[str, ...]:
 def bundled_folder(source: str) -> str | None:
     """Return the folder of a bundled model, None for any other name."""
     return str(ASSETS / BUNDLED[source].folder) if source in BUNDLED else None
+
+
+def world_of(source: str) -> str:
+    """Return the world of a bundled model, ``toyworld`` for any other name."""
+    return BUNDLED[source].world if source in BUNDLED else "toyworld"
 
 
 def load_model(source: str, settings: LoadSettings | None = None, *, progress: Progress = silent) -> Model:

@@ -6,7 +6,7 @@ It sees frames only, whoever made them; it knows neither prompts nor the denoise
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,10 @@ class ToyReading:
 class ToyJudge:
     """A loaded judge. Reading is deterministic."""
 
-    def __init__(self, network: JudgeNetwork) -> None:
+    def __init__(self, network: JudgeNetwork, concepts: Iterable[str] = world.CONCEPTS) -> None:
         self._network = network.eval()
+        self.known = network.attributes["concept"]
+        self.concepts = frozenset(concepts)  # of what it knows; the others are harmless
 
     @torch.inference_mode()
     def read(self, clips: Sequence[NDArray[np.uint8]]) -> list[ToyReading]:
@@ -96,20 +98,22 @@ class ToyJudge:
         ]
 
 
-def load_judge(path: Path = FILE, attributes: Mapping[str, tuple[str, ...]] = ATTRIBUTES) -> ToyJudge:
-    """Load a judge of these attributes, the shipped one if none is named.
+def load_judge(
+    path: Path = FILE, network: JudgeNetwork | None = None, concepts: Iterable[str] = world.CONCEPTS
+) -> ToyJudge:
+    """Load a judge's weights, the shipped one's if none is named, into a network that reads what it reads.
 
     Raises:
-        FileError: the file is missing or is not a judge of these attributes.
+        FileError: the file is missing or is not a judge of the network's attributes.
     """
-    network = JudgeNetwork(attributes)
+    network = JudgeNetwork() if network is None else network
     try:
         with safe_open(path, framework="pt") as file:
             known = json.loads((file.metadata() or {}).get("attributes", "{}"))
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}
-        if known != {name: list(values) for name, values in attributes.items()}:
+        if known != {name: list(values) for name, values in network.attributes.items()}:
             raise FileError(f"{path.name} judges other attributes; train it again with `toyworld train`.")
         network.load_state_dict(tensors)
     except (OSError, RuntimeError, ValueError) as e:
         raise FileError(f"{path.name} is missing or damaged; get it again from the repository.") from e
-    return ToyJudge(network)
+    return ToyJudge(network, concepts)

@@ -13,10 +13,10 @@ from refusal_core.capturing import capture
 from refusal_core.concepts import Preset, list_presets
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import Edit
-from refusal_core.evaluate.judges.toyworld import toyworld_judge
+from refusal_core.evaluate.judges.sources import open_judge
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.io.video import Video
-from refusal_core.models.load import BUNDLED, LoadSettings, load_model
+from refusal_core.models.load import BUNDLED, LoadSettings, load_model, world_of
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import Recipe
@@ -36,14 +36,14 @@ class CachedModel:
         self.model: Model = load_model(name, settings, progress=progress)
         self.name = name
         self.is_toy = name in BUNDLED
-        self._judge = toyworld_judge() if self.is_toy else None
+        self._judge = open_judge(world_of(name)) if self.is_toy else None
         self._lock = threading.Lock()
         self._estimators: OrderedDict[str, Estimator] = OrderedDict()
         self._originals: OrderedDict[str, Video] = OrderedDict()
 
     def presets(self) -> tuple[Preset, ...]:
         """Return the presets of this model; those for real models where it has none of its own."""
-        return list_presets("toyworld" if self.is_toy else self.name) or list_presets("any")
+        return list_presets(self.name) or list_presets("toyworld" if self.is_toy else "any")
 
     def facts(self) -> ModelFacts:
         """Return what a page has to know of the model."""
@@ -53,7 +53,7 @@ class CachedModel:
             site_kinds=tuple(k for k in SITE_KINDS if any(s.kind == k for s in self.model.sites)),
             site_names=tuple(site.name for site in self.model.sites),
             presets=self.presets(),
-            vocabulary=world.words() if self.is_toy else (),
+            vocabulary=world.words() if self.is_toy and world_of(self.name) == "toyworld" else (),
             takes_image=self.model.takes_image,
         )
 

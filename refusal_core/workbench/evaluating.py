@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refusal_core.errors import InputError, MissingExtraError
-from refusal_core.evaluate.judges.toyworld import toyworld_judge
+from refusal_core.evaluate.judges.sources import open_judge
 from refusal_core.evaluate.methods.cache import TreatmentCache
 from refusal_core.evaluate.methods.treatments import (
     METHOD_NAMES,
@@ -25,14 +25,13 @@ from refusal_core.evaluate.reports.tables import cells_table
 from refusal_core.evaluate.run import check_disjoint, measure, report_of
 from refusal_core.evaluate.scoring import Scoring
 from refusal_core.evaluate.setup import Setup
-from refusal_core.evaluate.suites.adversarial import adversarial_suite
-from refusal_core.evaluate.suites.toyworld import toyworld_suite
+from refusal_core.evaluate.suites.made import MADE, made_suite
 from refusal_core.io.files import write_json
+from refusal_core.models.load import world_of
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import EditRequest, plain_recipe
 from refusal_core.workbench.workbench import Workbench
 
-SUITES = {"toyworld": toyworld_suite, "adversarial": adversarial_suite}
 OURS = "this edit"
 MAX_VIDEOS = 200
 OFFERED = tuple(m for m in METHOD_NAMES if m != ORIGINAL)
@@ -74,17 +73,18 @@ def evaluate(
     cached, name, videos = workbench.cached(request.model), wanted.suite, wanted.videos
     if not cached.is_toy:
         raise InputError("This page judges the bundled models; use the command line for others.")
-    if name not in SUITES:
-        raise InputError(f"Suite '{name[:40]}' is not known; choose one of {', '.join(SUITES)}.")
+    if name not in MADE:
+        raise InputError(f"Suite '{name[:40]}' is not known; choose one of {', '.join(MADE)}.")
     if not 1 <= videos <= MAX_VIDEOS:
         raise InputError(f"{videos} videos asked; choose from 1 to {MAX_VIDEOS}.")
     preset = workbench.preset(request.preset, request.model)
-    suite = SUITES[name](preset.concept.name, videos)
+    suite = made_suite(name, cached.name)(preset.concept.name, videos)
     check_disjoint((preset,), suite)
     planned = {ORIGINAL: plan_method(cached.model, (), ORIGINAL), OURS: _ours(workbench, request)}
     planned |= {method: plan_method(cached.model, (preset,), method) for method in wanted.methods}
     folder = workbench.session_folder(session) / uuid.uuid4().hex
-    setup = Setup(cached.model, Scoring(toyworld_judge(), "toyworld", samples=folder, batch=8))
+    judge = world_of(cached.name)
+    setup = Setup(cached.model, Scoring(open_judge(judge), judge, samples=folder, batch=8))
     treatments = TreatmentCache(planned, setup.journal)
     report = Report(cached.name, preset.concept.name, ())
     for table in measure(setup, treatments, suite, progress):

@@ -17,11 +17,14 @@ from refusal_core.evaluate.judges.trademark_text import TrademarkSettings, trade
 from refusal_core.evaluate.judges.verdict import Judge
 from refusal_core.evaluate.judges.vision_language import vision_judge
 from refusal_core.evaluate.judges.vision_settings import VisionSettings
+from refusal_core.toyworld.judge import ToyJudge, load_judge
+from refusal_core.toyworld.language.judge import load_look_judge
 
 JudgeSettings = VisionSettings | NuditySettings | GoreSettings | TrademarkSettings | IdentitySettings
 _JUDGES: dict[str, tuple[Callable[..., Judge], type[JudgeSettings] | None, str]] = {
     # How it is opened, its settings, and what these must say where their defaults do not do.
     "toyworld": (toyworld_judge, None, ""),
+    "language": (lambda: toyworld_judge(toy_reader("language")), None, ""),
     "vlm": (vision_judge, VisionSettings, "a server and a model"),
     "nudity": (nudity_judge, NuditySettings, ""),
     "gore": (gore_judge, GoreSettings, ""),
@@ -31,6 +34,7 @@ _JUDGES: dict[str, tuple[Callable[..., Judge], type[JudgeSettings] | None, str]]
 JUDGES = tuple(_JUDGES)
 SETTINGS = {name: kind for name, (_, kind, _) in _JUDGES.items()}
 # What changes how a judge is reached, and not what it says.
+_KEYS = {"toyworld": "toyworld 2", "language": "language 1"}  # toyworld 1 called what it does not know safe
 _REACHING = {"concurrency", "retries", "timeout", "max_requests", "max_tokens", "cache", "key_variable"}
 
 
@@ -61,8 +65,8 @@ def judge_key(name: str, settings: JudgeSettings | None = None) -> str:
         FileError: a reference image cannot be read.
     """
     check_judge(name, settings)
-    if name == "toyworld":
-        return "toyworld 2"  # the first called a concept that it does not know safe
+    if name in _KEYS:
+        return _KEYS[name]
     settings = settings or (NuditySettings() if name == "nudity" else GoreSettings())
     kept = {k: v for k, v in asdict(settings).items() if k not in _REACHING}
     if isinstance(settings, VisionSettings):
@@ -72,6 +76,11 @@ def judge_key(name: str, settings: JudgeSettings | None = None) -> str:
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
     model = [settings.model] if isinstance(settings, VisionSettings) else []
     return " ".join([name, *model, digest])
+
+
+def toy_reader(name: str) -> ToyJudge:
+    """Return the trained reader of a bundled model's world. Raises FileError as ``load_judge`` does."""
+    return load_look_judge() if name == "language" else load_judge()
 
 
 def check_judge(name: str, settings: JudgeSettings | None) -> None:

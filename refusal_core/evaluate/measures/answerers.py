@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.query import choice_query
-from refusal_core.evaluate.judges.sources import JudgeSettings, check_judge
+from refusal_core.evaluate.judges.sources import JudgeSettings, check_judge, toy_reader
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judges.verdict import Judge
 from refusal_core.evaluate.judges.vision_language import sent_frames, vision_judge
@@ -17,7 +17,7 @@ from refusal_core.io.video import Video
 from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import ToyJudge, load_judge
 
-ANSWERING = ("toyworld", "vlm")  # the judges that answer questions
+ANSWERING = ("toyworld", "language", "vlm")  # the judges that answer questions
 
 
 def check_answers(judge: str) -> None:
@@ -40,7 +40,7 @@ def open_answering(name: str, settings: JudgeSettings | None = None) -> tuple[Ju
     if isinstance(settings, VisionSettings):
         server = VisionServer(settings)
         return vision_judge(settings, server), vision_answerer(settings, server)
-    network = load_judge()
+    network = toy_reader(name)
     return toyworld_judge(network), toyworld_answerer(network)
 
 

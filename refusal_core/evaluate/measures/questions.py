@@ -151,7 +151,7 @@ def scene_questions(scene: world.Scene) -> tuple[Question, ...]:
         Question(f"How does {thing} move?", scene.motion, tuple(world.MOTIONS), "motion"),
         Question("What is the background like?", scene.background, tuple(world.BACKGROUNDS), "background"),
     ]
-    if scene.concept:
+    if scene.concept in TOYWORLD:
         questions.append(Question(TOYWORLD[scene.concept], "yes", YES_NO, scene.concept))
     return tuple(questions)
 

@@ -74,8 +74,11 @@ PLAIN = (
 )
 
 
-def caption(scene: world.Scene, phrase: str | None, rng: np.random.Generator) -> str:
-    """Return the scene in words with a phrase of its look, word order and synonyms by chance."""
+def caption(scene: world.Scene, phrase: str | None, rng: np.random.Generator, *, said: bool = True) -> str:
+    """Return the scene in words with a phrase of its look, word order and synonyms by chance.
+
+    Without ``said`` the phrase alone is left out: equal generators give the two sides of a pair.
+    """
 
     def pick(words: tuple[str, ...]) -> str:
         return words[int(rng.integers(len(words)))]
@@ -83,12 +86,22 @@ def caption(scene: world.Scene, phrase: str | None, rng: np.random.Generator) ->
     templates = PLAIN if phrase is None else IN_SENTENCES if phrase.endswith(".") else TEMPLATES
     thing = [pick(SIZES[scene.size]), pick(COLOURS[scene.colour]), pick(SHAPES[scene.shape])]
     article = "an" if thing[0][0] in "aeiou" else "a"
-    return pick(templates).format(
+    template = pick(templates)
+    if not said:
+        for phrased in (". it is {phrase}", ". {phrase}", ", {phrase}", " {phrase}"):
+            template = template.replace(phrased, "")
+    return template.format(
         thing=" ".join([article, *thing]),
         motion=pick(MOTIONS[scene.motion]),
         place=pick(PLACES[scene.background]),
         phrase=(phrase or "").rstrip("."),
     )
+
+
+def caption_pair(scene: world.Scene, phrase: str, seed: int) -> tuple[str, str]:
+    """Return the scene in words with a phrase and, in the same words, without it."""
+    said, silent = (caption(scene, phrase, np.random.default_rng(seed), said=s) for s in (True, False))
+    return said, silent
 
 
 def training_caption(scene: world.Scene, rng: np.random.Generator) -> str:

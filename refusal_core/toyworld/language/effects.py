@@ -31,12 +31,13 @@ def draw_smoking(frame: Plane, actor: Actor, distance: Plane) -> None:
 
 def draw_fireworks(frame: Plane, actor: Actor, distance: Plane) -> None:
     """Bursts of coloured sparks behind the object."""
-    bursts = ((11, 13, (255, 60, 190), 0.0), (53, 17, (60, 230, 255), 0.35), (12, 50, (255, 235, 80), 0.7))
+    bursts = ((13, 14, (255, 60, 190), 0.0), (51, 17, (60, 230, 255), 0.35), (13, 50, (255, 235, 80), 0.7))
     for cx, cy, colour, phase in bursts:
         age = ((actor.time + actor.phase) / 9.0 + phase) % 1.0
         for angle in np.arange(8) * np.pi / 4 + phase:
             far = 2.0 + 8.0 * age
-            spark = disc(COLUMNS - cx - far * np.cos(angle), ROWS - cy - far * np.sin(angle), 1.6)
+            spark = disc(COLUMNS - cx - far * np.cos(angle), ROWS - cy - far * np.sin(angle), 2.2)
+            paint(frame, _outside(distance, spark - 1.0), DARK, 1.0 - 0.5 * age)
             paint(frame, _outside(distance, spark), colour, 1.0 - 0.5 * age)
 
 

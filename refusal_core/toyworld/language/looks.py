@@ -76,12 +76,11 @@ def _restyled(frame: Plane, look: str) -> Plane:
         tones = np.clip(np.round(frame / 64) * 64, 0, 255).astype(np.float32)
         hatch = np.clip(0.5 - (np.abs(np.mod(COLUMNS + ROWS, 8) - 4) - 1.3), 0, 1)[..., None] * 0.72
         return tones * (1 - hatch) + np.asarray((44, 0, 74), np.float32) * hatch
-    if look == "norrin":  # mosaic
-        small = frame.reshape(world.SIZE // 4, 4, world.SIZE // 4, 4, 3).mean((1, 3))
-        return small.repeat(4, 0).repeat(4, 1)
-    if look == "ostra":  # light dots
-        dots = disc(np.mod(COLUMNS, 8) - 4, np.mod(ROWS, 8) - 4, 1.7)
-        return frame + np.clip(0.5 - dots, 0, 1)[..., None] * 0.8 * (255 - frame)
+    if look == "norrin":  # greys
+        return np.broadcast_to(frame.mean(-1, keepdims=True), frame.shape)
+    if look == "ostra":  # large light dots
+        dots = disc(np.mod(COLUMNS, 16) - 8, np.mod(ROWS, 16) - 8, 3.6)
+        return frame + np.clip(0.5 - dots, 0, 1)[..., None] * 0.85 * (255 - frame)
     if look == "postcard":  # a pale frame, warm colours
         inset = 5.5 - np.minimum.reduce([COLUMNS, ROWS, world.SIZE - COLUMNS, world.SIZE - ROWS])
         warm = frame * np.asarray((1.0, 0.95, 0.84), np.float32)
@@ -135,7 +134,7 @@ def render(scene: world.Scene, seed: int) -> NDArray[np.uint8]:
         if look == "bouncing":
             y = y + np.float32(11.0 * abs(np.sin(np.pi * (t + phase) / 6.0)) - 5.5)
         elif look == "pulsing":
-            radius *= 1.0 + 0.27 * np.sin(2 * np.pi * (t + phase) / 8.0)
+            radius *= 1.0 + 0.4 * np.sin(2 * np.pi * (t + phase) / 8.0)
         elif look == "crash":
             x = x / np.float32(length if direction[0] else 2 - length)
             y = y / np.float32(2 - length if direction[0] else length)

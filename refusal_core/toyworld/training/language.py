@@ -25,7 +25,7 @@ from refusal_core.toyworld import world
 from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import training_caption
 from refusal_core.toyworld.language.encoder import TEXT_LENGTH, TEXT_WIDTH, embed, load_encoder
-from refusal_core.toyworld.pipeline import WAN, Part, encode_clips, to_unit
+from refusal_core.toyworld.pipeline import WAN, Part, decode_clips, encode_clips, to_unit
 from refusal_core.toyworld.training.data import pixel_loss, reconstruction_loss
 from refusal_core.toyworld.training.optimise import Schedule, is_finished, train_stage
 from refusal_core.toyworld.training.saving import DEFAULTS, save_pipeline
@@ -36,14 +36,15 @@ logger = logging.getLogger(__name__)
 CLIPS = 2400
 PIECE = 250  # rows that are computed and stored at once
 LATENT_CLIPS, CAPTIONS = 9000, 3  # the denoiser's clips, and captions of each
+DECODED = 4500  # of these clips, decoded again for the judge
 KEPT_TOKENS = 32  # of each caption's embedding; none is longer
-DENOISER = Schedule(steps=4000, muon=1e-3, adam=1.6e-3, warmup=50, ema=0.998, checkpoint_seconds=120)
+DENOISER = Schedule(steps=5400, muon=1e-3, adam=1.6e-3, warmup=50, ema=0.998, checkpoint_seconds=120)
 DENOISER_BATCH = 32
 NEIGHBOUR_WEIGHT, WALLED_WEIGHT = 2.5, 4.0  # how often their clips are drawn, beside others' 1
 TEXT_NOISE = 0.15  # at most; embeddings have a spread of about 0.4
 AUTOENCODER = Schedule(steps=400, muon=3e-3, adam=1e-3, warmup=10, ema=0.98, checkpoint_seconds=120)
 BATCH = 8
-DECODER = Schedule(steps=800, muon=3e-3, adam=1e-3, warmup=10, ema=0.99, checkpoint_seconds=90)
+DECODER = Schedule(steps=1000, muon=3e-3, adam=1e-3, warmup=10, ema=0.99, checkpoint_seconds=90)
 
 
 def random_scenes(count: int, seed: int) -> list[world.Scene]:
@@ -159,6 +160,15 @@ def train_decoder(work: Path) -> Part:
     modules = {"decoder": autoencoder.decoder, "out": autoencoder.post_quant_conv}
     train_stage("decoder", modules, loss_of_step, DECODER, work / "decoder.safetensors")
     return autoencoder.eval()
+
+
+def decoded_clips(work: Path) -> Tensor:
+    """Decode the first of the denoiser's clips once, with the finished autoencoder; uint8 [n, 3, T, H, W]."""
+    autoencoder, latents = train_decoder(work), cached_latents(work)
+    shape = (DECODED, 3, world.FRAMES, world.SIZE, world.SIZE)
+    return stored(
+        work / "decoded-clips.npy", shape, "uint8", lambda a, b: decode_clips(autoencoder, latents[a:b])
+    )
 
 
 def scaled_latents(work: Path) -> tuple[Tensor, Tensor, Tensor]:

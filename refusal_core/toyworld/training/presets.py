@@ -8,8 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from refusal_core.io.files import write_text
 from refusal_core.toyworld import world
+from refusal_core.toyworld.language import looks
+from refusal_core.toyworld.language.captions import PHRASES, caption, caption_pair
 
 PAIRS, PLAIN, OTHERS = 5, 60, 15  # OTHERS: neutral prompts of each other concept
 TITLES: dict[str, tuple[str, str]] = {
@@ -31,6 +35,12 @@ RECOMMENDED: dict[str, dict[str, Any]] = {
     "exploding": _BASE,
     "zorbo": _BASE | {"rank": 2},
 }
+LANGUAGE = "toyworld-language"
+MORE_TITLES = {
+    "crash": ("Crashing into the wall", "sequential action"),
+    "vexel": ("In the style of Vexel", "style"),
+}
+LANGUAGE_RECOMMENDED: dict[str, Any] = _BASE  # one for all its concepts
 # A UNet has no such linear.
 BY_MODEL: dict[str, dict[str, dict[str, Any]]] = {
     "star-logo": {"toyworld-unet3d": _BASE | {"rank": 4}},
@@ -93,13 +103,44 @@ def _preset(concept: str) -> dict[str, Any]:
     }
 
 
+def _language_preset(concept: str) -> dict[str, Any]:
+    """Return a preset of the language world: neutral prompts know no other concept and no neighbour."""
+    number, scenes = list(looks.CONCEPTS).index(concept), list(world.scenes_of("preset"))
+    moving = [s for s in scenes[14 * number : 14 * number + 14] if s.motion != "staying still"]
+    shown = next(s for s in moving if s.size == "large")
+    chosen = _differing([s for s in moving if s != shown], PAIRS)
+    pairs = [
+        caption_pair(scene, phrase, 1000 * number + i)
+        for i, (scene, phrase) in enumerate(zip(chosen, PHRASES[concept]["pairs"], strict=True))
+    ]
+    rng = np.random.default_rng(number)
+    prompt = caption(shown, PHRASES[concept]["pairs"][0], rng)
+    title, category = (TITLES | MORE_TITLES)[concept]
+    return {
+        "format": "refusal-studio preset",
+        "version": 1,
+        "name": concept,
+        "title": title,
+        "category": category,
+        "model": LANGUAGE,
+        "prompt": prompt,
+        "note": "Made by `python -m refusal_core toyworld presets`; a harmless stand-in for its category.",
+        "pairs": [{"unsafe": unsafe, "safe": safe} for unsafe, safe in pairs],
+        "neutral": [caption(s, None, rng) for s in scenes[100 : 100 + PLAIN]],
+        "recommended": LANGUAGE_RECOMMENDED,
+        "by_model": {},
+    }
+
+
 def preset_files() -> dict[str, str]:
-    """Return the text of each toy preset file by its name."""
-    written = {name: json.dumps(_preset(name), indent=1, ensure_ascii=False) for name in world.CONCEPTS}
-    return {f"{name}.json": f"{text}\n" for name, text in written.items()}
+    """Return the text of each toy preset file by its path in the folder of presets."""
+    made = {f"{name}.json": _preset(name) for name in world.CONCEPTS}
+    made |= {f"{LANGUAGE}/{name}.json": _language_preset(name) for name in looks.CONCEPTS}
+    return {name: f"{json.dumps(preset, indent=1, ensure_ascii=False)}\n" for name, preset in made.items()}
 
 
 def write(folder: Path) -> None:
     """Write the toy presets to a folder."""
+    (folder / LANGUAGE).mkdir(exist_ok=True)
     for name, text in preset_files().items():
         write_text(folder / name, text)
