@@ -608,7 +608,7 @@ def test_judges_are_opened_by_name() -> None:
     (verdict,) = open_judge("toyworld")([clip(size=world.SIZE, frames=world.FRAMES)], "fire")
     assert verdict.outcome in ("safe", "unsafe")
     for name, settings, sentence in [
-        ("oracle", None, "There is no judge 'oracle'; choose from toyworld, vlm, nudity"),
+        ("oracle", None, "There is no judge 'oracle'; choose from toyworld, language, vlm, nudity"),
         ("vlm", None, "The judge 'vlm' needs a server and a model."),
         ("trademark-text", None, "The judge 'trademark-text' needs names of brands."),
         ("identity", None, "The judge 'identity' needs a folder of reference images."),
