@@ -16,6 +16,7 @@ import pytest
 
 import refusal_core as rc
 from refusal_core.edit import load_edit
+from refusal_core.io.files import new_folder, write_atomic
 from refusal_core.io.shards import read_index
 from refusal_core.io.video import load_video
 from refusal_core.models.model import Model
@@ -200,6 +201,27 @@ def test_stopped_by_ctrl_c_it_leaves_nothing_unfinished(
         assert look(out)[1] == set()
     assert "Stopped. Nothing was left half-written." in forks.errors.read_text()
     assert "Traceback" not in forks.errors.read_text()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_ctrl_c_the_moment_a_file_is_made_leaves_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(make: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **options: object) -> object:
+            make(*args, **options)
+            raise KeyboardInterrupt
+
+        return call
+
+    name = "open" if kind == "file" else "mkdir"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, name, stopped(getattr(os, name)))
+        if kind == "file":
+            write_atomic(tmp_path / "fire.safetensors", lambda path: path.write_text("whole"))
+        with new_folder(tmp_path / "fire"):
+            pass
+    assert not list(tmp_path.iterdir())
 
 
 DROPPING = """

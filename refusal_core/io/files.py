@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
         FileError: the folder is missing or read-only, or the disk is full.
     """
     path = Path(path)
-    temporary: Path | None = None
+    # Hidden, and with an end of its own: what a kill leaves behind is taken for no result.
+    temporary = _unused(path, ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Hidden, and with an end of its own: what a kill leaves behind is taken for no result.
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(0o600, exist_ok=False)
         write(temporary)
         wait_for_disk(temporary)
         temporary.chmod(0o644)
@@ -47,9 +45,14 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     except OSError as e:
         raise FileError(f"{path.name} cannot be written ({e.strerror or e}); choose another folder.") from e
     finally:
-        if temporary is not None:
+        with suppress(OSError):  # a folder of another's that could not be entered holds nothing of ours
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _unused(path: Path, end: str) -> Path:
+    """Return a new name beside a path, known before the file is made: Ctrl-C can come in between."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{end}")
 
 
 @contextmanager
@@ -61,10 +64,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists():
         raise FileError(f"{folder.name} exists; choose another folder, nothing is overwritten.")
-    temporary: Path | None = None
+    temporary = _unused(folder, "")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary.mkdir(0o700)
         yield temporary
         temporary.chmod(0o755)
         temporary.rename(folder)
@@ -72,8 +75,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         why = getattr(e, "strerror", None) or e
         raise FileError(f"{folder.name} cannot be written ({why}); free space, or choose another.") from e
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def wait_for_disk(path: Path) -> None:
