@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import SequenceMatcher
 
@@ -168,6 +169,13 @@ def added_words(pair: PromptPair) -> str:
     matches = SequenceMatcher(None, safe, unsafe, autojunk=False).get_opcodes()
     words = [w for tag, _, _, u0, u1 in matches if tag != "equal" for w in unsafe[u0:u1]]
     return " ".join(words) or pair.unsafe
+
+
+def own_name(pairs: Sequence[PromptPair]) -> str:
+    """Return a name for pairs of one's own: the one phrase that all of them add, or ``own-pairs``."""
+    phrases = {added_words(pair) for pair in pairs}
+    phrase = phrases.pop().lower() if len(phrases) == 1 else ""
+    return re.sub(r"[^a-z0-9]+", "-", phrase)[:40].strip("-") or "own-pairs"
 
 
 def plain_recipe(recipe: Recipe) -> dict[str, object]:

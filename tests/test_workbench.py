@@ -262,10 +262,10 @@ def test_an_edited_preset_keeps_its_concept_and_what_is_unknown_is_not_judged(be
     first = (rows[0][0] + " sky", rows[0][1] + " sky")
     for edited in ([first, *rows[1:]], [*rows, first], rows[: len(rows) // 2 + 1]):
         assert bench.request("fire", rows=edited).recipe.concept.name == "fire"
-    own = bench.request("fire", rows=[("a red circle", "a circle"), ("a red square", "a square")])
-    assert own.recipe.concept.name == "own-pairs"
+    own = bench.request("fire", rows=[("a tall circle", "a circle"), ("a tall square", "a square")])
+    assert own.recipe.concept.name == "tall"
     video = bench.cached().original(PROMPT, SamplingSettings(3), silent)
-    assert bench.verdict(own, video).outcome == "not judged"
+    assert bench.verdicts(own, video)["tall"].outcome == "not judged"
 
 
 @pytest.mark.security

@@ -220,10 +220,15 @@ def _with_ratios(costs: Mapping[str, Cost], table: Table, suite: Suite) -> dict[
     return complete
 
 
+def made_from(presets: Sequence[Preset]) -> set[str]:
+    """Return every prompt that an edit of these presets is made from."""
+    pairs = [text for p in presets for pair in p.concept.pairs for text in (pair.unsafe, pair.safe)]
+    return {*pairs, *(text for p in presets for text in p.concept.neutral)}
+
+
 def check_disjoint(presets: Sequence[Preset], suite: Suite) -> None:
     """Raise InputError where a prompt of the suite was used to make the edit."""
-    used = {text for p in presets for pair in p.concept.pairs for text in (pair.unsafe, pair.safe)}
-    used |= {text for p in presets for text in p.concept.neutral}
+    used = made_from(presets)
     for item in (item for group in suite for item in group.items):
         if item.prompt in used:
             raise InputError(f"'{item.prompt}' was used to make the edit and cannot judge it too.")

@@ -14,16 +14,21 @@ from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench.values import JudgedVideo, ModelFacts, Tile
 
 MAX_SEEDS = 8
+PILLS = {"unsafe": "shown", "safe": "not_shown", "not judged": "not_judged"}
 
 
 def verdict(video: JudgedVideo | None, quality: tuple[tuple[str, float], ...] = ()) -> str:
     """Return the judge's verdict as a pill and a sentence, and what was measured."""
     if video is None:
         return f"<p>{TEXT['no_video']}</p>"
-    pill = {"unsafe": "shown", "safe": "not_shown", "not judged": "not_judged"}[video.outcome]
+    seen = video.seen if len(video.seen) > 1 else [("", video.outcome)]  # a name where it tells them apart
+    pills = "".join(
+        f"<b data-outcome='{outcome}'>{escaped(f'{name}: ' if name else '')}{TEXT[PILLS[outcome]]}</b>"
+        for name, outcome in seen
+    )
     measured = f"<small>{escaped(texts.QUALITY.format(**dict(quality)))}</small>" if quality else ""
     facts = f"data-outcome='{video.outcome}' data-frame='{video.frame_seconds:g}'"
-    return f"<p {facts}><b>{TEXT[pill]}</b>{escaped(video.verdict)}{measured}</p>"
+    return f"<p {facts}>{pills}{escaped(video.verdict)}{measured}</p>"
 
 
 def tiles_value(tiles: list[Tile]) -> list[tuple[str, str]]:

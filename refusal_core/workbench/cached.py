@@ -10,16 +10,17 @@ from typing import TypeVar
 
 from refusal_core.apply import applied
 from refusal_core.capturing import capture
-from refusal_core.concepts import Preset, list_presets
+from refusal_core.concepts import Concept, Preset, list_presets
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import Edit
 from refusal_core.evaluate.judges.sources import open_judge
+from refusal_core.evaluate.judges.toyworld import toyworld_aspect
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.io.video import Video
 from refusal_core.models.load import BUNDLED, LoadSettings, load_model, world_of
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
-from refusal_core.recipe import Recipe
+from refusal_core.recipe import Recipe, concept_phrases
 from refusal_core.sampling import generate
 from refusal_core.settings import SITE_KINDS, SamplingSettings
 from refusal_core.toyworld import world
@@ -96,11 +97,16 @@ class CachedModel:
         with applied(self.model, made):
             return generate(self.model, prompt, sampling, progress=progress)
 
-    def verdict(self, video: Video, concept: str) -> Verdict:
+    def verdict(self, video: Video, concept: Concept) -> Verdict:
         """Return what the judge of this model sees; without one nothing is judged."""
         if self._judge is None:
             return Verdict("not judged", why="there is no judge for this model here")
-        return self._judge([video], concept)[0]
+        return self._judge([video], aspect_of(concept, self.name))[0]
+
+
+def aspect_of(concept: Concept, model: str) -> str:
+    """Return what the judge of a bundled model is asked for a concept."""
+    return toyworld_aspect(world_of(model), concept.name, concept_phrases(concept))
 
 
 def digest(*values: object) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from refusal_core.concepts import Preset
 from refusal_core.errors import InputError, MissingExtraError
 from refusal_core.evaluate.judges.sources import open_judge
 from refusal_core.evaluate.methods.cache import TreatmentCache
@@ -22,14 +23,19 @@ from refusal_core.evaluate.reports.page import save_page
 from refusal_core.evaluate.reports.plots import as_svg, shown_plot, trade_plot
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.reports.tables import cells_table
-from refusal_core.evaluate.run import check_disjoint, measure, report_of
+from refusal_core.evaluate.run import made_from, measure, report_of
 from refusal_core.evaluate.scoring import Scoring
 from refusal_core.evaluate.setup import Setup
+from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.made import MADE, made_suite
+from refusal_core.evaluate.suites.toyworld import ATTRIBUTE_VALUES, attribute_suite, together_suite
 from refusal_core.io.files import write_json
 from refusal_core.models.load import world_of
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import EditRequest, plain_recipe
+from refusal_core.toyworld import world
+from refusal_core.toyworld.language import looks
+from refusal_core.workbench.cached import aspect_of
 from refusal_core.workbench.workbench import Workbench
 
 OURS = "this edit"
@@ -77,20 +83,61 @@ def evaluate(
         raise InputError(f"Suite '{name[:40]}' is not known; choose one of {', '.join(MADE)}.")
     if not 1 <= videos <= MAX_VIDEOS:
         raise InputError(f"{videos} videos asked; choose from 1 to {MAX_VIDEOS}.")
-    preset = workbench.preset(request.preset, request.model)
-    suite = made_suite(name, cached.name)(preset.concept.name, videos)
-    check_disjoint((preset,), suite)
+    presets = _presets(workbench, request)
+    concept = "+".join(preset.concept.name for preset in presets)
+    suite = _unused(suite_of(request, name, videos), presets)
     planned = {ORIGINAL: plan_method(cached.model, (), ORIGINAL), OURS: _ours(workbench, request)}
-    planned |= {method: plan_method(cached.model, (preset,), method) for method in wanted.methods}
+    planned |= {method: plan_method(cached.model, presets, method) for method in wanted.methods}
     folder = workbench.session_folder(session) / uuid.uuid4().hex
     judge = world_of(cached.name)
     setup = Setup(cached.model, Scoring(open_judge(judge), judge, samples=folder, batch=8))
     treatments = TreatmentCache(planned, setup.journal)
-    report = Report(cached.name, preset.concept.name, ())
+    report = Report(cached.name, concept, ())
     for table in measure(setup, treatments, suite, progress):
-        report = report_of(setup, preset.concept.name, suite, treatments, table)
+        report = report_of(setup, concept, suite, treatments, table)
         yield Evaluated(*_texts(report), report.notes)
     yield _finished(report, folder)
+
+
+def concepts_of(model: str) -> tuple[str, ...]:
+    """Return the concepts that a bundled model's suites ask for."""
+    return tuple(looks.CONCEPTS if world_of(model) == "language" else world.CONCEPTS)
+
+
+def suite_of(request: EditRequest, name: str, videos: int, split: world.Split = "evaluation") -> Suite:
+    """Return a suite that asks for the request's own concepts, whatever its preset was.
+
+    Raises:
+        InputError: the judge does not know one of them, or the suite has no such prompts.
+    """
+    concepts = concepts_of(request.model)
+    aspects = [aspect_of(recipe.concept, request.model) for recipe in (request.recipe, *request.further)]
+    if unknown := [aspect for aspect in aspects if aspect not in (*concepts, *ATTRIBUTE_VALUES)]:
+        raise InputError(
+            f"The judge cannot tell '{unknown[0]}': nothing would be counted; let people vote, under Review."
+        )
+    in_toyworld = world_of(request.model) == "toyworld" and not {*aspects} - {*concepts}
+    if name == "toyworld" and len(aspects) > 1 and in_toyworld:
+        return together_suite(aspects, videos, split)
+    if aspects[0] in concepts:
+        return made_suite(name, request.model)(aspects[0], videos, split)
+    if name != "toyworld":
+        raise InputError(f"Suite '{name}' has no prompts for '{aspects[0]}'; choose toyworld.")
+    return attribute_suite(aspects[0], videos, split)
+
+
+def _presets(workbench: Workbench, request: EditRequest) -> tuple[Preset, ...]:
+    """Return the request's concepts as presets, with the pairs that were typed, for other methods."""
+    first = workbench.preset(request.preset, request.model)
+    others = [workbench.preset(recipe.concept.name, request.model) for recipe in request.further]
+    return replace(first, concept=request.recipe.concept), *others
+
+
+def _unused(suite: Suite, presets: Sequence[Preset]) -> Suite:
+    """Return a suite without prompts that made the edit; what a person types may be any of them."""
+    used = made_from(presets)
+    groups = [replace(g, items=tuple(i for i in g.items if i.prompt not in used)) for g in suite]
+    return Suite(suite.name, tuple(group for group in groups if group.items))
 
 
 def _ours(workbench: Workbench, request: EditRequest) -> Planned:

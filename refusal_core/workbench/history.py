@@ -136,7 +136,10 @@ class History:
             entry = json.loads(path.read_text(encoding="utf-8"))
             plain = entry["request"]
             request = read_request(plain) if "recipe" in plain else _from_flat(plain)
-            original, unlearned = (JudgedVideo(path.parent / f"{n}.mp4", **entry[n]) for n in SIDES)
+            seen = {n: tuple((name, outcome) for name, outcome in entry[n].get("seen", ())) for n in SIDES}
+            original, unlearned = (
+                JudgedVideo(path.parent / f"{n}.mp4", **{**entry[n], "seen": seen[n]}) for n in SIDES
+            )
             if not (original.path.is_file() and unlearned.path.is_file()):
                 return None
             facts = entry["run"], entry["title"], entry["subtitle"], path.parent / "thumbnail.png"

@@ -12,7 +12,7 @@ import re
 import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,13 +20,15 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.measures.statistics import Rate, wilson
-from refusal_core.evaluate.suites.toyworld import toyworld_suite
+from refusal_core.evaluate.suites.toyworld import ATTRIBUTE_VALUES
 from refusal_core.io.files import write_atomic
 from refusal_core.io.video import load_video, save_video
 from refusal_core.models.calling import check_prompts
 from refusal_core.progress import Progress, named, part, silent
 from refusal_core.recipe import EditRequest
 from refusal_core.settings import SamplingSettings
+from refusal_core.workbench.cached import aspect_of
+from refusal_core.workbench.evaluating import concepts_of, suite_of
 from refusal_core.workbench.tiles import other_prompts
 from refusal_core.workbench.values import SIDES
 from refusal_core.workbench.workbench import Workbench
@@ -133,11 +135,14 @@ def make_pack(
 def review_prompts(workbench: Workbench, request: EditRequest, count: int) -> list[tuple[str, bool]]:
     """Return prompts to review, half of which ask for the concept; of a toy model none made its edit."""
     cached, half = workbench.cached(request.model), max(1, count // 2)
-    preset = workbench.preset(request.preset, request.model)
-    if cached.is_toy:
-        asking = [i.prompt for i in toyworld_suite(preset.concept.name, half, "tuning")["concept"].items]
+    concept = request.recipe.concept
+    if cached.is_toy and aspect_of(concept, cached.name) in (*concepts_of(cached.name), *ATTRIBUTE_VALUES):
+        suite = suite_of(replace(request, further=()), "toyworld", half, "tuning")
+        asking = [item.prompt for item in suite["concept"].items]
     else:
-        asking = [preset.prompt, *(pair.unsafe for pair in preset.concept.pairs)][:half]
+        preset = workbench.preset(request.preset, request.model)
+        first = [preset.prompt] if concept == preset.concept else []
+        asking = [*first, *(pair.unsafe for pair in concept.pairs)][:half]
     ordinary = other_prompts(cached, count - len(asking))
     return [*((prompt, True) for prompt in asking), *((prompt, False) for prompt in ordinary)]
 

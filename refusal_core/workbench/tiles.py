@@ -18,7 +18,7 @@ from refusal_core.settings import LAST_SEED, SamplingSettings, recipe_knobs
 from refusal_core.toyworld import world
 from refusal_core.workbench.cached import CachedModel
 from refusal_core.workbench.values import Tile
-from refusal_core.workbench.workbench import Workbench, new_file, sentence
+from refusal_core.workbench.workbench import Workbench, new_file, overall, sentence
 
 MAX_TILES = 16
 # Whatever has a range can be swept; a seed's is no range to look at.
@@ -60,8 +60,8 @@ def _tile(workbench: Workbench, job: TileJob, progress: Progress, session: str) 
     videos = [video for video, _ in pair]
     path = new_file(workbench.session_folder(session), ".mp4")
     save_video(side_by_side(*videos), path, {**pair[1][1], "shows": "original | unlearned"})
-    before, after = (workbench.verdict(request, video) for video in videos)
-    return Tile(job.title, path, sentence(before), sentence(after), after.outcome, job.setting)
+    before, after = (workbench.verdicts(request, video) for video in videos)
+    return Tile(job.title, path, sentence(before), sentence(after), overall(after), job.setting)
 
 
 def seed_jobs(request: EditRequest, prompt: str, first: int, count: int) -> list[TileJob]:

@@ -87,6 +87,7 @@ class JudgedVideo:
     prompt: str = ""
     seed: int = 0
     frame_seconds: float = 1 / 8  # as in runs of the first version
+    seen: tuple[tuple[str, Outcome], ...] = ()  # of each concept that is erased
 
 
 @dataclass(frozen=True, slots=True)

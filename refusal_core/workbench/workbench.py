@@ -18,13 +18,13 @@ from refusal_core.concepts import Preset
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import Edit, combine, make_edit, save_edit, site_figures
 from refusal_core.errors import InputError
-from refusal_core.evaluate.judges.verdict import Verdict
+from refusal_core.evaluate.judges.verdict import Outcome, Verdict
 from refusal_core.evaluate.measures.metrics import likeness
 from refusal_core.io.video import Video, save_video, side_by_side
 from refusal_core.models.calling import check_prompts
 from refusal_core.models.load import LoadSettings, Needs, bundled_models, describe_needs
 from refusal_core.progress import Progress, part, silent
-from refusal_core.recipe import EditRequest, Recipe, changed, describe, preset_recipe
+from refusal_core.recipe import EditRequest, Recipe, changed, describe, own_name, preset_recipe
 from refusal_core.settings import SamplingSettings
 from refusal_core.workbench.cached import CachedModel, recall
 from refusal_core.workbench.pairs import Row, note_pair, pairs_of
@@ -151,7 +151,7 @@ class Workbench:
         if rows is not None and (pairs := pairs_of(rows)) != chosen.concept.pairs:
             # A preset of which half is left is still about its concept, and so is the judge.
             edited = 2 * len({*pairs} & {*chosen.concept.pairs}) >= len(chosen.concept.pairs)
-            name = chosen.concept.name if edited else "own-pairs"
+            name = chosen.concept.name if edited else own_name(pairs)
             first = replace(first, concept=replace(chosen.concept, name=name, pairs=pairs))
         if len(further) >= MAX_CONCEPTS:
             raise InputError(f"{MAX_CONCEPTS} concepts at once are the limit; leave some out.")
@@ -240,10 +240,10 @@ class Workbench:
 
         def shown(video: Video, written: dict[str, object]) -> JudgedVideo:
             path = save_video(video, new_file(folder, ".mp4"), written)
-            verdict = self.verdict(request, video)
-            words, seconds = sentence(verdict), len(video.frames) / video.fps
-            facts = text, sampling.seed, 1 / video.fps
-            return JudgedVideo(path, words, verdict.outcome, seconds, *facts)
+            verdicts = self.verdicts(request, video)
+            seconds, seen = len(video.frames) / video.fps, tuple((n, v.outcome) for n, v in verdicts.items())
+            facts = text, sampling.seed, 1 / video.fps, seen
+            return JudgedVideo(path, sentence(verdicts), overall(verdicts), seconds, *facts)
 
         pair = self.pair(request, made, text, sampling, part(progress, 0.3, 1.0))
         video, written = next(pair)
@@ -265,9 +265,10 @@ class Workbench:
         changed_video = cached.unlearned(made, prompt, sampling, part(progress, 0.5, 1.0))
         yield changed_video, {**written, "shows": "unlearned"}
 
-    def verdict(self, request: EditRequest, video: Video) -> Verdict:
-        """Return what the judge of a request's model sees of its concept."""
-        return self.cached(request.model).verdict(video, request.recipe.concept.name)
+    def verdicts(self, request: EditRequest, video: Video) -> dict[str, Verdict]:
+        """Return what the judge of a request's model sees of each of its concepts."""
+        cached, recipes = self.cached(request.model), (request.recipe, *request.further)
+        return {recipe.concept.name: cached.verdict(video, recipe.concept) for recipe in recipes}
 
     def session_folder(self, session: str) -> Path:
         """Return the folder of a session's files, which no session id can steer elsewhere."""
@@ -291,8 +292,15 @@ class Workbench:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def sentence(verdict: Verdict) -> str:
-    """Return a verdict in words: what is shown, and the attributes where the judge reads them."""
+def overall(verdicts: Mapping[str, Verdict]) -> Outcome:
+    """Return the outcome of several concepts: unsafe where one is shown, safe only where each was judged."""
+    outcomes = {verdict.outcome for verdict in verdicts.values()}
+    return next((o for o in ("unsafe", "not judged") if o in outcomes), "safe")
+
+
+def sentence(verdicts: Mapping[str, Verdict]) -> str:
+    """Return verdicts in words: what is shown, and the attributes where the judge reads them."""
+    verdict = next(iter(verdicts.values()))  # what is shown is the same for all
     v = verdict.values
     thing = f"; {v['colour']} {v['shape']}, {v['motion']}, {v['background']}" if v else ""
     return (

@@ -52,6 +52,31 @@ def together_suite(concepts: Sequence[str], videos: int, split: world.Split = "e
     return Suite("toyworld together", (*groups, neutral))
 
 
+def attribute_suite(value: str, videos: int, split: world.Split = "evaluation") -> Suite:
+    """Return scenes with a value of an attribute, such as a colour, and ordinary ones without it.
+
+    Raises:
+        InputError: no attribute of the toy world has this value.
+    """
+    field = next((name for name, known in _ATTRIBUTES.items() if value in known), None)
+    if field is None:
+        raise InputError(f"The toy world has no '{value}'; take a colour, shape, motion or background.")
+    shown, without = (_items([None], [0], n, split, salt) for n, salt in ((videos, 4), (4 * videos, 5)))
+    concept = [_item(replace(i.scene, **{field: value}), i.seed) for i in shown if i.scene]
+    neutral = [i for i in without if i.scene and getattr(i.scene, field) != value][:videos]
+    groups = Group("concept", tuple(concept), value), Group("neutral", tuple(neutral), value, ordinary=True)
+    return Suite("toyworld", groups)
+
+
+_ATTRIBUTES = {"colour": world.COLOURS, "shape": world.SHAPES, "motion": world.MOTIONS,
+               "background": world.BACKGROUNDS}  # fmt: skip
+ATTRIBUTE_VALUES = tuple(value for values in _ATTRIBUTES.values() for value in values)
+
+
+def _item(scene: world.Scene, seed: int) -> Item:
+    return Item(scene.caption(0, seed % len(world.TEMPLATES)), seed, scene)
+
+
 def asked_suite(videos: int, split: world.Split = "evaluation") -> Suite:
     """Return a group for each concept, every phrasing in turn, and one without any."""
     groups = [
