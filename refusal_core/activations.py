@@ -24,6 +24,7 @@ NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)  # of sites, classes and hashes
 
 
 _TENSORS = ("unsafe", "safe", "neutral", "pair_of_row")  # of samples, in a file
+_FURTHER = ("kept", "target")  # where there are any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,8 @@ class Samples:
     neutral: Tensor  # [m, H], m may be 0
     pair_of_row: Tensor  # [n] int64
     by_token: bool  # rows are text tokens: only their mean over a prompt compares between prompts
+    kept: Tensor | None = None  # [j, H], mean differences of the concepts that stay
+    target: Tensor | None = None  # [H], mean difference of what takes the concept's place
 
     @property
     def precision(self) -> torch.dtype:
@@ -76,7 +79,8 @@ def save_activations(seen: Activations, path: Path) -> Path:
     place = {id(s): i for i, s in enumerate(unique)}
     tensors: dict[str, Tensor] = {}
     for i, samples in enumerate(unique):
-        tensors |= {f"{i}.{name}": getattr(samples, name) for name in _TENSORS}
+        parts = {f"{i}.{name}": getattr(samples, name) for name in (*_TENSORS, *_FURTHER)}
+        tensors |= {name: tensor for name, tensor in parts.items() if tensor is not None}
     header = {
         "kind": "activations",
         "schema": 1,
@@ -127,9 +131,12 @@ def _read_samples(tensors: Mapping[str, Tensor], i: int, by_token: bool) -> Samp
         raise ValueError("shapes")
     if pair_of_row.shape != (rows,) or pair_of_row.dtype != torch.int64 or pair_of_row.min() < 0:
         raise ValueError("pairs of rows")
-    if not all(t.is_floating_point() for t in (unsafe, safe, neutral)):
+    if not all(t.is_floating_point() for name, t in tensors.items() if not name.endswith(".pair_of_row")):
         raise ValueError("types")
-    return Samples(unsafe, safe, neutral, pair_of_row, by_token)
+    kept, target = (tensors.get(f"{i}.{name}") for name in _FURTHER)
+    if (kept is not None and kept.shape[1:] != (width,)) or (target is not None and target.shape != (width,)):
+        raise ValueError("shapes of what is kept")
+    return Samples(unsafe, safe, neutral, pair_of_row, by_token, kept, target)
 
 
 def read_site(entry: object) -> Site:

@@ -23,6 +23,7 @@ from refusal_core.activations import Activations, Samples
 from refusal_core.concepts import Concept
 from refusal_core.errors import InputError, MemoryLimitError
 from refusal_core.hooks import StopForward, tap
+from refusal_core.keeping import with_further
 from refusal_core.models.calling import Request, call_pipeline, check_prompts
 from refusal_core.models.compiling import uncompiled
 from refusal_core.models.layouts import call_shape, text_rows, video_rows
@@ -82,7 +83,8 @@ def capture(
     progress(1.0, "Activations are ready")
     ordered = {site: samples[site] for site in sites}
     pairs = tuple((p.unsafe, p.safe) for p in concept.pairs)
-    return Activations(model.fingerprint, concept.name, pairs, settings, ordered)
+    seen = Activations(model.fingerprint, concept.name, pairs, settings, ordered)
+    return with_further(seen, concept, lambda other, plain: capture(model, other, plain, progress=progress))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ cost a slice, alpha a small eigenproblem, so that sliders are live.
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,7 +20,7 @@ from refusal_core.errors import RankError
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
 from refusal_core.separation import auc, d_prime, left_out_scores, mean_by_group
-from refusal_core.settings import SubspaceSettings
+from refusal_core.settings import WHITENED, SubspaceSettings
 from refusal_core.subspace import (
     Basis,
     Span,
@@ -31,9 +32,11 @@ from refusal_core.subspace import (
     sample_span,
     whiten,
 )
+from refusal_core.variants import placebo, retained, retained_space, switched
 
 ZERO = 1e-6  # |r| below this share of the rows' size is rounding: the site has not seen the concept
 LOW_SHARE = 0.01
+EQUAL = "Unsafe and safe prompts give equal activations at every site; choose later layers or other pairs."
 RANK_LIMIT = 128  # of the settings
 CACHED_BYTES = 512 << 20  # of each kind: forty sites of a large model would take many GB
 K = TypeVar("K", bound=Hashable)
@@ -59,6 +62,7 @@ class Direction:
     kept_share: float  # share of |r|^2 that the subspace holds
     rank_used: int
     rank_available: int
+    left: float = 1.0  # of the detector, once what must pass is taken out of it
     separation: Separation | None = None  # on held-out pairs
 
     def largest_cosine(self, other: Direction) -> float:
@@ -119,7 +123,7 @@ class Estimator:
     def __init__(self, seen: Activations) -> None:
         self.seen = seen
         self._spans: _Recent[tuple[int, bool, bool], Span] = _Recent()
-        self._whitenings: _Recent[tuple[int, float], Whitening] = _Recent()
+        self._whitenings: _Recent[tuple[object, ...], Whitening] = _Recent()
         self._separations: dict[tuple[int, SubspaceSettings], Separation | None] = {}
 
     def estimate(self, settings: SubspaceSettings, *, held_out: bool = False) -> Directions:
@@ -133,22 +137,19 @@ class Estimator:
             RankError: at no site is there anything of the concept.
         """
         sites: dict[Site, Direction] = {}
-        empty: list[str] = []
-        solved: dict[int, Direction | None] = {}  # sites with the same input share their samples
+        empty: dict[str, str] = {}
+        solved: dict[int, Direction | RankError] = {}  # sites with the same input share their samples
         for site, samples in self.seen.sites.items():
             if id(samples) not in solved:
-                solved[id(samples)] = self._solve(site, samples, settings)
-            if (direction := solved[id(samples)]) is None:
-                empty.append(site.name)
+                solved[id(samples)] = self._solved(site, samples, settings)
+            if isinstance(direction := solved[id(samples)], RankError):
+                empty[site.name] = str(direction)
                 continue
             separation = self._separation(site, samples, settings) if held_out else None
             sites[site] = replace(direction, site=site, separation=separation)
         if not sites:
-            raise RankError(
-                "Unsafe and safe prompts give equal activations at every site; choose later layers or"
-                " other pairs."
-            )
-        notes = _notes(sites, empty, settings)
+            raise RankError(next((why for why in empty.values() if why != EQUAL), EQUAL))
+        notes = _notes(sites, list(empty), settings)
         return Directions(self.seen.model, self.seen.concept, self.seen.pairs, settings, sites, notes)
 
     def spectrum(self, site: Site, settings: SubspaceSettings, limit: int = 32) -> Spectrum | None:
@@ -162,7 +163,7 @@ class Estimator:
         solution: Whitening | Basis
         try:
             r = refusal_vector(samples.unsafe, samples.safe, samples.precision)
-            if settings.method == "whitened":
+            if settings.method in WHITENED:
                 solution = self._whitening(samples, settings)
                 parts = (solution.detect.T @ r).square()
                 total = parts.sum()
@@ -175,17 +176,24 @@ class Estimator:
         values = solution.values.tolist()
         return Spectrum(tuple(values[:limit]), tuple(shares[:limit]), solution.available)
 
-    def _solve(self, site: Site, samples: Samples, settings: SubspaceSettings) -> Direction | None:
-        """Return the direction of a site; None where r is zero, or the subspace holds nothing of it."""
+    def _solved(self, site: Site, samples: Samples, settings: SubspaceSettings) -> Direction | RankError:
+        """Return the direction of a site, or why there is none."""
+        try:
+            return self._solve(site, samples, settings)
+        except RankError as why:
+            return why
+
+    def _solve(self, site: Site, samples: Samples, settings: SubspaceSettings) -> Direction:
+        """Return the direction of a site; RankError where r is zero, or the subspace holds nothing of it."""
         r = refusal_vector(samples.unsafe, samples.safe, samples.precision)
         size = float(precise(samples.safe).norm(dim=1).mean())
         if float(r.norm()) <= ZERO * size or float(r.norm()) == 0.0:
-            return None
-        solve = self._solve_whitened if settings.method == "whitened" else self._solve_projector
-        try:
-            return solve(site, samples, settings, r)
-        except RankError:
-            return None
+            raise RankError(EQUAL)
+        if settings.method in WHITENED:
+            return self._solve_whitened(site, samples, settings, r)
+        if settings.method == "retained":
+            return self._solve_retained(site, samples, settings, r)
+        return self._solve_projector(site, samples, settings, r)
 
     def _solve_whitened(
         self, site: Site, samples: Samples, settings: SubspaceSettings, r: Tensor
@@ -195,8 +203,37 @@ class Estimator:
         remove, detect = whitening.remove[:, :k].T.contiguous(), whitening.detect[:, :k].T.contiguous()
         # The share of r that the oblique projector takes, in the metric that makes it orthogonal.
         whole = (whitening.detect.T @ r).square().sum()
+        mean, left = whitening.mean, float(whitening.left[:k].mean())
+        if settings.method == "placebo":
+            remove, detect = placebo(remove, detect, zlib.crc32(site.name.encode()))
+        if settings.method == "switch":
+            mean = precise(samples.safe, samples.precision).mean(0)
+            if samples.target is not None:
+                remove = switched(remove, detect, r, precise(samples.target, r.dtype))
         share = float((detect @ r).square().sum() / whole.clamp_min(1e-300))
-        return Direction(site, remove, detect, detect @ whitening.mean, share, k, whitening.available)
+        return Direction(site, remove, detect, detect @ mean, share, k, whitening.available, left)
+
+    def _solve_retained(
+        self, site: Site, samples: Samples, settings: SubspaceSettings, r: Tensor
+    ) -> Direction:
+        space = self._held(samples, settings)
+        differences = precise(samples.differences, samples.precision)
+        remove, detect, left = retained(differences, torch.linalg.qr(space.T)[0].T, settings.rank)
+        share, level = (
+            float((detect @ r).square().sum() / (r @ r)),
+            detect @ precise(samples.ordinary).mean(0),
+        )
+        rows = min(differences.shape)
+        return Direction(site, remove, detect, level, share, len(remove), rows, float(left.mean()))
+
+    def _held(self, samples: Samples, settings: SubspaceSettings) -> Tensor:
+        """Return what must pass exactly, as rows [j, H]."""
+        parts = [samples.differences[:0]] if samples.kept is None else [samples.kept]
+        if settings.method in ("null-space", "retained"):
+            parts.append(retained_space(samples.ordinary, settings.retain))
+        if settings.method == "switch" and samples.target is not None:
+            parts.append(samples.target[None])
+        return torch.cat([precise(part, samples.precision) for part in parts])
 
     def _solve_projector(
         self, site: Site, samples: Samples, settings: SubspaceSettings, r: Tensor
@@ -213,9 +250,16 @@ class Estimator:
         return Direction(site, unit, unit, level, share, used, available)
 
     def _whitening(self, samples: Samples, settings: SubspaceSettings) -> Whitening:
+        of_its_own = settings.method in ("null-space", "switch")
+        key = (settings.method, settings.retain) if of_its_own else ()
         return self._whitenings.get_or_make(
-            (id(samples), settings.shrinkage),
-            lambda: whiten(samples.differences, samples.ordinary, shrinkage=settings.shrinkage),
+            (id(samples), settings.shrinkage, *key),
+            lambda: whiten(
+                samples.differences,
+                samples.ordinary,
+                shrinkage=settings.shrinkage,
+                held=self._held(samples, settings),
+            ),
         )
 
     def _basis(self, samples: Samples, settings: SubspaceSettings) -> Basis:
@@ -242,7 +286,7 @@ class Estimator:
         groups = samples.pair_of_row
         if len(torch.unique(groups)) < 3:
             return None
-        if settings.method == "whitened":
+        if settings.method in WHITENED:
             gram, count = self._whitening(samples, settings).gram, len(samples.safe) + len(samples.neutral)
             scores: tuple[Tensor, Tensor] | None = left_out_scores(gram, groups, count, settings.rank)
         else:
@@ -262,8 +306,8 @@ def _projector_scores(
         out = samples.pair_of_row == pair
         kept = {name: getattr(samples, name)[~out] for name in ("unsafe", "safe", "pair_of_row")}
         rest = replace(samples, **kept)
-        direction = Estimator(seen)._solve(site, rest, settings)
-        if direction is None:
+        direction = Estimator(seen)._solved(site, rest, settings)
+        if isinstance(direction, RankError):
             return None
         lead = direction.detect[0]
         scale = lead @ refusal_vector(rest.unsafe, rest.safe, lead.dtype)  # folds differ in scale otherwise
@@ -282,7 +326,10 @@ def _notes(sites: Mapping[Site, Direction], empty: list[str], settings: Subspace
         if least < settings.rank:
             notes.append(f"Rank {settings.rank} asked, {least} available: clamped.")
     low = [d for d in sites.values() if d.kept_share < LOW_SHARE]
-    if low:
+    least_left = min(d.left for d in sites.values())
+    if least_left < 0.999:
+        notes.append(f"What must pass leaves {least_left:.0%} of the detector at the site where it is least.")
+    if low and settings.method != "placebo":
         notes.append(
             f"At {len(low)} of {len(sites)} sites the subspace holds under 1 % of the refusal vector;"
             " raise the rank or take the second moment (center off)."

@@ -53,6 +53,7 @@ class SiteFigures:
     rank_available: int
     auc: float | None
     d_prime: float | None
+    left: float = 1.0  # of the detector, once what must pass is taken out of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,9 @@ def site_figures(directions: Directions) -> tuple[SiteFigures, ...]:
     figures = []
     for site, d in directions.sites.items():
         separation = (d.separation.auc, d.separation.d_prime) if d.separation else (None, None)
-        figures.append(SiteFigures(site.name, d.kept_share, d.rank_used, d.rank_available, *separation))
+        figures.append(
+            SiteFigures(site.name, d.kept_share, d.rank_used, d.rank_available, *separation, d.left)
+        )
     return tuple(figures)
 
 
@@ -156,7 +159,9 @@ def resolved(edit: SiteEdit, origins: tuple[Origin, ...], name: str) -> SiteEdit
     """
     if len(set(edit.concept)) < 2:
         return edit
-    detect, level, condition = joint_detector(edit.remove, edit.detect, edit.strength, edit.level)
+    detect, level, condition = joint_detector(
+        edit.remove, edit.detect, edit.strength, edit.level, edit.concept
+    )
     if not is_separable(edit.remove, edit.detect, edit.strength, condition):
         names = [origins[c].concept for c in sorted(set(edit.concept))]
         raise InputError(

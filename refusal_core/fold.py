@@ -81,25 +81,38 @@ def shift_bias(weight: Tensor, bias: Tensor, remove: Tensor, strength: Tensor, l
 
 
 def joint_detector(
-    remove: Tensor, detect: Tensor, strength: Tensor, level: Tensor | None
+    remove: Tensor,
+    detect: Tensor,
+    strength: Tensor,
+    level: Tensor | None,
+    concept: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor | None, float]:
-    """Return the detector that keeps several concepts apart: Q' = G^-1 Q with G = Q U^T.
+    """Return the detector that keeps several concepts apart: Q' = B G^-1 Q with G = Q U^T.
 
-    Then Q' U^T = I, so each direction is removed once and in any order. Orthogonal projectors of one
-    strength reduce to the projector on the span of all directions, those under 2e-5 apart counting as one.
+    B are the blocks of G within a concept, I where each detector reads its own directions whole. Then
+    Q' U^T = B: each concept does to its own directions what it does alone, and nothing to another's, in any
+    order. Orthogonal projectors of one strength reduce to the projector on the span of all directions, those
+    under 2e-5 apart counting as one.
 
     Args:
         remove: U [m, H], the directions of all concepts.
         detect: Q [m, H], each concept's own detector.
         strength: lambda [m].
         level: own levels [m], or None.
+        concept: of each row; None: B is I.
 
     Returns:
-        Q' [m, H], the joint levels, and cond(G), balanced: above its limit the edit must be refused
+        Q' [m, H], the joint levels, and cond(B^-1 G), balanced: above its limit the edit must be refused
         (``is_separable``), as nearly equal directions blow up.
     """
     q, u = detect.double(), remove.double()
     gram = q @ u.T
+    whole, own = None if level is None else level.double(), torch.eye(len(gram)).to(gram)
+    if concept is not None and not _one_projector(q, u, strength):
+        number = torch.tensor(concept)
+        own = torch.where(number[:, None] == number, gram, 0.0)
+        gram, q = torch.linalg.solve(own, gram), torch.linalg.solve(own, q)
+        whole = None if whole is None else torch.linalg.solve(own, whole)
     condition = float(torch.linalg.cond(_balanced(gram))) if len(gram) > 1 else 1.0
     if _one_projector(q, u, strength):
         inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-10)
@@ -107,8 +120,8 @@ def joint_detector(
         inverse = torch.linalg.inv(gram)
     else:
         inverse = torch.linalg.pinv(gram)
-    joint = None if level is None else inverse @ level.double()
-    return inverse @ q, joint, condition
+    inverse = own @ inverse
+    return inverse @ q, None if whole is None else inverse @ whole, condition
 
 
 def is_separable(remove: Tensor, detect: Tensor, strength: Tensor, condition: float) -> bool:

@@ -119,11 +119,11 @@ def method_recipe(preset: Preset, model: Model, method: Method) -> Recipe:
     """Return the preset's sites and strength with another method.
 
     PCA and cPCA take the paper's rank (100, clamped to what the samples hold) and move the component
-    to zero, as the paper does; the whitened edit takes the preset's rank and anchor.
+    to zero, as the paper does; all others take the preset's rank and anchor, switch the safe mean.
     """
     base = preset_recipe(preset, model)
-    if method == "whitened":
-        return changed(base, {"method": method})
+    if method not in ("rv", "pca", "cpca"):
+        return changed(base, {"method": method} | ({"anchor": "mean"} if method == "switch" else {}))
     return Recipe(
         base.concept,
         base.capture,

@@ -20,8 +20,9 @@ SiteKind = Literal[
     "text-entry", "text", "cross-attention", "feed-forward", "feed-forward-out", "self-attention", "temporal"
 ]
 SITE_KINDS: tuple[SiteKind, ...] = get_args(SiteKind)
-Method = Literal["whitened", "cpca", "pca", "rv"]
-METHODS: tuple[Method, ...] = ("rv", "pca", "cpca", "whitened")  # from the simplest, as tables list them
+Method = Literal["whitened", "cpca", "pca", "rv", "retained", "null-space", "switch", "placebo"]
+METHODS: tuple[Method, ...] = get_args(Method)
+WHITENED: tuple[Method, ...] = ("whitened", "null-space", "switch", "placebo")  # made from whitening
 Pool = Literal["frame", "timestep", "pair", "token"]
 Trajectory = Literal["shared", "own"]
 Anchor = Literal["zero", "mean"]
@@ -226,6 +227,12 @@ class CaptureSettings:
     seed: int = Knob(
         "Seed of the noise that activations are read on.", 0, LAST_SEED, expert=True, name="capture_seed"
     ).at(0)
+    keep: str | None = Knob(
+        "Presets whose concepts stay as they are, with commas between; not by rv, pca and cpca.", expert=True
+    ).at(None)
+    target: str | None = Knob(
+        "Switch: the phrase that takes the concept's place; default: the pairs' safe side.", expert=True
+    ).at(None)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -235,7 +242,7 @@ class CaptureSettings:
 class SubspaceSettings:
     """How directions are estimated from activations. The model is not needed."""
 
-    method: Method = Knob("How directions are found; cpca is the paper's.").at("whitened")
+    method: Method = Knob("How directions are found; cpca is the paper's, placebo a control.").at("whitened")
     rank: int = Knob(
         "Directions kept. More reach further, and take more of other content along.",
         1,
@@ -271,6 +278,13 @@ class SubspaceSettings:
         usual=(0.001, 1.0),
         expert=True,
     ).at(0.02)
+    retain: float = Knob(
+        "Retained, null-space: share of ordinary activations that passes exactly. More leaves less reach.",
+        0.0,
+        1.0,
+        0.01,
+        expert=True,
+    ).at(0.9)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -15,6 +15,7 @@ from torch import Tensor
 from refusal_core.errors import InputError, RankError
 
 DOUBLE_LIMIT = 64 << 20  # bytes of float64 up to which the work is done in float64
+LEAST_LEFT = 0.01  # of a detector: below, its edit is ten times as oblique as without what is held
 WHOLE_LIMIT = 2048  # side of a matrix up to which all its eigenvectors are worked out
 
 
@@ -150,7 +151,7 @@ def contrastive_basis(span: Span, *, rank: int, alpha: float, relative: bool) ->
         if relative and scale > 0 and float(ordinary.trace()) > 0:
             ordinary = ordinary * (scale / float(ordinary.trace()))
         matrix = matrix - alpha * ordinary
-    values, vectors = _largest(matrix, rank)
+    values, vectors = largest(matrix, rank)
     limit = float(values.abs().max()) * len(matrix) * torch.finfo(values.dtype).eps
     available = int((values > limit).sum())
     if available == 0:
@@ -161,7 +162,7 @@ def contrastive_basis(span: Span, *, rank: int, alpha: float, relative: bool) ->
     return Basis(full, values[-k:].flip(0), available)
 
 
-def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the largest eigenvalues [k] of a symmetric matrix, ascending, and their vectors [s, k].
 
     All of a small matrix. Of a larger one ``count``, by Lanczos' method (ARPACK): H = 5120, count 100: 10 s,
@@ -192,9 +193,17 @@ class Whitening:
     available: int
     mean: Tensor  # mu [H], of the ordinary rows
     gram: Tensor  # [2n + 1, 2n + 1] under Sigma^-1, of R, of the first n ordinary rows less mu, and of mu
+    left: Tensor  # [k], of each detector: its share that what is held leaves
 
 
-def whiten(differences: Tensor, ordinary: Tensor, *, shrinkage: float, most: int = 128) -> Whitening:
+def whiten(
+    differences: Tensor,
+    ordinary: Tensor,
+    *,
+    shrinkage: float,
+    most: int = 128,
+    held: Tensor | None = None,
+) -> Whitening:
     """Solve the generalised eigenproblem of the whitened edit once, for every rank.
 
     With Sigma = Cov(ordinary) + shrinkage * tr/H * I = L L^T and C_r = R^T R / n the second moment of the
@@ -205,15 +214,21 @@ def whiten(differences: Tensor, ordinary: Tensor, *, shrinkage: float, most: int
     C_r has rank n at most: with A = L^-1 R^T, the n x n problem A^T A / n = V diag(w) V^T holds all of it,
     Z = A V (n w)^-1/2. What is H-sized is one Gram matrix of the rows and its Cholesky factor.
 
+    Held directions K must stay as they are, Q^T K = 0 (SPLINCE, arXiv 2506.10703, for named concepts; SPEED,
+    arXiv 2503.07392, for the top singular space of ordinary rows). With P the projector on L^-1 K the
+    problem is that of B = (I - P) A, Q = L^-T B V (n w)^-1/2; U = L A V (n w)^-1/2 is R regressed on what Q
+    reads of it, so Q^T U = I holds. Its obliqueness |U_i| |Q_i| is left_i^-1/2, under Sigma^-1.
+
     Args:
         differences: R [n, H], rowwise unsafe - safe.
         ordinary: safe and neutral activations [m, H], the safe twins of R first.
         shrinkage: share of the identity; raising it moves the edit towards the paper's orthogonal one.
         most: directions that are kept; the eigenvalues of all are counted.
+        held: K [j, H].
 
     Raises:
         InputError: fewer than two ordinary rows, or shrinkage not above 0.
-        RankError: the differences, or all ordinary variation, are zero.
+        RankError: the differences, or all ordinary variation, are zero, or what is held leaves no detector.
     """
     if len(ordinary) < 2:
         raise InputError("The whitened edit needs at least 2 ordinary samples; add neutral prompts.")
@@ -221,28 +236,59 @@ def whiten(differences: Tensor, ordinary: Tensor, *, shrinkage: float, most: int
         raise InputError(f"shrinkage is {shrinkage}; it must be above 0.")
     dtype = precision(differences, ordinary)
     r, x = precise(differences, dtype), precise(ordinary, dtype)
+    k = r[:0] if held is None else precise(held, dtype)
     mean = x.mean(0)
     x = x - mean
-    basis = _common_basis(torch.cat([r, x])) if len(r) + len(x) <= r.shape[1] / 2 else None
+    rows = torch.cat([r, x, k])
+    basis = _common_basis(rows) if len(rows) <= r.shape[1] / 2 else None
     at_mean = mean
     if basis is not None:
-        r, x, at_mean = r @ basis, x @ basis, mean @ basis
+        r, x, k, at_mean = r @ basis, x @ basis, k @ basis, mean @ basis
     lower = _factor(x, mean, shrinkage / differences.shape[1])
     n = len(r)
-    half = torch.linalg.solve_triangular(lower, torch.cat([r, x[:n], at_mean[None]]).T, upper=False)
-    gram = half.T @ half
-    values, v = torch.linalg.eigh(gram[:n, :n].double() / n)
-    values, v = values.flip(0), v.flip(1)
-    limit = float(values[0]) * max(n, len(lower)) * torch.finfo(dtype).eps
-    available = int((values > max(limit, 0.0)).sum())
-    if available == 0:
-        raise RankError("Unsafe and safe activations are equal at this site.")
-    k = min(available, most)
-    z = half[:, :n] @ (v[:, :k] * (n * values[:k]).rsqrt()).to(dtype)
-    remove, detect = lower @ z, torch.linalg.solve_triangular(lower.T, z, upper=True)
+    whole = torch.linalg.solve_triangular(lower, torch.cat([r, x[:n], at_mean[None], k]).T, upper=False)
+    half, beside = whole[:, : 2 * n + 1], _beside(whole[:, : 2 * n + 1], whole[:, 2 * n + 1 :])
+    gram = beside.T @ beside
+    values, weights, left = _directions(half[:, :n], gram[:n, :n], len(lower))
+    weights = weights[:, :most].to(dtype)
+    remove = lower @ (half[:, :n] @ weights)
+    detect = torch.linalg.solve_triangular(lower.T, beside[:, :n] @ weights, upper=True)
     if basis is not None:
         remove, detect = basis @ remove, basis @ detect
-    return Whitening(remove, detect, values[:available].to(dtype), available, mean, gram)
+    return Whitening(remove, detect, values.to(dtype), len(values), mean, gram, left[:most])
+
+
+def _beside(columns: Tensor, held: Tensor) -> Tensor:
+    """Return columns [s, c] less their part in the span of the held ones [s, j]."""
+    if not held.shape[1]:
+        return columns
+    basis, sizes, _ = torch.linalg.svd(held, full_matrices=False)
+    basis = basis[:, sizes > sizes[0] * len(held) * torch.finfo(sizes.dtype).eps]
+    return columns - basis @ (basis.T @ columns)
+
+
+def _directions(half: Tensor, gram: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return w, V (n w)^-1/2 [n, k] and ``left`` of every direction that can be used, largest w first.
+
+    Args:
+        half: A [s, n].
+        gram: B^T B [n, n].
+        size: of the whitened problem, for what counts as rounding.
+    """
+    n = len(gram)
+    values, v = torch.linalg.eigh(gram.double() / n)
+    values, v = values.flip(0), v.flip(1)
+    variation = (half @ v.to(half.dtype)).double().square().sum(0) / n  # of A along each direction
+    most = float(variation.max())
+    if most <= 0:
+        raise RankError("Unsafe and safe activations are equal at this site.")
+    left = values / variation.clamp_min(1e-300)
+    used = values > most * max(n, size) * torch.finfo(half.dtype).eps
+    used &= left >= LEAST_LEFT
+    if not used.any():
+        raise RankError("What must be kept leaves nothing of the detector here; keep less.")
+    values, left = values[used], left[used].clamp(max=1.0)
+    return values, v[:, used] * (n * values).rsqrt(), left
 
 
 def _factor(centred: Tensor, mean: Tensor, share: float) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = sorted((ROOT / "refusal_core").rglob("*.py"))
-MATH = {"subspace.py", "fold.py", "separation.py"}
+MATH = {"subspace.py", "variants.py", "fold.py", "separation.py"}
 
 
 def imports_of(path: Path, top_level_only: bool = False) -> set[str]:
@@ -44,6 +44,7 @@ def test_the_math_knows_only_torch_and_errors() -> None:
                 "scipy.sparse.linalg",
                 "torch",
                 "refusal_core.errors",
+                "refusal_core.subspace",
             }, path
 
 
@@ -68,8 +69,8 @@ def test_only_models_and_toy_pipelines_import_diffusers() -> None:
 
 
 METHOD = {
-    "errors", "progress", "settings", "concepts", "recipe", "subspace", "fold", "separation", "hooks",
-    "capturing", "listening", "activations", "directions", "edit", "apply", "sampling",
+    "errors", "progress", "settings", "concepts", "recipe", "subspace", "variants", "fold", "separation",
+    "hooks", "capturing", "listening", "activations", "keeping", "directions", "edit", "apply", "sampling",
 }  # fmt: skip
 """The method: the files at the top, in the order they run."""
 

@@ -434,3 +434,16 @@ def test_one_direction_alone_keeps_its_detector_and_level() -> None:
     close(level, 3 * np.ones(1), 1e-12)
     assert condition == 1.0
     assert is_separable(u, q, ones(1), condition)
+
+
+def test_a_concept_does_to_its_own_directions_what_it_does_alone() -> None:
+    """A detector that reads half of its direction goes on doing so beside another concept."""
+    (u, q), v = oblique(2, 40), unit(43)
+    both, own = torch.cat([u, v]), torch.cat([0.5 * q, v])
+    joint, level, condition = joint_detector(both, own, ones(3), own @ random(H, seed=5), (0, 0, 1))
+    close(joint @ both.T, np.diag([0.5, 0.5, 1.0]), 1e-10)
+    assert level is not None
+    close(level, joint @ random(H, seed=5), 1e-10)
+    assert condition < 5
+    without, _, _ = joint_detector(both, own, ones(3), None)
+    close(without @ both.T, np.eye(3), 1e-10)  # control: there each direction goes whole

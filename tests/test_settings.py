@@ -74,7 +74,7 @@ def test_a_named_value_reaches_the_recipe_from_text_json_or_a_form(
         ("rank", True, "rank must be a whole number from 1 to 128, not True."),
         ("rank", None, "rank must be a whole number from 1 to 128, not None."),
         ("strength", float("nan"), "strength must be a number from 0 to 2, not nan."),
-        ("method", "magic", "method 'magic' is not known; choose one of whitened, cpca, pca, rv."),
+        ("method", "magic", "method 'magic' is not known; choose one of whitened, cpca, pca, rv, retained"),
         ("sites", "text,nose", "site 'nose' is not known; choose one of text-entry, text, cross-attention"),
         ("sites", "", "sites is empty; choose at least one of text-entry, text"),
         ("sites", 3, "sites is empty; choose at least one of text-entry, text"),

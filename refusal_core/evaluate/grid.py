@@ -18,6 +18,7 @@ from refusal_core.progress import Progress
 from refusal_core.recipe import Recipe, plain_recipe
 from refusal_core.settings import (
     SITE_KINDS,
+    WHITENED,
     Anchor,
     CaptureSettings,
     EditSettings,
@@ -58,7 +59,7 @@ class Point:
         """What it is called in tables: only settings that matter for its method."""
         rank = "" if self.method == "rv" else f" k={self.rank}"
         alpha = f" a={self.alpha:g}" if self.method == "cpca" else ""
-        shrinkage = f" s={self.shrinkage:g}" if self.method == "whitened" else ""
+        shrinkage = f" s={self.shrinkage:g}" if self.method in WHITENED else ""
         where = f"{'+'.join(self.sites)} {self.layers}"
         return f"{self.method}{rank}{alpha}{shrinkage} at {where}, {self.strength:g} to {self.anchor}"
 
@@ -96,7 +97,7 @@ class Grid:
                 point = replace(point, rank=self.ranks[0])
             if point.method != "cpca":
                 point = replace(point, alpha=self.alphas[0])
-            if point.method != "whitened":
+            if point.method not in WHITENED:
                 point = replace(point, shrinkage=self.shrinkages[0])
             if point not in seen:
                 seen.add(point)

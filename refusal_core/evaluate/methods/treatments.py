@@ -129,7 +129,7 @@ BASELINES: dict[str, Callable[[Model, Sequence[Concept], Progress], Treatment]] 
     "rece": partial(_in_closed_form, rece_weights),
     "esd": _esd,
 }
-DEFAULT_METHODS = (ORIGINAL, *METHODS, "negative-prompt", "paper")
+DEFAULT_METHODS = (ORIGINAL, "placebo", "rv", "pca", "cpca", "whitened", "negative-prompt", "paper")
 METHOD_NAMES = (*DEFAULT_METHODS, *(m for m in (*EDITS, *BASELINES) if m not in DEFAULT_METHODS))
 
 
