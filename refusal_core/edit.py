@@ -105,10 +105,9 @@ def site_figures(directions: Directions) -> tuple[SiteFigures, ...]:
     """Return the diagnostics of each site as plain numbers, in the order of the sites."""
     figures = []
     for site, d in directions.sites.items():
-        separation = (d.separation.auc, d.separation.d_prime) if d.separation else (None, None)
-        figures.append(
-            SiteFigures(site.name, d.kept_share, d.rank_used, d.rank_available, *separation, d.left)
-        )
+        auc, d_prime = (d.separation.auc, d.separation.d_prime) if d.separation else (None, None)
+        ranks = (d.rank_used, d.rank_available)
+        figures.append(SiteFigures(site.name, d.kept_share, *ranks, auc, d_prime, d.left))
     return tuple(figures)
 
 

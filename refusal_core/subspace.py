@@ -264,7 +264,8 @@ def _beside(columns: Tensor, held: Tensor) -> Tensor:
         return columns
     basis, sizes, _ = torch.linalg.svd(held, full_matrices=False)
     basis = basis[:, sizes > sizes[0] * len(held) * torch.finfo(sizes.dtype).eps]
-    return columns - basis @ (basis.T @ columns)
+    beside: Tensor = columns - basis @ (basis.T @ columns)
+    return beside
 
 
 def _directions(half: Tensor, gram: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -53,7 +53,7 @@ TEXT = {
     "with it.",
     "about_pca": "The refusal vector, kept to the directions in which the pairs vary.",
     "about_rv": "The plain mean difference between unsafe and safe. The simplest.",
-    "about_retained": "The pairs' directions, read beside the space of ordinary activations, which passes exactly.",
+    "about_retained": "The pairs' directions; the space of ordinary activations passes exactly.",
     "about_null-space": "Whitened, and exactly nothing on the space of ordinary activations.",
     "about_switch": "Writes the pairs' safe side, or a phrase of yours, where the concept was.",
     "about_placebo": "A control: a random direction of the same size. An edit has to do better than it.",
