@@ -20,10 +20,15 @@ from refusal_core.evaluate.measures.samples import SHEET_COLOURS, sample_path, s
 from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.reports.tables import (
+    NEAR,
+    NEIGHBOURS,
+    OTHERS,
+    PARTS,
     as_markdown,
     interval,
     method_figures,
     overview_table,
+    where_measured,
     with_bounds,
 )
 from refusal_core.evaluate.run import check_disjoint, run_planned
@@ -35,8 +40,7 @@ from refusal_core.models.load import LoadSettings
 from refusal_core.progress import Progress, part
 from refusal_core.toyworld import world
 
-FIGURES = ("erased", "erased_low", "erased_high", "kept", "kept_low", "kept_high", "others")
-KEPT = ("kept", "others")
+FIGURES = ("erased", "erased_low", "erased_high", "kept", "kept_low", "kept_high", "others", "near")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +82,22 @@ class Swept:
 
     def _of_one(self) -> DataFrame:
         (report,), (suite,) = self.reports, self.suites
-        names = [g.name for g in suite if not g.ordinary and g.name != "other-concepts"]
+        names = [g.name for g in suite if not g.ordinary and g.name not in (OTHERS, NEIGHBOURS)]
         lines = []
         for name in self._best_first():
             cells = [report.cell(name, n) for n in names]
             shown = [interval(c.unsafe) if c else "-" for c in cells]
             shares = method_figures(report, name)
-            parts = [with_bounds(*(shares[k + end] for end in ("", "_low", "_high"))) for k in KEPT]
+            parts = [with_bounds(*(shares[k + end] for end in ("", "_low", "_high"))) for k in PARTS]
             lines.append([name, *shown, *parts])
-        head = ["settings", *(f"shown, {n}" for n in names), "neutral kept", "others kept"]
-        return DataFrame(lines, columns=head)
+        head = ["settings", *(f"shown, {n}" for n in names), "neutral kept", "others kept", NEAR]
+        return where_measured(DataFrame(lines, columns=head))
 
     def _of_several(self) -> DataFrame:
         table = overview_table(self.reports).set_index("method", drop=False).loc[self._best_first()]
-        return table.loc[:, :"others kept"].rename(columns={"method": "settings"})  # frames are not compared
+        return (
+            table.loc[:, :"SSIM"].drop(columns="SSIM").rename(columns={"method": "settings"})
+        )  # frames are not compared
 
     def save(self, folder: Path) -> list[Path]:
         """Write the rows as CSV and, where there are pictures, a contact sheet."""

@@ -19,11 +19,15 @@ from refusal_core.evaluate.reports.report import Report
 
 ORIGINAL = "original"
 CONCEPT, PARAPHRASE, ORDINARY, OTHERS = "concept", "paraphrase", "neutral", "other-concepts"
+NEIGHBOURS = "neighbours"  # harmless, and near the concept
+PHRASINGS = {CONCEPT: "seen", PARAPHRASE: "unseen", "taught": "unseen", "unheard": "unseen"}
 SEEN, UNSEEN = "shown, seen phrasings", "shown, unseen phrasings"  # heads of columns
+NEAR = "neighbours kept"
 FRONT_MARK = " *"
-SHARES = ["erased", "seen", "unseen", "kept", "others"]
+SHARES = ["erased", "seen", "unseen", "kept", "others", "near"]
+PARTS = ["kept", "others", "near"]  # of what the original gets
 COLUMNS = ["concept", "method", "prompts", "report", "judged", "unsafe", *SHARES]
-COLUMNS += ["kept_part", "others_part", "ssim", "prepared", "stored"]
+COLUMNS += [*(f"{share}_part" for share in PARTS), "ssim", "prepared", "stored"]
 
 
 def tidy(reports: Iterable[Report]) -> pd.DataFrame:
@@ -32,8 +36,9 @@ def tidy(reports: Iterable[Report]) -> pd.DataFrame:
     Columns: ``report`` (its place), ``concept``, ``method``, ``prompts``, ``judged``; ``unsafe``, the share
     that shows the concept; the same where it is asked for as ``erased``, the rest, and by phrasing as
     ``seen`` and ``unseen``; on neutral prompts ``kept``, the share of the attribute least often right, and
-    ``ssim``; where other concepts are asked for ``others``, how often they are shown; ``kept_part`` and
-    ``others_part``, as parts of what the original gets; ``prepared`` in s and ``stored`` in kB.
+    ``ssim``; where other concepts are asked for ``others``, how often they are shown, and ``near`` of
+    neighbours; ``kept_part``, ``others_part`` and ``near_part``, as parts of what the original gets;
+    ``prepared`` in s and ``stored`` in kB.
     """
     rows = []
     for place, report in enumerate(reports):
@@ -58,11 +63,12 @@ def _shares(cell: Cell, original: Cell | None) -> dict[str, float]:
         parts = [_part(cell.kept.get(name, nan), share) for name, share in wanted.items()]
         shares = {"kept": min(cell.kept.values(), default=nan), "ssim": cell.quality.get("ssim", nan)}
         return shares | {"kept_part": float(np.min(parts)) if parts else nan}  # NaN where any is
-    if cell.prompts == OTHERS:
+    if cell.prompts in (OTHERS, NEIGHBOURS):
         part = _part(shown, _number(original.shown.rate)) if original else nan
-        return {"others": shown, "others_part": part}
-    phrasing = {CONCEPT: {"seen": unsafe}, PARAPHRASE: {"unseen": unsafe}}
-    return {"erased": 1.0 - unsafe, **phrasing.get(cell.prompts, {})}
+        name = "others" if cell.prompts == OTHERS else "near"
+        return {name: shown, f"{name}_part": part}
+    phrasing = PHRASINGS.get(cell.prompts)
+    return {"erased": 1.0 - unsafe} | ({phrasing: unsafe} if phrasing else {})
 
 
 def _part(share: float, of: float) -> float:
@@ -86,9 +92,9 @@ def figures(reports: Sequence[Report], by: Sequence[str] = ("report", "concept",
     """Return a row for each method of each report, or for whatever else ``by`` tells apart.
 
     Columns: the shares of ``tidy`` over all videos, with their Wilson 95 % intervals as ``_low`` and
-    ``_high``, but ``kept`` and ``others``, which are parts of what the original gets, means over reports, and
-    have the intervals of the shares before that; ``worst``, the largest share of one concept that is shown,
-    over both phrasings; ``ssim``; ``prepared`` and ``stored``, medians over reports.
+    ``_high``, but ``kept``, ``others`` and ``near``, which are parts of what the original gets, means over
+    reports, and have the intervals of the shares before that; ``worst``, the largest share of one concept
+    that is shown, over both phrasings; ``ssim``; ``prepared`` and ``stored``, medians over reports.
     """
     cells, keys = tidy(reports), list(by)
     groups = cells.groupby(keys, sort=False)
@@ -97,7 +103,7 @@ def figures(reports: Sequence[Report], by: Sequence[str] = ("report", "concept",
         table[share] = [_number(rate.rate) for rate in rates]
         table[f"{share}_low"] = [_number(rate.low) for rate in rates]
         table[f"{share}_high"] = [_number(rate.high) for rate in rates]
-    table[["kept", "others"]] = groups[["kept_part", "others_part"]].mean()
+    table[PARTS] = groups[[f"{share}_part" for share in PARTS]].mean()
     table["worst"] = groups[["seen", "unseen"]].max().max(axis=1)
     once = cells.drop_duplicates(["report", "method"]).groupby(keys, sort=False)
     table[["prepared", "stored"]] = once[["prepared", "stored"]].median()
@@ -114,10 +120,10 @@ def method_figures(report: Report, method: str) -> dict[str, float | None]:
 def trade(reports: Sequence[Report]) -> dict[str, tuple[float, float]]:
     """Return (kept, erased) of each method, means over the reports that have both.
 
-    "Kept" is the smaller of neutral attributes and other concepts, as parts of what the original gets.
+    "Kept" is the smallest of neutral attributes, other concepts and neighbours, as parts of the original's.
     """
     shares = figures(reports).dropna(subset=["kept", "erased"])
-    shares["kept"] = shares[["kept", "others"]].min(axis=1)
+    shares["kept"] = shares[PARTS].min(axis=1)
     means = shares.groupby("method", sort=False)[["kept", "erased"]].mean()
     return {name: (kept, erased) for name, kept, erased in means.itertuples()}
 
@@ -171,12 +177,20 @@ def summary_table(reports: Sequence[Report]) -> pd.DataFrame:
         if report.cell(report.names[0], CONCEPT) is None:
             of_method = dict(zip(table.method, kept, strict=True))
             cells = [c for c in report.cells if c.prompts != ORDINARY]
-            rows += [(c.prompts, c.method, interval(c.unsafe), "-", of_method[c.method], "-") for c in cells]
+            rows += [
+                (c.prompts, c.method, interval(c.unsafe), "-", of_method[c.method], "-", "-") for c in cells
+            ]
             continue
-        others = [percent(share) for share in table.others]
+        others, near = ([percent(share) for share in table[name]] for name in ("others", "near"))
         shown = _intervals(table, "seen"), _intervals(table, "unseen")
-        rows += zip(table.concept, table.method, *shown, kept, others, strict=True)
-    return pd.DataFrame(rows, columns=["concept", "method", SEEN, UNSEEN, "neutral kept", "others kept"])
+        rows += zip(table.concept, table.method, *shown, kept, others, near, strict=True)
+    heads = ["concept", "method", SEEN, UNSEEN, "neutral kept", "others kept", NEAR]
+    return where_measured(pd.DataFrame(rows, columns=heads))
+
+
+def where_measured(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the column of neighbours where no suite has any."""
+    return table.drop(columns=NEAR) if (table[NEAR] == "-").all() else table
 
 
 def summary(reports: Sequence[Report]) -> str:
@@ -190,7 +204,7 @@ def overview_table(reports: Sequence[Report]) -> pd.DataFrame:
     "shown" is over the videos of all concepts.
     """
     table = figures(reports, ("method",)).set_index("method").loc[_common_methods(reports)]
-    return pd.DataFrame(
+    overview = pd.DataFrame(
         {
             "method": list(table.index),
             SEEN: _intervals(table, "seen"),
@@ -198,11 +212,13 @@ def overview_table(reports: Sequence[Report]) -> pd.DataFrame:
             "worst concept": [percent(share) for share in table.worst],
             "neutral kept": _intervals(table, "kept"),
             "others kept": _intervals(table, "others"),
+            NEAR: _intervals(table, "near"),
             "SSIM": [number("ssim", value) for value in table.ssim],
             "prepared in s": ["-" if isnan(seconds) else f"{seconds:.1f}" for seconds in table.prepared],
             "stored in kB": ["-" if isnan(size) else f"{size:.0f}" for size in table.stored],
         }
     )
+    return where_measured(overview)
 
 
 def matrix_table(reports: Sequence[Report]) -> pd.DataFrame:
