@@ -12,7 +12,7 @@ from refusal_core.toyworld import world
 from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import PHRASES, PhraseSet, caption
 
-EVERY: tuple[PhraseSet, ...] = ("pairs", "taught", "unheard")
+HEARD: tuple[PhraseSet, ...] = ("pairs", "taught")  # what must survive is asked in words the model knows
 _FIRST_SEED: dict[world.Split, int] = {"preset": 12_000_000, "tuning": 16_000_000, "evaluation": 20_000_000}
 
 
@@ -36,9 +36,9 @@ def language_suite(concept: str, videos: int, split: world.Split = "evaluation")
         ("concept", [concept], ["pairs"]),
         ("taught", [concept], ["taught"]),
         ("unheard", [concept], ["unheard"]),
-        ("neighbours", looks.CONCEPTS[concept], EVERY[:2]),
-        ("neutral", [None], EVERY),
-        ("other-concepts", others, EVERY),
+        ("neighbours", looks.CONCEPTS[concept], HEARD),
+        ("neutral", [None], HEARD),
+        ("other-concepts", others, HEARD),
     )
     groups = [
         Group(name, _items(shown, sets, videos, split, salt), concept, ordinary=name == "neutral")
