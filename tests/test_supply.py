@@ -70,7 +70,7 @@ def disagreements(lock: str, requirements: list[Requirement], constraints: list[
 def test_the_lock_pins_what_is_required_as_the_constraints_say(lock: str, files: tuple[str, ...]) -> None:
     text, constraints = LOCKS[lock].read_text(encoding="utf-8"), wanted("tests/constraints.txt")
     assert disagreements(text, wanted(*files), constraints) == []
-    higher = [Requirement(str(r).split("<")[0].split(">")[0] + ">=9999") for r in wanted(*files)]
+    higher = [Requirement(f"{r.name}>=9999") for r in wanted(*files)]
     assert len(disagreements(text, higher, [])) == len(higher), "a control: nothing is that new"
     other = [Requirement(f"{c.name}==0.0.1") for c in constraints if canonicalize_name(c.name) in pins(text)]
     assert len(disagreements(text, [], other)) == len(other) > 15

