@@ -15,7 +15,7 @@ ON_SPACE = bool(os.environ.get("SPACE_ID"))
 class ServeOptions:
     """How the app is served."""
 
-    model: str = MODEL.at("toyworld")
+    model: str = MODEL.at("toyworld-language")
     host: str = Knob("Address to listen on.").at("0.0.0.0" if ON_SPACE else "127.0.0.1")
     port: int = Knob("Port to listen on.", 0, 65535).at(7860)
     public: bool = Knob("For strangers: this model only, with limits.").at(ON_SPACE)
