@@ -159,7 +159,7 @@ REFUSED: dict[str, Plant] = {
     "behind a link": linked,
     "adapter": adapter,
     "module of a part": component("evil", "transformer/evil.py"),
-    "module like a library": lambda folder, mark: module(folder / "transformer" / "diffusers.py", mark),
+    "module like a library": lambda folder, mark: module(folder / "tokenizer" / "transformers.py", mark),
     "module on the path": component("stranger.evil", "evil.py"),
     "pipeline and module": pipeline(["pipeline", "WanPipeline"], "pipeline.py"),
     "pipeline by name": pipeline("EvilPipeline", "EvilPipeline.py"),
@@ -193,8 +193,9 @@ def test_a_model_that_brings_code_is_refused_and_the_code_never_runs(
 
 
 def test_code_that_nothing_asks_for_lies_still(folder: Path, tmp_path: Path) -> None:
-    marks = [tmp_path / f"pwned{i}" for i in range(3)]
-    at = (folder / "pipeline.py", folder / "transformer" / "evil.py", folder / "__init__.py")
+    marks = [tmp_path / f"pwned{i}" for i in range(4)]
+    inside = ("pipeline.py", "transformer/evil.py", "__init__.py", "transformer/diffusers.py")
+    at = [folder / path for path in inside]
     for path, mark in zip(at, marks, strict=True):
         module(path, mark)
     torch.save({"weight": Payload(marks[0])}, folder / "transformer" / "diffusion_pytorch_model.bin")
@@ -206,7 +207,7 @@ def test_code_that_nothing_asks_for_lies_still(folder: Path, tmp_path: Path) -> 
 def test_a_denoiser_under_a_false_name_is_refused(folder: Path, tmp_path: Path) -> None:
     mark, path = tmp_path / "pwned", tmp_path / "denoiser.safetensors"
     torch.save({"weight": Payload(mark)}, path)
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(FileError, match="is not a sound safetensors file"):
         rc.load_model(str(folder), rc.LoadSettings(denoiser=path))
     assert not mark.exists()
 

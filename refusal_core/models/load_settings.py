@@ -25,7 +25,8 @@ class LoadSettings:
     dtype: Dtype = Knob("Of the weights; auto is bfloat16 on a GPU and float32 on a CPU.").at("auto")
     offload: Offload = Knob("Where the GPU is too small: what waits in the computer's memory.").at("none")
     revision: str | None = Knob("Of a hub id: a tag or a commit.").at(None)
-    denoiser: Path | None = Knob("A single .safetensors file to take the denoiser from.").at(None)
+    denoiser: Path | None = Knob("A single .safetensors file to take the (first) denoiser from.").at(None)
+    denoiser_2: Path | None = Knob("One for the second denoiser, of Wan 2.2 that for little noise.").at(None)
     compiled: bool | None = Knob(
         "Compile blocks: faster videos after a wait; by default where a bundled model makes thousands.",
         name="compile",
