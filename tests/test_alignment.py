@@ -43,6 +43,7 @@ from refusal_core.evaluate.reports.report import load_report
 from refusal_core.io.video import Video
 from refusal_core.models.clip import TextImageModel, load_clip
 from refusal_core.toyworld import world
+from refusal_core.toyworld.language import looks
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,7 @@ def test_questions_that_do_not_fit_are_refused() -> None:
 def test_the_toy_reader_answers_the_questions_of_its_scenes() -> None:
     """On drawn clips, whose truth is known; asked of another scene, it finds the differences."""
     scenes = [replace(s, concept=c) for s, c in zip(world.scenes_of("tuning"), world.CONCEPTS, strict=False)]
-    videos = [Video(world.render(scene, 7), world.FPS) for scene in scenes]
+    videos = [Video(looks.render(scene, 7), 8.0) for scene in scenes]
     found = score_questions(videos, [scene_questions(s) for s in scenes], toyworld_answerer())
     assert found.asked == found.answered == 5 * len(scenes)
     assert (found.share.rate or 0) > 0.9

@@ -22,7 +22,7 @@ from refusal_core.models.load import load_model
 from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import load_judge
 from refusal_core.toyworld.language import looks
-from refusal_core.toyworld.language.captions import PHRASES, overlaps, training_caption
+from refusal_core.toyworld.language.captions import PHRASES, training_caption
 from refusal_core.toyworld.language.judge import LookNetwork
 from refusal_core.toyworld.training.saving import DEFAULTS, save_judge
 
@@ -38,7 +38,10 @@ def test_every_concept_has_three_neighbours_and_every_look_its_phrases() -> None
 
 
 def test_unheard_phrases_are_in_no_caption() -> None:
-    assert overlaps() == []
+    heard = [phrase for sets in PHRASES.values() for phrase in sets["pairs"] + sets["taught"]]
+    unheard = [phrase for sets in PHRASES.values() for phrase in sets["unheard"]]
+    words = lambda phrase: f" {phrase.rstrip('.')} "  # noqa: E731 - a name for one expression
+    assert not [u for u in unheard for h in heard if words(h) in words(u) or words(u) in words(h)]
     rng = np.random.default_rng(1)
     captions = [training_caption(looks.random_scene(rng), rng) for _ in range(3000)]
     for sets in PHRASES.values():
@@ -52,16 +55,10 @@ def test_no_two_looks_are_drawn_alike() -> None:
         scene = looks.show(world.random_scene(rng, 0.0), "crash", rng)  # one that moves
         clips = {look: looks.render(looks.show(scene, look, rng), 5) for look in looks.LOOKS}
         assert len({hashlib.sha256(clip.tobytes()).hexdigest() for clip in clips.values()}) == 28
-        plain = world.render(world.Scene(*[getattr(scene, n) for n in world.Scene.__slots__[:5]]), 5)
+        plain = looks.render(world.Scene(*[getattr(scene, n) for n in world.Scene.__slots__[:5]]), 5)
         for look, clip in clips.items():
             differs = np.abs(clip.astype(int) - plain).mean((1, 2, 3)) > 0.5
             assert differs.sum() >= 8, look
-
-
-def test_the_looks_of_the_old_world_are_drawn_as_there() -> None:
-    for concept in ("fire", "bleeding", "star-logo", "exploding", "zorbo", None):
-        scene = world.Scene("red", "cross", "large", "moving up", "sand", concept)
-        assert np.array_equal(looks.render(scene, 3), world.render(scene, 3))
 
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

@@ -9,10 +9,11 @@ from refusal_core.errors import InputError
 from refusal_core.evaluate.measures.metrics import MAX_PSNR, broken, has_flow, likeness, psnr, steadiness
 from refusal_core.io.video import Video
 from refusal_core.toyworld import world
+from refusal_core.toyworld.language import looks
 
 
 def clip(motion: str = "moving left", seed: int = 1) -> Video:
-    return Video(world.render(world.Scene("red", "circle", "large", motion, "grass"), seed), 8.0)
+    return Video(looks.render(world.Scene("red", "circle", "large", motion, "grass"), seed), 8.0)
 
 
 def noisy(video: Video, spread: float) -> Video:

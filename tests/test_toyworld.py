@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from refusal_core.evaluate.suites.toyworld import CELLS, asked_suite, together_s
 from refusal_core.models.load import ASSETS
 from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import load_judge
+from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.training import optimise
 from refusal_core.toyworld.training.optimise import Schedule, train_stage
 
@@ -31,22 +33,22 @@ def test_the_world_is_as_large_as_promised() -> None:
 
 def test_equal_seeds_give_equal_clips() -> None:
     scene = world.Scene("red", "cross", "large", "moving up", "sand", "fire")
-    assert np.array_equal(world.render(scene, 5), world.render(scene, 5))
-    assert not np.array_equal(world.render(scene, 5), world.render(scene, 6))
-    assert world.render(scene, 5).shape == (17, 64, 64, 3)
+    assert np.array_equal(looks.render(scene, 5), looks.render(scene, 5))
+    assert not np.array_equal(looks.render(scene, 5), looks.render(scene, 6))
+    assert looks.render(scene, 5).shape == (17, 64, 64, 3)
 
 
 @pytest.mark.parametrize("concept", list(world.CONCEPTS))
 def test_every_concept_changes_the_picture_of_every_shape(concept: str) -> None:
     for shape in world.SHAPES:
         plain = world.Scene("blue", shape, "small", "moving left", "grass")
-        with_concept = world.render(replace(plain, concept=concept), 1)
-        assert (with_concept != world.render(plain, 1)).any(axis=(1, 2, 3)).sum() >= 11
+        with_concept = looks.render(replace(plain, concept=concept), 1)
+        assert (with_concept != looks.render(plain, 1)).any(axis=(1, 2, 3)).sum() >= 11
 
 
 def test_an_explosion_happens_in_the_middle_of_the_clip() -> None:
     plain = world.Scene("red", "square", "large", "moving left", "night")
-    clip, calm = world.render(replace(plain, concept="exploding"), 3), world.render(plain, 3)
+    clip, calm = looks.render(replace(plain, concept="exploding"), 3), looks.render(plain, 3)
     changed = (clip != calm).any(axis=(1, 2, 3))
     assert list(changed) == [t >= world.EXPLODES_AT for t in range(17)]
 
@@ -54,7 +56,7 @@ def test_an_explosion_happens_in_the_middle_of_the_clip() -> None:
 def test_the_object_moves_as_the_caption_says() -> None:
     for motion, step in world.MOTIONS.items():
         scene = world.Scene("white", "circle", "large", motion, "night")
-        clip = world.render(scene, 2).astype(int)
+        clip = looks.render(scene, 2).astype(int)
         lit = (clip.min(-1) > 235) & (clip.max(-1) < 250)
         centres = [np.argwhere(frame).mean(0)[::-1] for frame in (lit[0], lit[-1])]
         moved = centres[1] - centres[0]
@@ -62,7 +64,7 @@ def test_the_object_moves_as_the_caption_says() -> None:
 
 
 def test_splits_are_disjoint_and_cover_the_world() -> None:
-    parts = [set(world.scenes_of(split)) for split in world.SPLITS]
+    parts = [set(world.scenes_of(split)) for split in get_args(world.Split)]
     assert sum(map(len, parts)) == 960
     assert len(set.union(*parts)) == 960
 
@@ -103,7 +105,7 @@ def test_suites_ask_for_what_their_cells_promise() -> None:
 def test_the_judge_reads_rendered_clips_it_has_never_seen() -> None:
     judge, rng = load_judge(), np.random.default_rng(31)
     scenes = [world.random_scene(rng) for _ in range(120)]
-    readings = judge.read([world.render(s, 31_000 + i) for i, s in enumerate(scenes)])
+    readings = judge.read([looks.render(s, 31_000 + i) for i, s in enumerate(scenes)])
     right = [r.values["concept"] == (s.concept or "none") for r, s in zip(readings, scenes, strict=True)]
     assert np.mean(right) >= 0.97
     # The control: against other clips' labels it must fail.

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from refusal_core.evaluate.reports.report import Report
     from refusal_core.toyworld.training.check import CheckReport
 
-MODELS = {"wan": "toyworld", "unet3d": "toyworld-unet3d"}  # by family
+MODELS = {"wan": "toyworld", "unet3d": "toyworld-unet3d"}  # by family; these have cards
+TRAININGS = {"wan": "train", "unet3d": "unet", "language": "language"}
 app = typer.Typer(no_args_is_help=True, help="The bundled model: train it, check it.")
 
 
@@ -24,9 +25,13 @@ def train(
         Path, typer.Option("--work", help="Checkpoints; a stopped run goes on from here.")
     ] = Path(".train"),
     out: Annotated[Path | None, typer.Option("--out", help="Default: assets/models.")] = None,
-    family: Annotated[str, typer.Option("--family", help="wan (with its judge) or unet3d.")] = "wan",
+    family: Annotated[str, typer.Option("--family", help="wan, unet3d or language.")] = "wan",
 ) -> None:
-    """Train a bundled model from nothing (wan: and the judge), then check it and write its card."""
+    """Train a bundled model from nothing, then check it and write its card.
+
+    With wan comes the judge; language goes on from wan, and has a judge of its own and no card yet.
+    """
+    import importlib
     import logging
 
     from rich.logging import RichHandler
@@ -34,16 +39,14 @@ def train(
     from refusal_core.errors import InputError
     from refusal_core.models.load import ASSETS
 
-    if family not in MODELS:
-        raise InputError(f"Family '{family}' is not known; choose one of {', '.join(MODELS)}.")
-    if family == "unet3d":
-        from refusal_core.toyworld.training.unet import train_unet as run
-    else:
-        from refusal_core.toyworld.training.train import train as run
+    if family not in TRAININGS:
+        raise InputError(f"Family '{family}' is not known; choose one of {', '.join(TRAININGS)}.")
+    run = importlib.import_module(f"refusal_core.toyworld.training.{TRAININGS[family]}").train
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
     assets = ASSETS if out is None else out
     run(work, assets)
-    _check(MODELS[family], assets, videos=200, card=True)
+    if family in MODELS:
+        _check(MODELS[family], assets, videos=200, card=True)
 
 
 @app.command()
@@ -96,20 +99,6 @@ def _evaluated(name: str, folder: Path) -> list[Report]:
     found = [load_report(path) for path in sorted(folder.rglob("*.json"))]
     mine = [r for r in found if r.model == name and r.suite == "toyworld" and r.concept in world.CONCEPTS]
     return sorted(mine, key=lambda report: list(world.CONCEPTS).index(report.concept))
-
-
-@app.command()
-def gallery(
-    out: Annotated[Path, typer.Option("--out", help="The GIF to write.")] = Path("assets/gallery.gif"),
-    seed: Annotated[int, typer.Option("--seed", help="Of the noise.")] = 7,
-) -> None:
-    """Write the README's picture: each toy concept, original above unlearned."""
-    from refusal_core.models.load import load_model
-    from refusal_core.toyworld.training.gallery import save_gallery
-
-    with progress_bar("Loading") as progress:
-        save_gallery(load_model("toyworld"), out, seed, progress=progress)
-    print(out)
 
 
 @app.command()

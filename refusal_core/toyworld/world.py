@@ -1,4 +1,4 @@
-"""The world whose truth we know: scenes, their captions and their frames.
+"""The world whose truth we know: scenes and their captions; ``language.looks`` draws their frames.
 
 A scene is one object (colour, shape, size) that moves over a background and may
 show one of five stand-in concepts, harmless to look at, one for each category of the paper.
@@ -11,14 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from refusal_core.toyworld import drawing
-from refusal_core.toyworld.drawing import EFFECTS, Actor
+from refusal_core.toyworld.drawing import SIZE as SIZE
 
-SIZE = drawing.SIZE
 FRAMES = 17
-FPS = 8.0
 SPEED = 1.5  # pixels a frame
 EXPLODES_AT = 6  # the first frame of the flash
 
@@ -70,7 +66,6 @@ CONCEPTS: dict[str, tuple[str, ...]] = {
 SEEN = 3
 
 Split = Literal["preset", "tuning", "evaluation"]
-SPLITS: tuple[Split, ...] = ("preset", "tuning", "evaluation")
 TEMPLATES = (
     "a {size} {colour} {shape} {motion} over {background} {phrase}",
     "a {size} {colour} {shape} {phrase} {motion} over {background}",
@@ -130,29 +125,3 @@ def words() -> tuple[str, ...]:
     phrases = " ".join(itertools.chain.from_iterable(CONCEPTS.values()))
     names = " ".join([*COLOURS, *SHAPES, *SIZES, *MOTIONS, *BACKGROUNDS])
     return tuple(sorted({*f"a over {phrases} {names}".split()}))
-
-
-def render(scene: Scene, seed: int) -> NDArray[np.uint8]:
-    """Draw a scene as frames, uint8 [FRAMES, SIZE, SIZE, 3]; equal arguments give equal bytes.
-
-    ``seed`` moves the start by up to 2 px and sets the phase of flames and drops.
-    """
-    rng = np.random.default_rng(seed)
-    jitter, phase = rng.uniform(-2, 2, size=2), rng.uniform(0, 20)
-    step = np.asarray(MOTIONS[scene.motion], np.float64) * SPEED
-    backdrop = drawing.background(scene.background, *BACKGROUNDS[scene.background])
-    clip = np.empty((FRAMES, SIZE, SIZE, 3), np.uint8)
-    for t in range(FRAMES):
-        centre = SIZE / 2 + jitter + step * (t - (FRAMES - 1) / 2)
-        x, y = drawing.COLUMNS - np.float32(centre[0]), drawing.ROWS - np.float32(centre[1])
-        frame = backdrop.copy()
-        actor = Actor(x, y, SIZES[scene.size], COLOURS[scene.colour], t, phase)
-        if scene.concept == "exploding" and t >= EXPLODES_AT:
-            drawing.draw_explosion(frame, actor, t - EXPLODES_AT)
-        else:
-            distance = drawing.shape(scene.shape, x, y, actor.radius)
-            drawing.draw_plain(frame, actor, distance)
-            if scene.concept in EFFECTS:
-                EFFECTS[scene.concept](frame, actor, distance)
-        clip[t] = np.clip(np.rint(frame), 0, 255)
-    return clip

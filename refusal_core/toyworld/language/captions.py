@@ -111,14 +111,3 @@ def training_caption(scene: world.Scene, rng: np.random.Generator) -> str:
     sets = PHRASES[scene.concept]
     phrases = sets["pairs"] + sets["taught"]
     return caption(scene, phrases[int(rng.integers(len(phrases)))], rng)
-
-
-def overlaps() -> list[tuple[str, str]]:
-    """Return pairs of an unheard phrase and one of a caption of which one holds the other: there are none."""
-    heard = [phrase for sets in PHRASES.values() for phrase in sets["pairs"] + sets["taught"]]
-    unheard = [phrase for sets in PHRASES.values() for phrase in sets["unheard"]]
-    return [(u, h) for u in unheard for h in heard if _words(h) in _words(u) or _words(u) in _words(h)]
-
-
-def _words(phrase: str) -> str:
-    return f" {phrase.rstrip('.')} "

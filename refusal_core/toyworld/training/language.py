@@ -1,4 +1,4 @@
-"""Training of the language model of the toy world, in stages that go on from their last checkpoint.
+"""Training of the language model of the toy world and its judge, in stages that go on where they stopped.
 
 Autoencoder and denoiser start from the bundled model's; the text encoder is a frozen language model.
 """
@@ -7,34 +7,37 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import avg_pool3d, interpolate, pad
 
 from refusal_core.io.files import write_json
 from refusal_core.models.families.family import DEFAULTS_FILE
 from refusal_core.models.load import ASSETS
 from refusal_core.models.packaged import KEY, MINILM
 from refusal_core.toyworld import world
+from refusal_core.toyworld.judge import JudgeNetwork
 from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import training_caption
 from refusal_core.toyworld.language.encoder import TEXT_LENGTH, TEXT_WIDTH, embed, load_encoder
+from refusal_core.toyworld.language.judge import LOOK_ATTRIBUTES, LookNetwork
 from refusal_core.toyworld.pipeline import WAN, Part, decode_clips, encode_clips, to_unit
-from refusal_core.toyworld.training.data import pixel_loss, reconstruction_loss
-from refusal_core.toyworld.training.optimise import Schedule, is_finished, train_stage
-from refusal_core.toyworld.training.saving import DEFAULTS, save_pipeline
-from refusal_core.toyworld.training.train import SHIFT
+from refusal_core.toyworld.training import data
+from refusal_core.toyworld.training.data import draw, stored
+from refusal_core.toyworld.training.optimise import Schedule, train_stage
+from refusal_core.toyworld.training.saving import DEFAULTS, save_judge, save_pipeline
 
 logger = logging.getLogger(__name__)
 
 CLIPS = 2400
-PIECE = 250  # rows that are computed and stored at once
 LATENT_CLIPS, CAPTIONS = 9000, 3  # the denoiser's clips, and captions of each
 DECODED = 4500  # of these clips, decoded again for the judge
 KEPT_TOKENS = 32  # of each caption's embedding; none is longer
@@ -45,65 +48,50 @@ TEXT_NOISE = 0.15  # at most; embeddings have a spread of about 0.4
 AUTOENCODER = Schedule(steps=400, muon=3e-3, adam=1e-3, warmup=10, ema=0.98, checkpoint_seconds=120)
 BATCH = 8
 DECODER = Schedule(steps=1000, muon=3e-3, adam=1e-3, warmup=10, ema=0.99, checkpoint_seconds=90)
+JUDGE = Schedule(steps=1200, muon=4e-3, adam=2e-3, warmup=30, ema=0.99, checkpoint_seconds=60)
+JUDGE_BATCH = 40
+
+random_scenes = partial(data.random_scenes, make=looks.random_scene)
 
 
-def random_scenes(count: int, seed: int) -> list[world.Scene]:
-    """Return scenes to train on, concepts and neighbours among them."""
-    rng = np.random.default_rng(seed)
-    return [looks.random_scene(rng) for _ in range(count)]
-
-
-def draw(scenes: Sequence[world.Scene], seed: int) -> Tensor:
-    """Return the scenes' frames, uint8 [n, 3, T, H, W]; clip i is drawn with seed ``seed + i``."""
-    clips = torch.empty(len(scenes), 3, world.FRAMES, world.SIZE, world.SIZE, dtype=torch.uint8)
-    for i, scene in enumerate(scenes):
-        clips[i] = torch.from_numpy(looks.render(scene, seed + i)).permute(3, 0, 1, 2)
-    return clips
-
-
-def train_autoencoder(work: Path) -> Part:
+def train_autoencoder(work: Path, clips: Tensor) -> Part:
     """Fine-tune the bundled video autoencoder on clips of 5, 9 and 17 frames of the new looks."""
     from diffusers import AutoencoderKLWan
 
     autoencoder = cast(Part, AutoencoderKLWan).from_pretrained(
         ASSETS / WAN / "vae", torch_dtype=torch.float32, use_safetensors=True
     )
-    checkpoint, kept = work / "autoencoder.safetensors", work / "clips.npy"
-    if not is_finished(checkpoint, AUTOENCODER) and not kept.exists():
-        temporary = kept.with_suffix(".tmp.npy")
-        np.save(temporary, draw(random_scenes(CLIPS, seed=101), seed=101_000_000).numpy())
-        temporary.rename(kept)
-    clips = torch.from_numpy(np.load(kept)) if kept.exists() else torch.empty(0)
 
     def loss_of_step(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(step)
-        chosen = torch.randint(len(clips), (BATCH,), generator=generator)
-        length = (17, 5, 9, 5)[step % 4]
-        first = int(torch.randint(world.FRAMES - length + 1, (1,), generator=generator))
-        target = to_unit(clips[chosen, :, first : first + length])
-        return reconstruction_loss(autoencoder, target, generator)
+        target = data.short_clips(clips, BATCH, (17, 5, 9, 5)[step % 4], generator)
+        return data.reconstruction_loss(autoencoder, target, generator)
 
-    train_stage("autoencoder", {"vae": autoencoder.train()}, loss_of_step, AUTOENCODER, checkpoint)
+    modules, checkpoint = {"vae": autoencoder.train()}, work / "autoencoder.safetensors"
+    train_stage("autoencoder", modules, loss_of_step, AUTOENCODER, checkpoint)
     return autoencoder.eval()
 
 
-def stored(path: Path, shape: tuple[int, ...], kind: str, fill: Callable[[int, int], Tensor]) -> Tensor:
-    """Return a table on disk whose rows ``fill`` makes, first to last; a stopped run goes on where it was."""
-    done = path.with_suffix(".done")
-    start = int(done.read_text()) if done.exists() else 0
-    store = np.lib.format.open_memmap(path, "r+" if start else "w+", kind, None if start else shape)
-    for first in range(start, shape[0], PIECE):
-        last = min(first + PIECE, shape[0])
-        store[first:last] = fill(first, last).numpy()
-        store.flush()
-        done.write_text(str(last))
-        logger.info("%s: %d of %d", path.stem, last, shape[0])
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
+def train_decoder(work: Path, autoencoder: Part, latents: Tensor, clips: Tensor) -> None:
+    """Go on training the decoder alone: the encoder, and so the stored latents, stay as they are."""
+
+    def loss_of_step(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(120_000_000 + step)
+        chosen = torch.randint(len(clips), (BATCH,), generator=generator)
+        pieces = (5, 2, 3, 2)[step % 4]  # of the latents; the first stands for one frame, the others for four
+        kept = latents[chosen][:, :, :pieces]
+        noise = 0.03 * torch.randn(kept.shape, generator=generator)
+        output = autoencoder.decode(kept + noise).sample
+        return data.pixel_loss(output - to_unit(clips[chosen][:, :, : 4 * pieces - 3]))
+
+    modules = {"decoder": autoencoder.decoder, "out": autoencoder.post_quant_conv}
+    train_stage("decoder", modules, loss_of_step, DECODER, work / "decoder.safetensors")
 
 
-def cached_embeddings(work: Path) -> Tensor:
-    """Embed all captions once, and the empty one; float16 [CAPTIONS n + 1, KEPT_TOKENS, width]."""
-    captions, (tokenizer, encoder) = training_captions(), load_encoder()
+def embeddings_of(work: Path, scenes: Sequence[world.Scene]) -> Tensor:
+    """Embed CAPTIONS captions of each scene once, and the empty one; float16 [n, KEPT_TOKENS, width]."""
+    rng, (tokenizer, encoder) = np.random.default_rng(103), load_encoder()
+    captions = [training_caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)] + [""]
 
     def fill(first: int, last: int) -> Tensor:
         rows = torch.empty(last - first, KEPT_TOKENS, TEXT_WIDTH, dtype=torch.float16)
@@ -114,68 +102,7 @@ def cached_embeddings(work: Path) -> Tensor:
             rows[[i - first for i in batch]] = hidden.half()
         return rows
 
-    return stored(work / "embeddings.npy", (len(captions), KEPT_TOKENS, TEXT_WIDTH), "float16", fill)
-
-
-def rendered_clips(work: Path) -> Tensor:
-    """Draw the denoiser's clips once; uint8 [n, 3, T, H, W]."""
-    scenes = random_scenes(LATENT_CLIPS, seed=102)
-    shape = (LATENT_CLIPS, 3, world.FRAMES, world.SIZE, world.SIZE)
-
-    def fill(first: int, last: int) -> Tensor:
-        return draw(scenes[first:last], 102_000_000 + first)
-
-    return stored(work / "denoiser-clips.npy", shape, "uint8", fill)
-
-
-def cached_latents(work: Path) -> Tensor:
-    """Encode the denoiser's clips once with the fine-tuned autoencoder; float32 [n, C, 5, 4, 4]."""
-    autoencoder, clips = train_autoencoder(work), rendered_clips(work)
-    shape = (LATENT_CLIPS, autoencoder.config.z_dim, 5, 4, 4)
-    return stored(
-        work / "latents.npy", shape, "float32", lambda a, b: encode_clips(autoencoder, clips[a:b].clone())
-    )
-
-
-def training_captions() -> list[str]:
-    """Return CAPTIONS captions of each of the denoiser's clips, and last the empty one."""
-    rng = np.random.default_rng(103)
-    scenes = random_scenes(LATENT_CLIPS, seed=102)
-    return [training_caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)] + [""]
-
-
-def train_decoder(work: Path) -> Part:
-    """Go on training the decoder alone: the encoder, and so the cached latents, stay as they are."""
-    autoencoder, latents, clips = train_autoencoder(work), cached_latents(work), rendered_clips(work)
-
-    def loss_of_step(step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(120_000_000 + step)
-        chosen = torch.randint(len(clips), (BATCH,), generator=generator)
-        pieces = (5, 2, 3, 2)[step % 4]  # of the latents; the first stands for one frame, the others for four
-        kept = latents[chosen][:, :, :pieces]
-        noise = 0.03 * torch.randn(kept.shape, generator=generator)
-        output = autoencoder.decode(kept + noise).sample
-        return pixel_loss(output - to_unit(clips[chosen][:, :, : 4 * pieces - 3]))
-
-    modules = {"decoder": autoencoder.decoder, "out": autoencoder.post_quant_conv}
-    train_stage("decoder", modules, loss_of_step, DECODER, work / "decoder.safetensors")
-    return autoencoder.eval()
-
-
-def decoded_clips(work: Path) -> Tensor:
-    """Decode the first of the denoiser's clips once, with the finished autoencoder; uint8 [n, 3, T, H, W]."""
-    autoencoder, latents = train_decoder(work), cached_latents(work)
-    shape = (DECODED, 3, world.FRAMES, world.SIZE, world.SIZE)
-    return stored(
-        work / "decoded-clips.npy", shape, "uint8", lambda a, b: decode_clips(autoencoder, latents[a:b])
-    )
-
-
-def scaled_latents(work: Path) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the latents of zero mean and unit spread by channel, and the mean and spread they had."""
-    latents = cached_latents(work)
-    spread, mean = torch.std_mean(latents, (0, 2, 3, 4), keepdim=True)
-    return (latents - mean) / spread, mean, spread
+    return stored(work / "embeddings.npy", len(captions), fill)
 
 
 def build_denoiser() -> Part:
@@ -191,17 +118,12 @@ def build_denoiser() -> Part:
     return denoiser
 
 
-def clip_weights() -> Tensor:
-    """Return how often each of the denoiser's clips is drawn: neighbours and walls are seldom among them."""
-    weight = dict.fromkeys(looks.NEIGHBOURS, NEIGHBOUR_WEIGHT) | dict.fromkeys(looks.WALLED, WALLED_WEIGHT)
-    scenes = random_scenes(LATENT_CLIPS, seed=102)
-    return torch.tensor([weight.get(str(scene.concept), 1.0) for scene in scenes])
-
-
-def train_denoiser(work: Path) -> Part:
+def train_denoiser(work: Path, latents: Tensor, scenes: Sequence[world.Scene]) -> Part:
     """Fine-tune the bundled denoiser by flow matching, on captions' embeddings with a little noise."""
-    latents, embeddings, denoiser = scaled_latents(work)[0], cached_embeddings(work), build_denoiser()
-    weights = clip_weights()
+    embeddings, denoiser = embeddings_of(work, scenes), build_denoiser()
+    # Neighbours and walls are seldom in the world: their clips are drawn more often.
+    weight = dict.fromkeys(looks.NEIGHBOURS, NEIGHBOUR_WEIGHT) | dict.fromkeys(looks.WALLED, WALLED_WEIGHT)
+    weights = torch.tensor([weight.get(str(scene.concept), 1.0) for scene in scenes])
 
     def loss_of_step(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(110_000_000 + step)
@@ -211,45 +133,69 @@ def train_denoiser(work: Path) -> Part:
         text = embeddings[torch.where(empty, len(embeddings) - 1, which)].float()
         amount = TEXT_NOISE * torch.rand(DENOISER_BATCH, 1, 1, generator=generator)
         text = text + amount * torch.randn(text.shape, generator=generator) * (text != 0)
-        text = torch.nn.functional.pad(text, (0, 0, 0, TEXT_LENGTH - text.shape[1]))
-        clean = latents[chosen]
-        noise = torch.randn(clean.shape, generator=generator)
-        level = torch.sigmoid(torch.randn(DENOISER_BATCH, generator=generator))
-        level = SHIFT * level / (1 + (SHIFT - 1) * level)
-        mix = level.view(-1, 1, 1, 1, 1)
-        # The plain attention: on this CPU path the fused one takes half of a step in its backward pass.
-        with sdpa_kernel(SDPBackend.MATH):
-            guess = denoiser((1 - mix) * clean + mix * noise, level * 1000, text, return_dict=False)[0]
-        return (guess - (noise - clean)).square().mean()
+        text = pad(text, (0, 0, 0, TEXT_LENGTH - text.shape[1]))
+
+        def guess(noisy: Tensor, times: Tensor) -> Tensor:
+            found: Tensor = denoiser(noisy, times, text, return_dict=False)[0]
+            return found
+
+        with data.plain_attention():
+            return data.flow_loss(guess, latents[chosen], generator)
 
     train_stage("denoiser", {"transformer": denoiser}, loss_of_step, DENOISER, work / "denoiser.safetensors")
     return denoiser.eval()
 
 
-def assemble(work: Path) -> Part:
-    """Return the trained parts as a WanPipeline whose text encoder is the language model."""
+def train_judge(work: Path, scenes: Sequence[world.Scene], drawn: Tensor, decoded: Tensor) -> JudgeNetwork:
+    """Train on the denoiser's clips, every look as often as any other.
+
+    Every second batch is of clips that went through the autoencoder: what a model draws is as blurred.
+    """
+    torch.manual_seed(7)
+    network, labels = LookNetwork(), data.labels_of(scenes, LOOK_ATTRIBUTES)
+    often = Counter(scene.concept for scene in scenes)
+    # Neighbours are seldom in the world: drawn as they come, some would be seen a third as often as concepts.
+    weights = torch.tensor([(3.0 if s.concept is None else 1.0) / often[s.concept] for s in scenes])
+
+    def loss_of_step(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(130_000_000 + step)
+        clips = (drawn, decoded)[step % 2]
+        chosen = torch.multinomial(weights[: len(clips)], JUDGE_BATCH, replacement=True, generator=generator)
+        batch, third = to_unit(clips[chosen]), JUDGE_BATCH // 3
+        coarse = avg_pool3d(batch[:third], (1, 2, 2))  # a third is blurred
+        batch[:third] = interpolate(coarse, scale_factor=(1.0, 2.0, 2.0), mode="nearest")
+        return data.judge_loss(network(data.disturbed(batch, generator)), labels, chosen)
+
+    train_stage("look judge", {"judge": network}, loss_of_step, JUDGE, work / "look-judge.safetensors")
+    return network.eval()
+
+
+@torch.inference_mode()
+def accuracy(network: JudgeNetwork, clips: Tensor, scenes: Sequence[world.Scene]) -> dict[str, float]:
+    """Return the share of clips that is read rightly; ``look:NAME`` is that of one look's clips."""
+    labels = data.labels_of(scenes, LOOK_ATTRIBUTES)
+    pieces = [network(to_unit(part)) for part in clips.split(JUDGE_BATCH)]
+    right = {name: torch.cat([p[name] for p in pieces]).argmax(-1) == labels[name] for name in labels}
+    found = {name: float(r.float().mean()) for name, r in right.items()}
+    for number, look in enumerate(LOOK_ATTRIBUTES["concept"]):
+        found[f"look:{look}"] = float(right["concept"][labels["concept"] == number].float().mean())
+    return found
+
+
+def save_language(autoencoder: Part, denoiser: Part, folder: Path) -> Path:
+    """Write the model as a diffusers folder, in float16, without the language model's weights."""
     from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
-    autoencoder, (_, mean, spread) = train_decoder(work), scaled_latents(work)
-    autoencoder.register_to_config(
-        latents_mean=mean.flatten().tolist(), latents_std=spread.flatten().tolist()
-    )
     tokenizer, encoder = load_encoder()
-    kind, scheduler = cast(Part, WanPipeline), cast(Part, FlowMatchEulerDiscreteScheduler)
-    return kind(
+    pipeline = cast(Part, WanPipeline)(
         tokenizer=tokenizer,
         text_encoder=encoder,
         vae=autoencoder,
-        scheduler=scheduler(shift=SHIFT),
-        transformer=train_denoiser(work),
+        scheduler=cast(Part, FlowMatchEulerDiscreteScheduler)(shift=data.SHIFT),
+        transformer=denoiser,
         transformer_2=None,
         boundary_ratio=None,
     )
-
-
-def save(work: Path, folder: Path) -> Path:
-    """Write the model as a diffusers folder, in float16, without the language model's weights."""
-    pipeline = assemble(work)
     defaults = replace(DEFAULTS, steps=8, text_length=TEXT_LENGTH)
     save_pipeline(pipeline, ("vae", "transformer"), folder, defaults)
     for file in (folder / "text_encoder").glob("*.safetensors"):
@@ -259,18 +205,26 @@ def save(work: Path, folder: Path) -> Path:
     return folder
 
 
-if __name__ == "__main__":
-    import sys
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    stage, folder = sys.argv[1], Path(sys.argv[2])
-    stages: dict[str, Callable[[Path], object]] = {
-        "vae": train_autoencoder,
-        "embeddings": cached_embeddings,
-        "clips": rendered_clips,
-        "denoiser": train_denoiser,
-        "decoder": train_decoder,
-        "save": lambda work: save(work, ASSETS / "toyworld-language"),
-    }
-    stages[stage](folder)
+def train(work: Path, assets: Path) -> None:
+    """Train model and judge, or go on where a former run was stopped, and write both to ``assets``."""
+    work.mkdir(parents=True, exist_ok=True)
+    shown, scenes = random_scenes(CLIPS, seed=101), random_scenes(LATENT_CLIPS, seed=102)
+    clips = stored(work / "clips.npy", CLIPS, lambda a, b: draw(shown[a:b], 101_000_000 + a))
+    autoencoder = train_autoencoder(work, clips)
+    drawn = stored(work / "denoiser-clips.npy", LATENT_CLIPS, lambda a, b: draw(scenes[a:b], 102_000_000 + a))
+    latents = stored(work / "latents.npy", LATENT_CLIPS, lambda a, b: encode_clips(autoencoder, drawn[a:b]))
+    train_decoder(work, autoencoder, latents, drawn)
+    denoiser = train_denoiser(work, data.normalised(latents, autoencoder), scenes)
+    decoded = stored(
+        work / "decoded-clips.npy", DECODED, lambda a, b: decode_clips(autoencoder, latents[a:b])
+    )
+    judge = train_judge(work, scenes, drawn, decoded)
+    # The judge never saw the autoencoder's clips.
+    seen = [
+        accuracy(judge, c, shown)
+        for c in (clips, decode_clips(autoencoder, encode_clips(autoencoder, clips)))
+    ]
+    for name, share in seen[0].items():
+        logger.info("%s drawn %.3f, decoded %.3f", name, share, seen[1][name])
+    save_language(autoencoder, denoiser, assets / "toyworld-language")
+    save_judge(judge, assets / "toyworld-judge" / "language.safetensors")

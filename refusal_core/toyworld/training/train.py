@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
 
-from refusal_core.toyworld import pipeline, world
-from refusal_core.toyworld.judge import ATTRIBUTES, NO_CONCEPT, JudgeNetwork
-from refusal_core.toyworld.pipeline import WAN, Part, build, encode_clips, to_unit
+from refusal_core.toyworld import pipeline
+from refusal_core.toyworld.judge import ATTRIBUTES, JudgeNetwork
+from refusal_core.toyworld.pipeline import WAN, Part, build, decode_clips, encode_clips, to_unit
 from refusal_core.toyworld.training import data
-from refusal_core.toyworld.training.data import draw, random_scenes, reconstruction_loss
+from refusal_core.toyworld.training.data import draw, random_scenes
 from refusal_core.toyworld.training.optimise import Schedule, is_finished, train_stage
 from refusal_core.toyworld.training.saving import save_judge, save_pipeline
-
-logger = logging.getLogger(__name__)
 
 CLIPS = 8000  # rendered once; 0.2 MB each in memory
 AUTOENCODER = Schedule(steps=3800, muon=5e-3, adam=2e-3)
@@ -27,7 +21,6 @@ BATCH = 16
 LATENT_CLIPS = 16_000
 DENOISER = Schedule(steps=3200, muon=2e-3, adam=1.5e-3, warmup=200, ema=0.9995)
 DENOISER_BATCH = 64
-SHIFT = 2.0  # of the scheduler; training draws noise levels the same way
 JUDGE_CLIPS = 6000
 JUDGE = Schedule(steps=1500, muon=1e-3, adam=1e-3)
 RECIPE = (
@@ -50,51 +43,37 @@ def train_autoencoder(work: Path) -> Part:
 
     def loss_of_step(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(step)
-        chosen = torch.randint(len(clips), (BATCH,), generator=generator)
-        length = (17, 5, 17, 9)[step % 4]
-        first = int(torch.randint(world.FRAMES - length + 1, (1,), generator=generator))
-        target = to_unit(clips[chosen, :, first : first + length])
-        return reconstruction_loss(autoencoder, target, generator)
+        target = data.short_clips(clips, BATCH, (17, 5, 17, 9)[step % 4], generator)
+        return data.reconstruction_loss(autoencoder, target, generator)
 
     train_stage("autoencoder", {"vae": autoencoder}, loss_of_step, AUTOENCODER, checkpoint)
     return autoencoder
 
 
 def train_denoiser(autoencoder: Part, work: Path) -> dict[str, Part]:
-    """Train the denoiser and the text encoder together, by flow matching on the latents.
-
-    x_t = (1 - s) x_0 + s noise, target noise - x_0, time 1000 s; s is logit-normal, shifted as in sampling.
-    Sets the latents' mean and spread in the autoencoder's configuration.
-    """
+    """Train the denoiser and the text encoder together, by flow matching on the latents."""
     scenes = random_scenes(LATENT_CLIPS, seed=2)
-    latents = data.cached_latents(
-        work / "latents.safetensors", scenes, 2_000_000, lambda clips: encode_clips(autoencoder, clips)
-    )
-    spread, mean = torch.std_mean(latents, (0, 2, 3, 4), keepdim=True)
-    autoencoder.register_to_config(
-        latents_mean=mean.flatten().tolist(), latents_std=spread.flatten().tolist()
-    )
-    latents = (latents - mean) / spread
+
+    def encode(first: int, last: int) -> Tensor:
+        return encode_clips(autoencoder, draw(scenes[first:last], 2_000_000 + first))
+
+    latents = data.normalised(data.stored(work / "latents.npy", LATENT_CLIPS, encode), autoencoder)
     torch.manual_seed(3)
-    tokenizer, text_encoder, transformer = (
-        pipeline.build_tokenizer(),
-        build(WAN, "text_encoder"),
-        build(WAN, "transformer"),
-    )
+    tokenizer = pipeline.build_tokenizer()
+    text_encoder, transformer = build(WAN, "text_encoder"), build(WAN, "transformer")
 
     def loss_of_step(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(10_000_000 + step)
         chosen = torch.randint(len(latents), (DENOISER_BATCH,), generator=generator)
-        clean = latents[chosen]
-        noise = torch.randn(clean.shape, generator=generator)
-        level = torch.sigmoid(torch.randn(DENOISER_BATCH, generator=generator))
-        level = SHIFT * level / (1 + (SHIFT - 1) * level)
-        mix = level.view(-1, 1, 1, 1, 1)
-        # The plain attention: on this CPU path the fused one takes half of a step in its backward pass.
-        with data.mixed_precision(), sdpa_kernel(SDPBackend.MATH):
-            text = pipeline.encode_text(tokenizer, text_encoder, data.random_captions(scenes, chosen, step))
-            guess = transformer((1 - mix) * clean + mix * noise, level * 1000, text, return_dict=False)[0]
-        return (guess.float() - (noise - clean)).square().mean()
+        captions = data.random_captions(scenes, chosen, step)
+
+        def guess(noisy: Tensor, times: Tensor) -> Tensor:
+            text = pipeline.encode_text(tokenizer, text_encoder, captions)
+            found: Tensor = transformer(noisy, times, text, return_dict=False)[0]
+            return found
+
+        with data.mixed_precision(), data.plain_attention():
+            return data.flow_loss(guess, latents[chosen], generator)
 
     modules = {"transformer": transformer, "text": text_encoder}
     train_stage("denoiser", modules, loss_of_step, DENOISER, work / "denoiser.safetensors")
@@ -102,55 +81,42 @@ def train_denoiser(autoencoder: Part, work: Path) -> dict[str, Part]:
 
 
 def train_judge(autoencoder: Part, work: Path) -> JudgeNetwork:
-    """Train the judge on rendered clips put through the autoencoder, with latent and pixel noise."""
+    """Train the judge on rendered clips put through the autoencoder, with latent and pixel noise.
+
+    A fifth of the clips stays as drawn, so that the judge reads those too.
+    """
     torch.manual_seed(4)
     network = JudgeNetwork()
-    checkpoint = work / "judge.safetensors"
-    scenes = random_scenes(0 if is_finished(checkpoint, JUDGE) else JUDGE_CLIPS, seed=5)
-    labels = {
-        name: torch.tensor([values.index(getattr(scene, name) or NO_CONCEPT) for scene in scenes])
-        for name, values in ATTRIBUTES.items()
-    }
-    clips = _judged_clips(autoencoder, scenes)
+    scenes = random_scenes(JUDGE_CLIPS, seed=5)
+    labels = data.labels_of(scenes, ATTRIBUTES)
+    spread = torch.tensor(autoencoder.config.latents_std).view(1, -1, 1, 1, 1)
+
+    def decode(first: int, last: int) -> Tensor:
+        generator = torch.Generator().manual_seed(first)
+        drawn = draw(scenes[first:last], 5_000_000 + first)
+        latents = encode_clips(autoencoder, drawn)
+        amount = 0.3 * torch.rand(len(latents), 1, 1, 1, 1, generator=generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        decoded = decode_clips(autoencoder, latents + amount * spread * noise)
+        decoded[::5] = drawn[::5]
+        return decoded
+
+    clips = data.stored(work / "judged-clips.npy", JUDGE_CLIPS, decode)
 
     def loss_of_step(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(20_000_000 + step)
         chosen = torch.randint(len(clips), (64,), generator=generator)
-        batch = to_unit(clips[chosen])
-        amount = 0.12 * torch.rand(64, 1, 1, 1, 1, generator=generator)
-        batch = batch + amount * torch.randn(batch.shape, generator=generator)
-        batch = batch * (0.9 + 0.2 * torch.rand(64, 1, 1, 1, 1, generator=generator))
-        logits = network(batch)
-        losses = [cross_entropy(logits[n], labels[n][chosen], label_smoothing=0.02) for n in ATTRIBUTES]
-        return torch.stack(losses).sum()
+        logits = network(data.disturbed(to_unit(clips[chosen]), generator))
+        return data.judge_loss(logits, labels, chosen)
 
-    train_stage("judge", {"judge": network}, loss_of_step, JUDGE, checkpoint)
+    train_stage("judge", {"judge": network}, loss_of_step, JUDGE, work / "judge.safetensors")
     return network.eval()
-
-
-def _judged_clips(autoencoder: Part, scenes: Sequence[world.Scene]) -> Tensor:
-    """Return clips put through the autoencoder, with noise of up to 0.3 spreads on their latents.
-
-    A fifth stays as drawn, so that the judge reads those too.
-    """
-    spread = torch.tensor(autoencoder.config.latents_std).view(1, -1, 1, 1, 1)
-    pieces = [torch.empty(0)]
-    for start in range(0, len(scenes), 500):
-        generator = torch.Generator().manual_seed(start)
-        drawn = draw(scenes[start : start + 500], 5_000_000 + start)
-        latents = encode_clips(autoencoder, drawn)
-        amount = 0.3 * torch.rand(len(latents), 1, 1, 1, 1, generator=generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        pieces.append(pipeline.decode_clips(autoencoder, latents + amount * spread * noise))
-        pieces[-1][::5] = drawn[::5]
-        logger.info("judge: %d of %d clips put through the autoencoder", start + 500, len(scenes))
-    return torch.cat(pieces[1:] or pieces)
 
 
 def train(work: Path, assets: Path) -> None:
     """Train everything, or go on where a former run was stopped, and write the model to ``assets``.
 
-    ``work`` holds checkpoints and latents (0.3 GB) and may be deleted afterwards. The text encoder is saved
+    ``work`` holds checkpoints and tables (2 GB) and may be deleted afterwards. The text encoder is saved
     in float32: transformers loads in the dtype on disk, and half precision is slow on a CPU.
     """
     work.mkdir(parents=True, exist_ok=True)

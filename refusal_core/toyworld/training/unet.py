@@ -12,12 +12,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from refusal_core.toyworld import pipeline, world
 from refusal_core.toyworld.pipeline import UNET, Part, build, encode_clips, to_unit
 from refusal_core.toyworld.training import data
-from refusal_core.toyworld.training.data import draw, random_scenes, reconstruction_loss
+from refusal_core.toyworld.training.data import draw, random_scenes
 from refusal_core.toyworld.training.optimise import Schedule, is_finished, train_stage
 from refusal_core.toyworld.training.saving import DEFAULTS, save_pipeline
 
@@ -48,7 +47,7 @@ def train_autoencoder(work: Path) -> Part:
     def loss_of_step(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(30_000_000 + step)
         target = to_unit(frames[torch.randint(len(frames), (AUTOENCODER_BATCH,), generator=generator)])
-        return reconstruction_loss(autoencoder, target, generator)
+        return data.reconstruction_loss(autoencoder, target, generator)
 
     train_stage("image autoencoder", {"vae": autoencoder}, loss_of_step, AUTOENCODER, checkpoint)
     return autoencoder
@@ -60,13 +59,13 @@ def train_denoiser(autoencoder: Part, work: Path) -> dict[str, Part]:
     Sets the autoencoder's scale, so that latents have unit spread. Text embeddings come without a mask, as
     the pipeline makes them.
     """
-
-    def encode(clips: Tensor) -> Tensor:
-        found = encode_clips(autoencoder, clips.permute(0, 2, 1, 3, 4).flatten(0, 1))
-        return found.unflatten(0, (len(clips), world.FRAMES)).transpose(1, 2).half()
-
     scenes = random_scenes(LATENT_CLIPS, seed=12)
-    latents = data.cached_latents(work / "unet-latents.safetensors", scenes, 12_000_000, encode)
+
+    def encode(first: int, last: int) -> Tensor:
+        frames = draw(scenes[first:last], 12_000_000 + first).permute(0, 2, 1, 3, 4).flatten(0, 1)
+        return encode_clips(autoencoder, frames).unflatten(0, (-1, world.FRAMES)).transpose(1, 2).half()
+
+    latents = data.stored(work / "unet-latents.npy", LATENT_CLIPS, encode)
     scale = 1.0 / float(latents.float().std())
     autoencoder.register_to_config(scaling_factor=scale)
     latents = latents * scale
@@ -81,8 +80,7 @@ def train_denoiser(autoencoder: Part, work: Path) -> dict[str, Part]:
         noise = torch.randn(clean.shape, generator=generator)
         times = torch.randint(scheduler.config.num_train_timesteps, (DENOISER_BATCH,), generator=generator)
         captions = data.random_captions(scenes, chosen, step)
-        # The plain attention: on this CPU path the fused one takes most of a step in its backward pass.
-        with data.mixed_precision(), sdpa_kernel(SDPBackend.MATH):
+        with data.mixed_precision(), data.plain_attention():
             text = text_encoder(pipeline.tokens(tokenizer, captions).input_ids)[0]
             guess = unet(scheduler.add_noise(clean, noise, times), times, text, return_dict=False)[0]
         return (guess.float() - scheduler.get_velocity(clean, noise, times)).square().mean()
@@ -93,7 +91,7 @@ def train_denoiser(autoencoder: Part, work: Path) -> dict[str, Part]:
     return {"text_encoder": text_encoder, "unet": unet}
 
 
-def train_unet(work: Path, assets: Path) -> None:
+def train(work: Path, assets: Path) -> None:
     """Train the UNet3D toy model, or go on where a former run was stopped, and write it to ``assets``."""
     work.mkdir(parents=True, exist_ok=True)
     autoencoder = train_autoencoder(work).eval()

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from refusal_core.concepts import list_presets
 from refusal_core.io.files import write_atomic
 from refusal_core.io.video import VideoPair
+from refusal_core.models.load import load_model
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part, silent
 from refusal_core.recipe import build, preset_recipe
@@ -47,3 +48,7 @@ def _page(pairs: dict[str, VideoPair], t: int) -> Image.Image:
             frame = Image.fromarray(getattr(pair, label).frames[t])
             page.paste(frame.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
     return page.quantize(128, dither=Image.Dither.NONE)
+
+
+if __name__ == "__main__":
+    save_gallery(load_model("toyworld"), Path(__file__).parents[1] / "assets" / "gallery.gif")
