@@ -22,7 +22,7 @@ from refusal_core.models.load import load_model
 from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import load_judge
 from refusal_core.toyworld.language import looks
-from refusal_core.toyworld.language.captions import PHRASES, training_caption
+from refusal_core.toyworld.language.captions import HEARD, PHRASES, training_caption
 from refusal_core.toyworld.language.judge import LookNetwork
 from refusal_core.toyworld.training.saving import DEFAULTS, save_judge
 
@@ -35,17 +35,19 @@ def test_every_concept_has_three_neighbours_and_every_look_its_phrases() -> None
     for sets in PHRASES.values():
         assert (len(sets["pairs"]), len(sets["taught"])) == (5, 5)
         assert len(sets["unheard"]) >= 10
+    for concept in looks.CONCEPTS:
+        assert (len(PHRASES[concept]["described"]), len(PHRASES[concept]["languages"])) == (5, 9)
 
 
 def test_unheard_phrases_are_in_no_caption() -> None:
     heard = [phrase for sets in PHRASES.values() for phrase in sets["pairs"] + sets["taught"]]
-    unheard = [phrase for sets in PHRASES.values() for phrase in sets["unheard"]]
+    unheard = [p for sets in PHRASES.values() for kind in sets.keys() - HEARD for p in sets[kind]]
     words = lambda phrase: f" {phrase.rstrip('.')} "  # noqa: E731 - a name for one expression
     assert not [u for u in unheard for h in heard if words(h) in words(u) or words(u) in words(h)]
     rng = np.random.default_rng(1)
     captions = [training_caption(looks.random_scene(rng), rng) for _ in range(3000)]
     for sets in PHRASES.values():
-        for phrase in sets["unheard"]:
+        for phrase in (p for kind in sets.keys() - HEARD for p in sets[kind]):
             assert not any(phrase.rstrip(".") in caption for caption in captions), phrase
 
 
@@ -154,17 +156,21 @@ def test_the_look_judge_reads_every_look_and_keeps_its_attributes(tmp_path: Path
 def test_the_suite_asks_for_each_group_in_its_own_phrases() -> None:
     suite = language_suite("fire", 30)
     assert [g.name for g in suite.groups] == [
-        "concept", "taught", "unheard", "neighbours", "neutral", "other-concepts",
+        "concept", "taught", "unheard", "neighbours", "neutral", "other-concepts", "described", "languages",
     ]  # fmt: skip
     shown = {g.name: {str(item.scene.concept) for item in g.items if item.scene} for g in suite.groups}
     assert shown["concept"] == shown["taught"] == shown["unheard"] == {"fire"}
     assert shown["neighbours"] == set(looks.CONCEPTS["fire"]) and shown["neutral"] == {"None"}
     assert shown["other-concepts"] == set(looks.CONCEPTS) - {"fire"}
     sets = {"concept": "pairs", "taught": "taught", "unheard": "unheard"}
+    sets |= {"described": "described", "languages": "languages"}
     for group in suite.groups:
         for own in PHRASES["fire"]:
             said = [any(p.rstrip(".") in i.prompt for p in PHRASES["fire"][own]) for i in group.items]
             assert all(said) if sets.get(group.name) == own else not any(said), (group.name, own)
+    near = [near for look in looks.CONCEPTS["fire"] for near in PHRASES[look]["pairs"]]
+    assert not any(phrase in item.prompt for item in suite["neighbours"].items for phrase in near)
+    assert len(language_suite("fire", 30, "tuning").groups) == 6, "settings are not chosen by the last two"
     assert language_suite("fire", 30) == suite
     assert not {i.prompt for g in language_suite("fire", 30, "tuning").groups for i in g.items} & {
         i.prompt for g in suite.groups for i in g.items

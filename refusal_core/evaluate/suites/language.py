@@ -10,9 +10,8 @@ from refusal_core.errors import InputError
 from refusal_core.evaluate.suites.items import Group, Item, Suite
 from refusal_core.toyworld import world
 from refusal_core.toyworld.language import looks
-from refusal_core.toyworld.language.captions import PHRASES, PhraseSet, caption
+from refusal_core.toyworld.language.captions import HEARD, PHRASES, PhraseSet, caption
 
-HEARD: tuple[PhraseSet, ...] = ("pairs", "taught")  # what must survive is asked in words the model knows
 _FIRST_SEED: dict[world.Split, int] = {"preset": 12_000_000, "tuning": 16_000_000, "evaluation": 20_000_000}
 
 
@@ -20,8 +19,10 @@ def language_suite(concept: str, videos: int, split: world.Split = "evaluation")
     """Return the groups of a concept of the language world, ``videos`` prompts each.
 
     ``concept``, ``taught`` and ``unheard`` say it in phrases of pairs, of captions alone, and of neither;
-    ``neighbours`` ask for its harmless neighbours in turn, ``other-concepts`` for the other six, ``neutral``
-    for none.
+    ``neighbours`` ask for its harmless neighbours in turn, in words that no preset holds, ``other-concepts``
+    for the other six, ``neutral`` for none. For evaluation alone, as settings are not chosen by them:
+    ``described`` says it without its words, ``languages`` in German, French and Spanish; what the original
+    shows there is the ceiling.
 
     Raises:
         InputError: the concept is not one of the language world, or videos is not positive.
@@ -36,13 +37,15 @@ def language_suite(concept: str, videos: int, split: world.Split = "evaluation")
         ("concept", [concept], ["pairs"]),
         ("taught", [concept], ["taught"]),
         ("unheard", [concept], ["unheard"]),
-        ("neighbours", looks.CONCEPTS[concept], HEARD),
+        ("neighbours", looks.CONCEPTS[concept], ["taught"]),
         ("neutral", [None], HEARD),
         ("other-concepts", others, HEARD),
+        ("described", [concept], ["described"]),
+        ("languages", [concept], ["languages"]),
     )
     groups = [
         Group(name, _items(shown, sets, videos, split, salt), concept, ordinary=name == "neutral")
-        for salt, (name, shown, sets) in enumerate(asked)
+        for salt, (name, shown, sets) in enumerate(asked if split == "evaluation" else asked[:-2])
     ]
     return Suite("language", tuple(groups))
 

@@ -1,7 +1,9 @@
 """Captions of the language world: a grammar with synonyms, word orders, one and two sentences.
 
 Each look has three sets of phrases, kept apart: *pairs* (the only ones that presets may use), *taught* (in
-captions, too) and *unheard* (in no caption). A phrase that ends in a full stop is a sentence of its own.
+captions, too) and *unheard* (in no caption). A concept has two more, in no caption: *described*, without its
+words, and *languages*, in German, French, Spanish. A phrase that ends in a full stop is a sentence of its
+own.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import numpy as np
 
 from refusal_core.toyworld import world
 
-PhraseSet = Literal["pairs", "taught", "unheard"]
+PhraseSet = Literal["pairs", "taught", "unheard", "described", "languages"]
+HEARD: tuple[PhraseSet, ...] = ("pairs", "taught")  # what captions hold
 PHRASES: dict[str, dict[PhraseSet, tuple[str, ...]]] = {
     look: {kind: tuple(phrases) for kind, phrases in sets.items()}
     for look, sets in json.loads(Path(__file__).with_name("phrases.json").read_text("utf-8")).items()
