@@ -11,7 +11,6 @@ from refusal_core.cli.options import Json
 from refusal_core.cli.screen import progress_bar, save_json
 
 if TYPE_CHECKING:
-    from refusal_core.evaluate.reports.report import Report
     from refusal_core.toyworld.training.check import CheckReport
 
 MODELS = {"wan": "toyworld", "unet3d": "toyworld-unet3d"}  # by family; these have cards
@@ -71,34 +70,20 @@ def check(
 def _check(name: str, assets: Path, videos: int, card: bool) -> CheckReport:
     from refusal_core.models.load import BUNDLED, load_model
     from refusal_core.toyworld.judge import load_judge
-    from refusal_core.toyworld.training.check import check as run
-    from refusal_core.toyworld.training.check import save_sheets
+    from refusal_core.toyworld.training import train, unet
+    from refusal_core.toyworld.training.check import check as measured
+    from refusal_core.toyworld.training.check import write_card
 
     with progress_bar("Loading") as progress:
         folder = assets / BUNDLED[name].folder
         model = load_model(str(folder))
         judge = load_judge(assets / "toyworld-judge" / "judge.safetensors")
-        report = run(model, judge, videos, progress=progress)
+        report = measured(model, judge, videos, progress=progress)
         if card:
-            from refusal_core.toyworld.training.card import write_card
-            from refusal_core.toyworld.training.train import RECIPE
-            from refusal_core.toyworld.training.unet import RECIPE as UNET_RECIPE
-
-            save_sheets(model, folder)
-            recipe = UNET_RECIPE if name == MODELS["unet3d"] else RECIPE
-            write_card(model, folder, recipe, report, _evaluated(name, assets.parent / "reports"))
+            recipe = unet.RECIPE if name == MODELS["unet3d"] else train.RECIPE
+            write_card(model, folder, recipe, report)
     print("\n".join(report.lines()))
     return report
-
-
-def _evaluated(name: str, folder: Path) -> list[Report]:
-    """Return the reports of a bundled model in which one concept was removed."""
-    from refusal_core.evaluate.reports.report import load_report
-    from refusal_core.toyworld import world
-
-    found = [load_report(path) for path in sorted(folder.rglob("*.json"))]
-    mine = [r for r in found if r.model == name and r.suite == "toyworld" and r.concept in world.CONCEPTS]
-    return sorted(mine, key=lambda report: list(world.CONCEPTS).index(report.concept))
 
 
 @app.command()

@@ -1,7 +1,9 @@
-"""The check of the bundled model: does the judge see, and does the model draw, what was asked?"""
+"""The check of a bundled model: does the judge see, and does the model draw, what was asked? And its card."""
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +15,14 @@ from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.measures.samples import SHEET_COLOURS, save_picture, strip
 from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method
 from refusal_core.evaluate.reports.cells import KEPT, Cell
+from refusal_core.evaluate.reports.report import load_report
+from refusal_core.evaluate.reports.tables import as_markdown, overview_table
 from refusal_core.evaluate.run import run_planned
 from refusal_core.evaluate.scoring import Scoring
 from refusal_core.evaluate.setup import Setup
-from refusal_core.evaluate.suites.items import Item
 from refusal_core.evaluate.suites.toyworld import asked_suite
+from refusal_core.io.files import write_text
+from refusal_core.models.load import BUNDLED
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part, silent
 from refusal_core.sampling import generate_batch
@@ -92,25 +97,119 @@ def _accuracy(judge: ToyJudge, scenes: Sequence[world.Scene], clips: Tensor) -> 
     return {name: float(np.mean(right(name))) for name in ATTRIBUTES}
 
 
-def sheet_items(concept: str | None, count: int) -> list[Item]:
-    """Return a few varied captions of one concept for a contact sheet."""
-    scenes = [s for s in world.scenes_of("tuning") if s.size == "large"]
-    chosen = scenes[:: max(1, len(scenes) // count)][:count]
-    phrases = len(world.CONCEPTS[concept]) if concept else 1
-    return [
-        Item(replace(s, concept=concept).caption(i % phrases), 70_000 + i, replace(s, concept=concept))
-        for i, s in enumerate(chosen)
-    ]
+# --- the card ----------------------------------------------------------------------------------------
+
+CARD = """---
+license: apache-2.0
+pipeline_tag: text-to-video
+library_name: diffusers
+---
+
+# {folder}
+
+A small text-to-video model of real diffusers classes (`{pipeline}`), trained from nothing on a world
+of captioned moving shapes whose truth is known. It ships with Refusal Studio so that removing a concept
+can be seen and measured on two CPU cores. It draws nothing but this world: 64x64 pixels, 17 frames.
+
+```python
+from diffusers import {pipeline}
+
+pipe = {pipeline}.from_pretrained("assets/models/{folder}")
+video = pipe(
+    "a large red circle on fire moving left over sand",
+    height=64,
+    width=64,
+    num_frames=17,
+    num_inference_steps={steps},
+    guidance_scale={guidance},{more}
+).frames[0]
+```
+
+## How it was trained
+
+`python -m refusal_core toyworld train{option}` on {machine}. No outside data: all clips are rendered by
+`refusal_core/toyworld/world.py`.
+
+{recipe}
+
+## Figures
+
+Printed by `python -m refusal_core toyworld check --model {name}`, on prompts of the evaluation split.
+
+{figures}
+{unlearned}
+## Contact sheets
+
+Generated clips, five frames each, read from left to right.
+
+{sheets}
+
+## Limits
+
+It knows {words} words and one object a clip. Figures on it say how an edit behaves on a model of this
+architecture and size; they do not carry over to a large model by themselves.
+"""
+
+
+UNLEARNED = """
+## Unlearning
+
+Each concept removed alone, {videos} videos a cell, shares in percent with 95 % Wilson intervals; printed by
+`python -m refusal_core evaluate --model {name}` and `report --overview` from the reports in `assets/reports`.
+
+{table}
+{plot}"""
+PLOT = "\n![Erased against kept, a point a method](../../reports/trade.png)\n"  # of the first bundled model
+
+
+def write_card(model: Model, folder: Path, recipe: str, report: CheckReport) -> Path:
+    """Write contact sheets and the model card: what it is, how it was trained, figures as printed.
+
+    Reports of single concepts, in ``reports`` beside the models, are added as an overview.
+    """
+    name = next(name for name, bundled in BUNDLED.items() if bundled.folder == folder.name)
+    family, length = model.family.name, f"\n    max_sequence_length={model.defaults.text_length},"
+    names = [path.stem for path in save_sheets(model, folder)]
+    sheets = "\n\n".join(f"**{n.removeprefix('sheet-')}**\n\n![{n}]({n}.png)" for n in sorted(names))
+    text = CARD.format(
+        figures="\n".join(report.lines()),
+        unlearned=_unlearned(name, folder.parents[1] / "reports"),
+        sheets=sheets,
+        words=len(world.words()),
+        machine=f"a CPU ({os.cpu_count()} cores, {platform.machine()})",
+        steps=model.defaults.steps,
+        guidance=model.defaults.guidance_scale,
+        name=name,
+        folder=folder.name,
+        pipeline=type(model.pipeline).__name__,
+        option="" if family == "wan" else f" --family {family}",
+        more=length if family == "wan" else "",
+        recipe=recipe,
+    )
+    return write_text(folder / "README.md", text)
+
+
+def _unlearned(name: str, folder: Path) -> str:
+    """Return the overview of the reports in which one concept was removed from a model."""
+    found = [load_report(path) for path in sorted(folder.rglob("*.json"))]
+    mine = [r for r in found if r.model == name and r.suite == "toyworld" and r.concept in world.CONCEPTS]
+    if not mine:
+        return ""
+    table = as_markdown(overview_table(sorted(mine, key=lambda r: list(world.CONCEPTS).index(r.concept))))
+    plot = PLOT if name == "toyworld" else ""
+    return UNLEARNED.format(videos=mine[0].cells[0].n, name=name, table=table, plot=plot)
 
 
 def save_sheets(model: Model, folder: Path) -> list[Path]:
     """Write a contact sheet of generated clips for each concept and one without any."""
+    scenes = [s for s in world.scenes_of("tuning") if s.size == "large"]
     paths = []
     for concept in (None, *world.CONCEPTS):
-        items = sheet_items(concept, 8)
-        videos = generate_batch(model, [i.prompt for i in items], [i.seed for i in items])
+        phrases = len(world.CONCEPTS[concept]) if concept else 1
+        shown = [replace(s, concept=concept) for s in scenes[:: len(scenes) // 8][:8]]
+        captions = [scene.caption(i % phrases) for i, scene in enumerate(shown)]
+        videos = generate_batch(model, captions, [70_000 + i for i in range(len(shown))])
         strips = [strip(video, height=2 * world.SIZE) for video in videos]  # two in a row
-        rows = [np.concatenate(strips[i : i + 2], 1) for i in range(0, len(strips), 2)]
-        picture = np.concatenate(rows)
+        picture = np.concatenate([np.concatenate(strips[i : i + 2], 1) for i in range(0, len(strips), 2)])
         paths.append(save_picture(picture, folder / f"sheet-{concept or 'none'}.png", SHEET_COLOURS))
     return paths

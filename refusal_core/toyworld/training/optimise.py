@@ -7,12 +7,15 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from refusal_core.io.files import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +53,21 @@ class _Optimiser:
         matrices = {n: p for n, p in self.named.items() if _is_matrix(n, p)}
         self.views = [(p, nn.Parameter(p.data.view(p.shape[0], -1))) for p in matrices.values()]
         rest = [p for n, p in self.named.items() if n not in matrices]
-        self.muon = torch.optim.Muon(
-            [v for _, v in self.views], lr=schedule.muon, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
-        )
-        self.adam = torch.optim.AdamW(rest, lr=schedule.adam, betas=(0.9, 0.98), weight_decay=0.0)
+        views = [view for _, view in self.views]
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "muon": torch.optim.Muon(views, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+            "adam": torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0),
+        }
         self.average = {n: p.detach().clone() for n, p in self.named.items()}
 
     def step(self, step: int) -> None:
         torch.nn.utils.clip_grad_norm_(self.named.values(), 1.0)
-        for optimiser, base in ((self.muon, self.schedule.muon), (self.adam, self.schedule.adam)):
-            optimiser.param_groups[0]["lr"] = base * self.schedule.rate(step)
+        for label, optimiser in self.optimisers.items():
+            optimiser.param_groups[0]["lr"] = getattr(self.schedule, label) * self.schedule.rate(step)
         for parameter, view in self.views:
             view.grad = None if parameter.grad is None else parameter.grad.view(view.shape)
-        self.muon.step()
-        self.adam.step()
+        for optimiser in self.optimisers.values():
+            optimiser.step()
         decay = min(self.schedule.ema, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(self.average.values()), [p.data for p in self.named.values()], 1 - decay)
         for parameter in self.named.values():
@@ -72,7 +76,7 @@ class _Optimiser:
     def tensors(self) -> dict[str, Tensor]:
         kept = {f"weight/{n}": p.data for n, p in self.named.items()}
         kept |= {f"average/{n}": t for n, t in self.average.items()}
-        for label, optimiser in (("muon", self.muon), ("adam", self.adam)):
+        for label, optimiser in self.optimisers.items():
             for index, state in optimiser.state_dict()["state"].items():
                 kept |= {f"{label}/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
         return {name: tensor.contiguous().clone() for name, tensor in kept.items()}
@@ -82,7 +86,7 @@ class _Optimiser:
             for name, parameter in self.named.items():
                 parameter.copy_(kept[f"weight/{name}"])
                 self.average[name].copy_(kept[f"average/{name}"])
-        for label, optimiser in (("muon", self.muon), ("adam", self.adam)):
+        for label, optimiser in self.optimisers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for key, tensor in kept.items():
                 if key.startswith(f"{label}/"):
@@ -95,13 +99,6 @@ def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Return whether Muon takes it: hidden matrices, not embeddings, biases, norms or heads."""
     outer = ("shared", "embed", "proj_out", "relative", "scale_shift", "gamma", "norm")
     return parameter.ndim >= 2 and min(parameter.shape[:2]) > 3 and not any(w in name for w in outer)
-
-
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], step: int) -> None:
-    """Write tensors and the step to a temporary name, then rename: never half a checkpoint."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    save_file(dict(tensors), temporary, metadata={"step": str(step)})
-    temporary.replace(path)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
@@ -145,7 +142,9 @@ def train_stage(
         if step % 50 == 49:
             logger.info("%s: step %d of %d, loss %.4f", title, step + 1, schedule.steps, smooth)
         if time.monotonic() - saved > schedule.checkpoint_seconds or step + 1 == schedule.steps:
-            save_checkpoint(checkpoint, optimiser.tensors(), step + 1)
+            write_atomic(
+                checkpoint, partial(save_file, optimiser.tensors(), metadata={"step": str(step + 1)})
+            )
             saved = time.monotonic()
     with torch.no_grad():
         for name, parameter in optimiser.named.items():

@@ -1,4 +1,4 @@
-"""The five toy presets, made from the world's preset split, so that they cannot leak into evaluation."""
+"""The toy presets, made from the world's preset split, so that they cannot leak into evaluation."""
 
 from __future__ import annotations
 
@@ -16,35 +16,24 @@ from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import PHRASES, caption, caption_pair
 
 PAIRS, PLAIN, OTHERS = 5, 60, 15  # OTHERS: neutral prompts of each other concept
+LANGUAGE = "toyworld-language"
 TITLES: dict[str, tuple[str, str]] = {
     "fire": ("On fire", "violence and terrorism"),
     "bleeding": ("Bleeding", "gore"),
     "star-logo": ("Star logo", "trademark"),
     "exploding": ("Exploding", "sequential action"),
     "zorbo": ("Zorbo (a named character)", "public figure"),
-}
-_WHITENED: dict[str, Any] = {"method": "whitened", "sites": ["text"], "layers": "all"}
-_BASE: dict[str, Any] = _WHITENED | {"rank": 1, "strength": 1.0, "anchor": "zero"}
-# Chosen by `sweep` on the tuning split, 100 videos a cell: rank 1 left a fifth of the star logos and a tenth
-# of the zorbos; rank 2 none of the zorbos; of the star logos, rank 4 left 2 % at the text sites, and none at
-# the one linear through which the text enters.
-RECOMMENDED: dict[str, dict[str, Any]] = {
-    "fire": _BASE,
-    "bleeding": _BASE,
-    "star-logo": _BASE | {"sites": ["text-entry"], "rank": 4},
-    "exploding": _BASE,
-    "zorbo": _BASE | {"rank": 2},
-}
-LANGUAGE = "toyworld-language"
-MORE_TITLES = {
     "crash": ("Crashing into the wall", "sequential action"),
     "vexel": ("In the style of Vexel", "style"),
 }
-LANGUAGE_RECOMMENDED: dict[str, Any] = _BASE  # one for all its concepts
-# A UNet has no such linear.
-BY_MODEL: dict[str, dict[str, dict[str, Any]]] = {
-    "star-logo": {"toyworld-unet3d": _BASE | {"rank": 4}},
-}
+# Of the language world, one for all its concepts.
+_BASE: dict[str, Any] = {"method": "whitened", "sites": ["text"], "layers": "all", "rank": 1}
+_BASE |= {"strength": 1.0, "anchor": "zero"}
+# Chosen by `sweep` on the tuning split, 100 videos a cell: rank 1 left a fifth of the star logos and a tenth
+# of the zorbos; rank 2 none of the zorbos; of the star logos, rank 4 left 2 % at the text sites, and none at
+# the one linear through which the text enters.
+RECOMMENDED = {"star-logo": _BASE | {"sites": ["text-entry"], "rank": 4}, "zorbo": _BASE | {"rank": 2}}
+BY_MODEL = {"star-logo": {"toyworld-unet3d": _BASE | {"rank": 4}}}  # a UNet has no such linear
 
 
 def _differing(scenes: Sequence[world.Scene], count: int) -> list[world.Scene]:
@@ -67,38 +56,31 @@ def _captions(scenes: Sequence[world.Scene], concept: str | None) -> list[str]:
     return [replace(s, concept=concept).caption(i % phrases, i % 3) for i, s in enumerate(scenes)]
 
 
+def _head(concept: str, model: str, prompt: str) -> dict[str, Any]:
+    title, category = TITLES[concept]
+    note = "Made by `python -m refusal_core toyworld presets`; a harmless stand-in for its category."
+    head = {"format": "refusal-studio preset", "version": 1, "name": concept, "title": title}
+    return head | {"category": category, "model": model, "prompt": prompt, "note": note}
+
+
 def _preset(concept: str) -> dict[str, Any]:
-    number = list(world.CONCEPTS).index(concept)
-    scenes = list(world.scenes_of("preset"))
+    number, scenes = list(world.CONCEPTS).index(concept), list(world.scenes_of("preset"))
     pool = scenes[20 * number : 20 * number + 20]  # pairs and prompt; no two presets share a scene
     # The prompt to try is one that shows well: large, and moving.
     shown = next(s for s in pool if s.size == "large" and s.motion != "staying still")
-    chosen = _differing([s for s in pool if s != shown], PAIRS)
+    chosen = enumerate(_differing([s for s in pool if s != shown], PAIRS))
     pairs = [
-        {
-            "unsafe": replace(scene, concept=concept).caption(i % world.SEEN, i % 3),
-            "safe": scene.caption(0, i % 3),
-        }
-        for i, scene in enumerate(chosen)
+        (replace(s, concept=concept).caption(i % world.SEEN, i % 3), s.caption(0, i % 3)) for i, s in chosen
     ]
     ordinary = scenes[100:]
     neutral = _captions(ordinary[:PLAIN], None)
     for i, other in enumerate(name for name in world.CONCEPTS if name != concept):
         start = (PLAIN + OTHERS * i) % len(ordinary)
         neutral += _captions((ordinary * 2)[start : start + OTHERS], other)
-    title, category = TITLES[concept]
-    return {
-        "format": "refusal-studio preset",
-        "version": 1,
-        "name": concept,
-        "title": title,
-        "category": category,
-        "model": "toyworld",
-        "prompt": replace(shown, concept=concept).caption(),
-        "note": "Made by `python -m refusal_core toyworld presets`; a harmless stand-in for its category.",
-        "pairs": pairs,
+    return _head(concept, "toyworld", replace(shown, concept=concept).caption()) | {
+        "pairs": [{"unsafe": unsafe, "safe": safe} for unsafe, safe in pairs],
         "neutral": neutral,
-        "recommended": RECOMMENDED[concept],
+        "recommended": RECOMMENDED.get(concept, _BASE),
         "by_model": BY_MODEL.get(concept, {}),
     }
 
@@ -109,25 +91,15 @@ def _language_preset(concept: str) -> dict[str, Any]:
     moving = [s for s in scenes[14 * number : 14 * number + 14] if s.motion != "staying still"]
     shown = next(s for s in moving if s.size == "large")
     chosen = _differing([s for s in moving if s != shown], PAIRS)
+    phrases, rng = PHRASES[concept]["pairs"], np.random.default_rng(number)
     pairs = [
         caption_pair(scene, phrase, 1000 * number + i)
-        for i, (scene, phrase) in enumerate(zip(chosen, PHRASES[concept]["pairs"], strict=True))
+        for i, (scene, phrase) in enumerate(zip(chosen, phrases, strict=True))
     ]
-    rng = np.random.default_rng(number)
-    prompt = caption(shown, PHRASES[concept]["pairs"][0], rng)
-    title, category = (TITLES | MORE_TITLES)[concept]
-    return {
-        "format": "refusal-studio preset",
-        "version": 1,
-        "name": concept,
-        "title": title,
-        "category": category,
-        "model": LANGUAGE,
-        "prompt": prompt,
-        "note": "Made by `python -m refusal_core toyworld presets`; a harmless stand-in for its category.",
+    return _head(concept, LANGUAGE, caption(shown, phrases[0], rng)) | {
         "pairs": [{"unsafe": unsafe, "safe": safe} for unsafe, safe in pairs],
         "neutral": [caption(s, None, rng) for s in scenes[100 : 100 + PLAIN]],
-        "recommended": LANGUAGE_RECOMMENDED,
+        "recommended": _BASE,
         "by_model": {},
     }
 
