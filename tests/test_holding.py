@@ -243,12 +243,14 @@ def test_of_a_model_on_the_hub_the_text_encoder_is_reckoned_too(monkeypatch) -> 
         "text_encoder/model.safetensors": {"F32": 5_600_000_000, "I64": 1},
         "text_encoder/model.fp16.safetensors": {"F16": 5_600_000_000},
         "vae/config.json": {},
+        "vae/diffusion_pytorch_model.bin": 400_000,
         "loras/style.safetensors": {"F16": 7},
     }
 
     class Hub:
         def model_info(self, *_: object, **__: object) -> ModelInfo:
-            return ModelInfo(id="a/b", siblings=[{"rfilename": name} for name in numbers], tags=[])
+            files = [{"rfilename": n, "size": v if isinstance(v, int) else 1} for n, v in numbers.items()]
+            return ModelInfo(id="a/b", siblings=files, tags=[])
 
         def parse_safetensors_file_metadata(
             self, _repo: str, file: str, **__: object
@@ -260,7 +262,7 @@ def test_of_a_model_on_the_hub_the_text_encoder_is_reckoned_too(monkeypatch) -> 
     monkeypatch.setattr(hub_files, "HfApi", Hub)
     name, settings = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", rc.LoadSettings(dtype="bfloat16")
     whole = load.needed_bytes(name, settings)
-    assert whole == 2 * (1_400_000_000 + 5_600_000_001)
+    assert whole == 2 * (1_400_000_000 + 5_600_000_001) + 400_000, ".bin is taken for float32"
 
     def unreachable(*_: object, **__: object) -> None:
         raise hub.OfflineModeIsEnabled("offline")

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelInfo
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import refusal_core as rc
 from refusal_core.errors import FileError, InputError, ModelError
-from refusal_core.models.tiny import build
+from refusal_core.evaluate.family_steps import CONCEPT
+from refusal_core.models import hub_files, load
+from refusal_core.models.load import needed_bytes
+from refusal_core.models.tiny import build, tiny_model
 
 KEY = "blocks.0.attn2.to_k.weight"
 # diffusers' names of Wan -> those of the published files, which ComfyUI keeps
@@ -268,3 +274,90 @@ def test_an_adapter_beside_a_parts_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "transformer" / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="transformer has an adapter beside its weights; fuse it"):
         rc.load_model(str(tmp_path))
+
+
+# --- .bin ------------------------------------------------------------------------------------------------
+
+# What lies beside the parts of cerspense/zeroscope_v2_576w, as it is published.
+BESIDE = ("README.md", ".gitattributes", "model_index.json", "zs2_576w/open_clip_pytorch_model.bin")
+BIN = "diffusion_pytorch_model.bin"
+
+
+@pytest.fixture(scope="module")
+def zeroscope(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A UNet3D pipeline as ZeroScope is published: its UNet and decoder are .bin files only."""
+    made = tmp_path_factory.mktemp("published") / "zeroscope"
+    build("unet3d").save_pretrained(made)
+    for part in ("unet", "vae", "text_encoder"):
+        (path,) = (made / part).glob("*.safetensors")
+        name = "pytorch_model.bin" if part == "text_encoder" else BIN
+        torch.save(load_file(path), made / part / name)
+        if part != "text_encoder":
+            path.unlink()
+    (made / "zs2_576w").mkdir()
+    (made / "zs2_576w" / "open_clip_pytorch_model.bin").write_bytes(b"no part of the pipeline")
+    return made
+
+
+def test_zeroscope_loads_as_it_is_published(zeroscope: Path) -> None:
+    model, fresh = rc.load_model(str(zeroscope)), build("unet3d")
+    for part in ("unet", "vae", "text_encoder"):
+        loaded = getattr(model.pipeline, part).state_dict()
+        expected = getattr(fresh, part).state_dict()
+        assert loaded.keys() == expected.keys()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items()), part
+    needed = needed_bytes(str(zeroscope), rc.LoadSettings())
+    whole = sum(
+        p.nbytes for part in ("unet", "vae", "text_encoder") for p in getattr(fresh, part).parameters()
+    )
+    assert whole <= needed <= 1.2 * whole, "a zip's own bytes count where tensors are this small"
+
+
+def test_of_the_hub_each_part_is_fetched_in_one_format(
+    zeroscope: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [str(path.relative_to(zeroscope)) for path in zeroscope.rglob("*") if path.is_file()]
+    fetched: list[str] = []
+
+    class Hub:
+        def model_info(self, *_: object, **__: object) -> ModelInfo:
+            listed = [{"rfilename": name} for name in (*files, *BESIDE)]
+            return ModelInfo(id="a/b", siblings=listed, tags=[])
+
+    def fetch(_repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        fetched.extend(allow_patterns)
+        for name in allow_patterns:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(zeroscope / name, tmp_path / name)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub_files, "HfApi", Hub)
+    monkeypatch.setattr(hub_files, "snapshot_download", fetch)
+    monkeypatch.setattr(load, "check_memory", lambda *_: None)
+    monkeypatch.setattr(
+        load, "_pipeline_config", lambda *_: json.loads((zeroscope / "model_index.json").read_text())
+    )
+    assert rc.load_model("cerspense/zeroscope_v2_576w").sites
+    weights = {name for name in fetched if name.endswith((".bin", ".safetensors"))}
+    assert weights == {f"unet/{BIN}", f"vae/{BIN}", "text_encoder/model.safetensors"}
+    assert "tokenizer/tokenizer_config.json" in fetched and "scheduler/scheduler_config.json" in fetched
+
+
+def test_weights_on_disk_that_are_no_safetensors_are_edited_by_an_export(
+    zeroscope: Path, tmp_path: Path
+) -> None:
+    model = rc.load_model(str(zeroscope))
+    model = replace(model, defaults=tiny_model("unet3d").defaults)
+    edit = rc.make_edit(rc.estimate(rc.capture(model, CONCEPT), rc.SubspaceSettings(method="rv")))
+    with pytest.raises(FileError, match=r"^unet holds \.bin files.*`export --form weights` writes the whole"):
+        rc.bake(zeroscope, edit, tmp_path / "baked")
+    rc.export_weights(edit, model, tmp_path / "exported")
+    assert all(list((tmp_path / "exported" / part).glob("*.safetensors")) for part in ("unet", "vae"))
+
+
+def test_an_index_of_bin_files_may_name_those_beside_it_only(zeroscope: Path, tmp_path: Path) -> None:
+    shutil.copytree(zeroscope, tmp_path / "x")
+    index = tmp_path / "x" / "unet" / f"{BIN}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {"a": f"../../{BIN}"}}))
+    with pytest.raises(FileError, match="only bin beside it are read"):
+        rc.load_model(str(tmp_path / "x"))

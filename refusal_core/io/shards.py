@@ -43,6 +43,11 @@ def read_index(folder: Path) -> dict[str, Entry]:
     # Hidden ones are left over from downloads and copies, never part of a checkpoint.
     files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
     if not files:
+        if any(folder.glob("*.bin")):
+            raise FileError(
+                f"{folder.name} holds .bin files, which are not edited on disk; `export --form weights`"
+                " writes the whole edited model as safetensors."
+            )
         raise FileError(f"{folder.name} holds no .safetensors file; other formats are not read.")
     found: dict[str, Entry] = {}
     for path in files:

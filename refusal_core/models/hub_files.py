@@ -12,13 +12,11 @@ from huggingface_hub import errors as hub
 
 from refusal_core.errors import ModelError
 
-# A file of a pipeline's part, or one of its shards; not a variant such as model.fp16.safetensors.
-PART = re.compile(r"([^/]+)/(?:model|diffusion_pytorch_model)(?:-\d+-of-\d+)?\.safetensors")
-# Weights that diffusers and transformers read: safetensors, and where a part has none, .bin.
+# The weights of a pipeline's part, or one of their shards; not a variant such as model.fp16.safetensors.
 WEIGHTS = re.compile(
     r"(?:pytorch_model|model|diffusion_pytorch_model)(?:-\d+-of-\d+)?\.(safetensors|bin)(?:\.index\.json)?"
 )
-LARGE = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".pb", ".gguf")
+SMALL = (".json", ".txt", ".model", ".spm", ".jinja")  # configurations and tokenizers
 AT_ONCE = 8  # requests
 NOT_HERE = (
     "cannot be loaded: not all of it is on this machine, and the hub cannot be reached; check the connection,"
@@ -42,6 +40,8 @@ _HUB: tuple[tuple[type[Exception], str], ...] = (
 def published_parameters(repository: str, revision: str | None = None) -> dict[str, int]:
     """Return how many numbers each part of a pipeline holds, by its folder; nothing where it cannot be told.
 
+    Of .bin files only the size is known: they are taken for float32, and may hold twice as many.
+
     Args:
         repository: ``owner/name``.
         revision: a tag or a commit.
@@ -49,18 +49,26 @@ def published_parameters(repository: str, revision: str | None = None) -> dict[s
     api = HfApi()
 
     def numbers(file: str) -> int:
+        if file.endswith(".bin"):
+            return sizes[file] // 4
         header = api.parse_safetensors_file_metadata(repository, file, revision=revision)
         return sum(header.parameter_count.values())
 
     try:
-        files = api.model_info(repository, revision=revision, timeout=10).siblings or []
-        parts = [(m[1], m[0]) for f in files if (m := PART.fullmatch(f.rfilename))]
+        info = api.model_info(repository, revision=revision, timeout=10, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        files = [
+            file
+            for file in pipeline_files(list(sizes))
+            if WEIGHTS.fullmatch(PurePosixPath(file).name) and not file.endswith(SMALL)
+        ]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            counts = list(pool.map(numbers, [file for _, file in parts]))
+            counts = list(pool.map(numbers, files))
     except (hub.HTTPError, hub.SafetensorsParsingError, hub.NotASafetensorsRepoError, OSError, ValueError):
         return {}
     numbers_of: dict[str, int] = {}
-    for (folder, _), count in zip(parts, counts, strict=True):
+    for file, count in zip(files, counts, strict=True):
+        folder = file.partition("/")[0]
         numbers_of[folder] = numbers_of.get(folder, 0) + count
     return numbers_of
 
@@ -75,17 +83,20 @@ def fetch_pipeline(repository: str, revision: str | None = None) -> Path:
         listed = HfApi().model_info(repository, revision=revision).siblings or []
     except (hub.OfflineModeIsEnabled, hub.HTTPError, ConnectionError):  # what is in the cache may suffice
         return Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    files = _pipeline_files([file.rfilename for file in listed])
+    files = pipeline_files([file.rfilename for file in listed])
     return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
 
 
-def _pipeline_files(files: Sequence[str]) -> list[str]:
-    """Return the files of a pipeline's parts: of each, the weights in one format and all that is small."""
+def pipeline_files(files: Sequence[str]) -> list[str]:
+    """Return the files of a pipeline's parts: of each, its weights in one format, and all that is small.
+
+    The format is safetensors, and where a part has none, .bin: ZeroScope's UNet and decoder.
+    """
     parts = [PurePosixPath(file) for file in files if file.count("/") == 1]
     weights = {path: m[1] for path in parts if (m := WEIGHTS.fullmatch(path.name))}
     safe = {path.parent for path, form in weights.items() if form == "safetensors"}
     chosen = [p for p, form in weights.items() if form == "safetensors" or p.parent not in safe]
-    chosen += [path for path in parts if path not in weights and path.suffix not in LARGE]
+    chosen += [path for path in parts if path not in weights and path.suffix in SMALL]
     return ["model_index.json", *(str(path) for path in chosen)]
 
 

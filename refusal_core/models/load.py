@@ -316,8 +316,10 @@ def needed_bytes(path: str, settings: LoadSettings) -> int | None:
 def _numbers(folder: Path) -> int:
     try:
         entries = read_index(folder).values()
-    except FileError:  # a part without weights, or with variants side by side
-        return 0
+    except (
+        FileError
+    ):  # a part without weights, with .bin files (float32 or smaller), or variants side by side
+        return sum(path.stat().st_size for path in folder.glob("*model*.bin")) // 4
     return sum(torch.Size(entry.shape).numel() for entry in entries)
 
 
