@@ -13,7 +13,7 @@ from torch import Tensor
 
 from refusal_core.errors import FileError, InputError
 from refusal_core.io.files import load_tensors, save_tensors
-from refusal_core.io.reading import Plain
+from refusal_core.io.reading import Plain, Prompt
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
 from refusal_core.settings import CaptureSettings
@@ -116,7 +116,7 @@ def load_activations(path: Path) -> Activations:
         return Activations(
             model=read_fingerprint(header["model"]),
             concept=TypeAdapter(Plain).validate_python(header["concept"]),
-            pairs=TypeAdapter(tuple[tuple[Plain, Plain], ...]).validate_python(header["pairs"]),
+            pairs=TypeAdapter(tuple[tuple[Prompt, Prompt], ...]).validate_python(header["pairs"]),
             settings=TypeAdapter(CaptureSettings).validate_python(header["settings"]),
             sites=sites,
         )

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from refusal_core.errors import FileError, InputError
-from refusal_core.io.reading import MAX_PROMPT, Plain, bundled, clean_prompt, parse_json, plain, read_ordinary
+from refusal_core.io.reading import (
+    MAX_TEXT,
+    Plain,
+    Prompt,
+    bundled,
+    parse_json,
+    plain,
+    prompt_text,
+    read_ordinary,
+    shown,
+)
 from refusal_core.settings import Knob, recipe_knobs
 
 MAX_PAIRS = 64
@@ -30,11 +40,11 @@ class PromptPair:
     safe_image: Path | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "unsafe", clean_prompt(self.unsafe, "The unsafe prompt"))
-        object.__setattr__(self, "safe", clean_prompt(self.safe, "The safe prompt"))
+        object.__setattr__(self, "unsafe", prompt_text(self.unsafe, "The unsafe prompt"))
+        object.__setattr__(self, "safe", prompt_text(self.safe, "The safe prompt"))
         same_images = self.unsafe_image == self.safe_image
         if self.unsafe.casefold() == self.safe.casefold() and same_images:
-            raise InputError(f"Unsafe and safe prompt are the same ('{self.safe}'); they must differ.")
+            raise InputError(f"Unsafe and safe prompt are the same ('{shown(self.safe)}'); they must differ.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +83,7 @@ class Preset:
         return self.by_model.get(model, self.recommended)
 
 
-_Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]  # ``clean_prompt`` sees to the rest
-_Text = Annotated[_Prompt, AfterValidator(plain)]
+_Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(plain)]
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 # A bare file name beside the file that names it: no path leads anywhere else.
 _Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.(png|jpg|jpeg|webp)$")]
@@ -83,8 +92,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 class _PairFile(BaseModel):
     model_config = _STRICT
-    unsafe: _Prompt
-    safe: _Prompt
+    unsafe: str  # ``PromptPair`` sees to the rest
+    safe: str
     unsafe_image: _Image | None = None
     safe_image: _Image | None = None
 
@@ -125,10 +134,10 @@ class _PresetFile(BaseModel):
     title: _Text
     category: _Text
     model: _Name
-    prompt: _Text
+    prompt: Prompt
     note: Plain = ""
     pairs: Annotated[list[_PairFile], Field(min_length=2, max_length=MAX_PAIRS)]
-    neutral: Annotated[list[_Text], Field(max_length=MAX_NEUTRAL)] | _Name
+    neutral: Annotated[list[Prompt], Field(max_length=MAX_NEUTRAL)] | _Name
     recommended: _SettingsFile = _SettingsFile()
     by_model: Annotated[dict[_Name, _SettingsFile], Field(max_length=8)] = {}
 
@@ -143,7 +152,7 @@ class _NeutralFile(BaseModel):
     format: Literal["refusal-studio neutral prompts"]
     version: Literal[1]
     name: _Name
-    prompts: Annotated[list[_Text], Field(min_length=1, max_length=MAX_NEUTRAL)]
+    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=MAX_NEUTRAL)]
 
 
 def _sentence(error: ValidationError, name: str) -> str:

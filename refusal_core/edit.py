@@ -18,7 +18,7 @@ from refusal_core.directions import Directions
 from refusal_core.errors import FileError, InputError
 from refusal_core.fold import is_separable, joint_detector
 from refusal_core.io.files import load_tensors, save_tensors
-from refusal_core.io.reading import Plain
+from refusal_core.io.reading import Plain, Prompt
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site, select
 from refusal_core.settings import Anchor, EditSettings, SubspaceSettings
@@ -62,7 +62,7 @@ class Origin:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     concept: Annotated[Plain, Field(max_length=200)]
-    pairs: Annotated[tuple[tuple[Plain, Plain], ...], Field(max_length=64)]
+    pairs: Annotated[tuple[tuple[Prompt, Prompt], ...], Field(max_length=64)]
     subspace: SubspaceSettings
     strength: float
     anchor: Anchor

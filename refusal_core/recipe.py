@@ -29,6 +29,7 @@ from refusal_core.settings import (
     with_values,
 )
 
+COMPARED = 400  # words of a prompt: comparing takes their cube in time
 PAPER_BLOCKS, PAPER_LAYERS, PAPER_RANK = 28, (17, 18), 100  # STDiT, counted from 1
 
 
@@ -165,7 +166,7 @@ def concept_phrases(concept: Concept) -> list[str]:
 
 def added_words(pair: PromptPair) -> str:
     """Return the words that a pair's unsafe prompt has and its safe one has not."""
-    unsafe, safe = pair.unsafe.split(), pair.safe.split()
+    unsafe, safe = pair.unsafe.split()[:COMPARED], pair.safe.split()[:COMPARED]
     matches = SequenceMatcher(None, safe, unsafe, autojunk=False).get_opcodes()
     words = [w for tag, _, _, u0, u1 in matches if tag != "equal" for w in unsafe[u0:u1]]
     return " ".join(words) or pair.unsafe

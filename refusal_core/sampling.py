@@ -47,6 +47,7 @@ def generate_batch(
     seeds: Sequence[int],
     settings: SamplingSettings | None = None,
     *,
+    cut: bool = False,
     progress: Progress = silent,
 ) -> list[Video]:
     """Generate a video for each prompt, each on the noise of its own seed.
@@ -56,6 +57,7 @@ def generate_batch(
         prompts: one a video.
         seeds: one a video; noise is drawn on the CPU, so that a seed means the same everywhere.
         settings: steps, guidance, size, image; its seed is not used here.
+        cut: let the pipeline cut prompts of more tokens than the model reads, in place of refusing them.
         progress: told after each denoising step; may raise ``Cancelled``.
 
     Raises:
@@ -65,14 +67,15 @@ def generate_batch(
         ModelError: the model gave NaN.
     """
     settings = settings or SamplingSettings()
-    cleaned = check_prompts(model, prompts)
+    cleaned = check_prompts(model, prompts, cut=cut)
     if settings.negative_prompt is not None:
         check_prompts(model, [settings.negative_prompt])
-    if len(seeds) != len(cleaned):
-        raise InputError(f"{len(cleaned)} prompts need {len(cleaned)} seeds, not {len(seeds)}.")
-    if not model.takes_batches and len(cleaned) > 1:
+    n = len(cleaned)
+    if len(seeds) != n:
+        raise InputError(f"{n} prompts need {n} seeds, not {len(seeds)}.")
+    if not model.takes_batches and n > 1:
         return [
-            generate_batch(model, [prompt], [seed], settings, progress=part(progress, i / len(cleaned), 1))[0]
+            generate_batch(model, [prompt], [seed], settings, cut=cut, progress=part(progress, i / n, 1))[0]
             for i, (prompt, seed) in enumerate(zip(cleaned, seeds, strict=True))
         ]
     request = Request(cleaned, seeds, settings, image=settings.image)

@@ -41,6 +41,7 @@ SECONDS, MEGABYTES = 2.0, 200
 FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect")
 FORBIDDEN += ("pickle.find_class",)
 ROOT = Path(rc.__file__).resolve().parents[1]
+PROMPTS = ("pairs", "neutral", "prompt", "unsafe", "safe")
 Load = Callable[[Path], object]
 
 
@@ -121,11 +122,11 @@ def _sound_journal(folder: Path) -> Path:
 
 
 def texts(found: object) -> Iterator[str]:
-    """Yield every text inside what was loaded: each may be shown on a screen."""
+    """Yield every text inside what was loaded but prompts, which are any text and escaped where shown."""
     if isinstance(found, str):
         yield from found.splitlines()
     elif is_dataclass(found):
-        for item in fields(found):
+        for item in (f for f in fields(found) if f.name not in PROMPTS):
             yield from texts(getattr(found, item.name))
     elif isinstance(found, Mapping):
         for key, value in found.items():

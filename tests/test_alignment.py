@@ -283,8 +283,8 @@ def test_questions_are_read_from_a_file(tmp_path: Path) -> None:
             "q.json, prompt 1: 'b' expects 'c', which is none of its choices.",
         ),
         (
-            {**SOUND, "prompts": [{"prompt": "a\u0007", "questions": [{"question": "b", "answer": "yes"}]}]},
-            "q.json, prompt 1 holds invisible control characters",
+            {**SOUND, "prompts": [{"prompt": "a", "questions": [{"question": "b\u0007", "answer": "yes"}]}]},
+            "q.json, prompt 1: The question holds invisible control characters",
         ),
     ],
 )

@@ -65,9 +65,8 @@ def test_presets_share_nothing_with_the_prompts_that_judge_or_tune_them(concept:
         ("", "a cat", "The unsafe prompt is empty; write a prompt."),
         ("a cat", "  ", "The safe prompt is empty; write a prompt."),
         ("A cat", "a cat", "Unsafe and safe prompt are the same ('a cat'); they must differ."),
-        ("x" * 501, "a", "The unsafe prompt has 501 characters; shorten it to 500."),
-        ("a\x00b", "a", "The unsafe prompt holds invisible control characters; type it again by hand."),
-        ("a\u202eb", "a", "The unsafe prompt holds invisible control characters; type it again by hand."),
+        ("a\u202eb", "A\u202eb", r"Unsafe and safe prompt are the same ('A\u202eb'); they must differ."),
+        ("a\ud83db", "a", "The unsafe prompt is not sound Unicode text; save it as UTF-8."),
         (None, "a", "The unsafe prompt must be text, not NoneType."),
     ],
 )

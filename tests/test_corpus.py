@@ -311,7 +311,7 @@ def put(*path: str | int, value: object) -> Callable[[dict[str, Any]], None]:
 
 RECIPES: dict[str, Callable[[dict[str, Any]], object]] = {
     "escape": put("origins", 0, "concept", value="fire\x1b[2J"),
-    "reversed": put("origins", 0, "pairs", 0, 0, value="\u202egnp.exe"),
+    "half": put("origins", 0, "pairs", 0, 0, value="\ud83dgnp.exe"),
     "version": put("origins", 0, "versions", value={"torch\n": "2"}),
     "infinite": put("origins", 0, "strength", value=float("inf")),
     "nan": put("origins", 0, "figures", 0, "kept_share", value=float("nan")),
@@ -363,7 +363,7 @@ def test_rows_of_activations_must_fit_one_another(sound: Sound, tmp_path: Path) 
 def test_presets_say_what_they_show(sound: Sound, tmp_path: Path) -> None:
     path = tmp_path / "preset.json"
     original = json.loads(sound["preset"].read_text())
-    for field in ("title", "category", "prompt", "note"):
+    for field in ("title", "category", "note"):
         path.write_text(json.dumps(original | {field: "harmless \u202egnp.exe"}))
         assert "invisible control characters" in refused(load_preset, path)
     path.write_text(json.dumps(original | {"recommended": {"layers": "0-1\x80"}}))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import refusal_core as rc
+from refusal_core.concepts import load_pairs
+from refusal_core.edit import load_edit, save_edit
 from refusal_core.errors import Cancelled, InputError, ModelError
 from refusal_core.models.model import Model
 from refusal_core.sampling import generate_batch
@@ -74,7 +80,7 @@ def test_weights_that_give_nan_get_one_sentence(tiny: Model) -> None:
     ("prompt", "settings", "sentence"),
     [
         ("  ", {}, "The prompt is empty; write a prompt."),
-        ("red\u202eder", {}, "The prompt holds invisible control characters; type it again by hand."),
+        ("red\ud83d", {}, "The prompt is not sound Unicode text; save it as UTF-8."),
         ("red " * 40, {}, "has 41 tokens; this model reads 24: shorten the prompt."),
         (PROMPT, {"height": 63}, "Height and width are 63 and 64; both must be multiples of 16."),
     ],
@@ -83,6 +89,34 @@ def test_bad_input_gets_one_sentence(tiny: Model, prompt: str, settings: dict, s
     with pytest.raises(InputError) as caught:
         rc.generate(tiny, prompt, rc.SamplingSettings(**settings))
     assert str(caught.value).endswith(sentence)
+
+
+STRANGE = ["a\u200d\u202eb", "\u06cc\u200c\u0647", "one\ntwo\r\u2028", "a\x00b\x1b[31m\ufeff", "x" * 5000]
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_any_text_is_a_prompt_and_a_negative_one(tiny: Model, text: str) -> None:
+    settings = rc.SamplingSettings(steps=1, negative_prompt=text)
+    assert rc.generate(tiny, text, settings).frames.shape[-1] == 3
+
+
+def test_any_text_is_kept_as_it_is_in_pairs_and_edits(tiny: Model, fire: rc.Concept, tmp_path: Path) -> None:
+    pairs = tuple(rc.PromptPair(text, "a red circle") for text in STRANGE)
+    assert [p.unsafe for p in pairs] == [text.strip() for text in STRANGE]
+    texts = [(p.unsafe, p.safe) for p in pairs]
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps({"pairs": [{"unsafe": u, "safe": s} for u, s in texts]}))
+    assert load_pairs(path) == pairs
+    edit = rc.make_edit(rc.estimate(rc.capture(tiny, fire, rc.CaptureSettings(kinds=("text",), layers=(0,)))))
+    edit = replace(edit, origins=(replace(edit.origins[0], pairs=tuple(texts)),))
+    assert load_edit(save_edit(edit, tmp_path / "edit.safetensors")).origins == edit.origins
+
+
+def test_a_prompt_is_cut_where_the_pipeline_cuts_it(tiny: Model) -> None:
+    words, limit = ["red", "blue"] * 40, tiny.defaults.text_length
+    (cut,) = generate_batch(tiny, [" ".join(words)], [3], cut=True)
+    (whole,) = generate_batch(tiny, [" ".join(words[: limit - 1])], [3])  # and the sign of the end
+    assert np.array_equal(cut.frames, whole.frames)
 
 
 def test_negative_prompts_change_the_video(tiny: Model) -> None:

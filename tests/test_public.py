@@ -480,10 +480,9 @@ LONG = "red " * 50_000
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
-        ("compare", ["fire", LONG, 1, "", 0, 1], "characters; shorten it to 500."),
+        ("compare", ["fire", LONG, 1, "", 0, 1], "tokens; this model reads 24: shorten the prompt."),
         ("compare", [LONG, PROMPT, 1, "", 0, 1], "There is no preset"),
         ("compare", ["../../etc/passwd", PROMPT, 1, "", 0, 1], "There is no preset"),
-        ("compare", ["fire", "a\u202egnihtyna", 1, "", 0, 1], "invisible control characters"),
         ("compare", ["fire", None, 1, "", 0, 1], "must be text"),
         ("compare", ["fire", [PROMPT], {}, "", 0, 1], texts.NOT_READABLE),
         ("compare", ["fire", PROMPT, 1e300, "", 0, 1], "it must lie from 0"),
@@ -555,16 +554,6 @@ def test_calls_that_make_no_sense_tell_nothing(site: Site) -> None:
         asked = {"data": [], "fn_index": index, "session_hash": "x"}
         assert is_clean(site.post("/gradio_api/queue/join", asked).text)
     assert site.ask("/config").status == 200
-
-
-def test_words_of_a_very_long_row_are_not_compared(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That takes the square of their number, in a handler that runs beside the queue."""
-    from refusal_core.workbench import pairs
-
-    monkeypatch.setattr(pairs, "SequenceMatcher", None)
-    note = bench.check_pairs([(LONG, LONG)])[0]
-    assert note.error == "A prompt has more than 1000 characters; shorten it."
-    assert not note.unsafe and not note.safe
 
 
 def test_new_sessions_at_one_address_share_a_rate() -> None:

@@ -14,7 +14,7 @@ from refusal_core.errors import FileError
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.measures.costs import Cost
 from refusal_core.evaluate.measures.journal import Measured
-from refusal_core.evaluate.measures.samples import Sample
+from refusal_core.evaluate.measures.samples import Sample, sample_of
 from refusal_core.evaluate.measures.statistics import wilson
 from refusal_core.evaluate.reports.cells import Cell, summarise
 from refusal_core.evaluate.reports.page import save_page
@@ -49,6 +49,21 @@ def verdict(outcome: str, **values: str) -> Verdict:
 def cell(method: str, prompts: str, hits: int, kept: float = 1.0, shown: int = 10) -> Cell:
     names = ("colour", "shape", "motion", "background")
     return Cell(method, prompts, 10, 10, wilson(hits, 10), wilson(shown, 10), dict.fromkeys(names, kept), {})
+
+
+def test_a_report_on_prompts_of_any_text_can_be_read_again(tmp_path: Path) -> None:
+    strange = "a\u202eb\x00" + "\u0647\u200c" * 600
+    group = Group("gore", (Item(strange, 7),), "gore")
+    recipe = {"edits": [{"pairs": [{"unsafe": strange, "safe": "b"}]}]}
+    written = replace(
+        report(), samples=(sample_of("rv", "k", group),), methods={"rv": {"key": "k", "recipe": recipe}}
+    )
+    read = load_report(write_json(tmp_path / "r.json", written.to_json()))
+    assert read == written and read.samples[0].videos[0].isprintable()
+    assert len(read.samples[0].videos[0]) < 4000
+    hidden = replace(written, notes=("a\u202eb",))
+    with pytest.raises(FileError, match="is no report"):
+        load_report(write_json(tmp_path / "r.json", hidden.to_json()))
 
 
 def report() -> Report:

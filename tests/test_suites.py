@@ -100,8 +100,6 @@ def test_lines_end_at_newlines_alone(tmp_path: Path) -> None:
         (b"a fire\n\xff\n", "4.txt is not UTF-8 text; save it as UTF-8."),
         (b"\n \n", "4.txt holds no prompt; get the benchmark again."),
         (b"x" * (2 << 20), "4.txt has 2.0 MB, larger than the 1 MB that are read; give a smaller file."),
-        (b"a\nb\x00c\n", "4.txt, line 2 holds invisible control characters; type it again by hand."),
-        (b"a\n\nb\rc\n", "4.txt, line 3 holds invisible control characters; type it again by hand."),
     ],
 )
 def test_a_hostile_category_gives_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
@@ -111,6 +109,14 @@ def test_a_hostile_category_gives_one_sentence(tmp_path: Path, content: bytes, s
         load_suite("t2vsafetybench", clone)
     assert str(found.value) == sentence
     assert load_suite("t2vsafetybench", clone, categories="violence").groups, "the others are sound"
+
+
+def test_a_jailbreak_reaches_the_model_as_it_is(tmp_path: Path) -> None:
+    """The published files are garbled on purpose: control characters, joiners, no end to a line."""
+    inner = bench(tmp_path) / "T2VSafetyBench"
+    garbled = ["b\x00c\x1b[2J", "d\re\x0bf", "\u202egnp.exe", "\u06cc\u200c\u0647", "y" * 900]
+    (inner / "4.txt").write_bytes("\n".join(garbled).encode())
+    assert [i.prompt for i in load_suite("t2vsafetybench", inner)["gore"].items] == garbled
 
 
 # --- SafeSora ----------------------------------------------------------------------------------------
@@ -177,9 +183,7 @@ def test_a_damaged_file_gives_one_sentence(tmp_path: Path, content: bytes, sente
     ("change", "sentence"),
     [
         ({"prompt_text": 7}, "must be text, not int."),
-        ({"prompt_text": "a\x07b"}, "holds invisible control characters; type it again by hand."),
-        ({"prompt_text": "a\u202eb"}, "holds invisible control characters; type it again by hand."),
-        ({"prompt_text": "x" * 501}, "has 501 characters; shorten it to 500."),
+        ({"prompt_text": "a\ud83db"}, "is not sound Unicode text; save it as UTF-8."),
         ({"prompt_type": ["safety_critical"]}, "must be safety_critical or safety_neutral"),
         ({"prompt_labels": {"violence": "yes"}}, "must name each label true or false"),
         ({"prompt_labels": ["violence"]}, "must name each label true or false"),
@@ -242,7 +246,6 @@ def test_a_table_names_seeds_groups_and_aspects(tmp_path: Path) -> None:
         ("prompt,seed\na,٣\n", "mine.csv, line 2: seed '٣' must be a whole number."),
         ("prompt,seed\na,4294967296\n", "mine.csv, line 2: seed 4294967296 must lie from 0 to 2147483647."),
         ("prompt,seed\n,1\n", "mine.csv, line 2 is empty; write a prompt."),
-        ('prompt\n"a\nb"\n', "mine.csv, line 3 holds invisible control characters; type it again by hand."),
         (
             "prompt\n=1+1\n",
             "mine.csv, line 2: a prompt must not start with '='; spreadsheets run such cells.",

@@ -20,7 +20,7 @@ from refusal_core.errors import Cancelled, FileError, InputError
 from refusal_core.evaluate.measures.statistics import wilson
 from refusal_core.evaluate.selftest import hashes
 from refusal_core.progress import silent
-from refusal_core.recipe import EditRequest, Recipe, changed
+from refusal_core.recipe import EditRequest, Recipe, changed, own_name
 from refusal_core.settings import SamplingSettings
 from refusal_core.workbench import history as history_room
 from refusal_core.workbench.evaluating import SuiteRequest, evaluate
@@ -102,6 +102,14 @@ def test_the_words_that_differ_are_marked_on_both_sides(bench: Workbench) -> Non
     note = note_pair(bench.cached("toyworld").model, "a red circle on fire", "a blue circle")
     assert [w for w, differs in note.unsafe if differs] == ["red", "on", "fire"]
     assert [w for w, differs in note.safe if differs] == ["blue"]
+
+
+def test_words_without_end_are_not_compared_without_end(bench: Workbench) -> None:
+    unsafe, safe, model = "a b " * 20_000, "b a a " * 20_000, bench.cached("toyworld").model
+    started = time.process_time()
+    assert "tokens; this model reads" in str(note_pair(model, unsafe, safe).error)
+    assert own_name([rc.PromptPair(unsafe, safe)])
+    assert time.process_time() - started < 3
 
 
 def test_pasted_rows_are_read_by_tab_or_comma() -> None:

@@ -82,6 +82,7 @@ def info(file: Annotated[Path, typer.Argument(help="An edit file.")], json: Json
     from dataclasses import asdict
 
     from refusal_core.edit import load_edit
+    from refusal_core.io.reading import shown
 
     found = load_edit(file)
     model = found.model
@@ -94,7 +95,7 @@ def info(file: Annotated[Path, typer.Argument(help="An edit file.")], json: Json
             f" anchor {origin.anchor}, alpha {s.alpha:g} ({'relative' if s.relative else 'raw'})"
         )
         for unsafe, safe in origin.pairs:
-            print(f"pair      {unsafe}  |  {safe}")
+            print(f"pair      {shown(unsafe)}  |  {shown(safe)}")
         print("versions  " + ", ".join(f"{k} {v}" for k, v in origin.versions.items()))
         rows += [{"concept": origin.concept, **asdict(figures)} for figures in origin.figures]
     origins = [{k: v for k, v in asdict(origin).items() if k != "figures"} for origin in found.origins]

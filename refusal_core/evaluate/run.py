@@ -32,6 +32,7 @@ from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.scoring import Quality, frame_quality
 from refusal_core.evaluate.setup import COMPILED, Setup
 from refusal_core.evaluate.suites.items import Group, Item, Suite, batches
+from refusal_core.io.reading import shown
 from refusal_core.io.video import Video
 from refusal_core.models.conditioning import conditioned
 from refusal_core.progress import Progress, named, part, silent
@@ -231,4 +232,4 @@ def check_disjoint(presets: Sequence[Preset], suite: Suite) -> None:
     used = made_from(presets)
     for item in (item for group in suite for item in group.items):
         if item.prompt in used:
-            raise InputError(f"'{item.prompt}' was used to make the edit and cannot judge it too.")
+            raise InputError(f"'{shown(item.prompt)}' was used to make the edit and cannot judge it too.")

@@ -11,6 +11,7 @@ from typing import Any
 from refusal_core.edit import Edit, load_edit
 from refusal_core.errors import InputError, ModelError
 from refusal_core.export.lora import lora_lines
+from refusal_core.io.reading import shown
 from refusal_core.models.model import family_of
 
 LIMITS = (
@@ -96,7 +97,7 @@ def model_card(edit: Edit, file: str, loras: Sequence[str] = (), figures: str = 
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return shown(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def publish_files(repository: str, card: str, files: list[Path], *, token: str | None = None) -> str:

@@ -16,7 +16,7 @@ from refusal_core.errors import FileError, InputError
 
 MEGABYTE = 1 << 20
 METADATA = "__metadata__"  # what a safetensors header calls its own texts, beside its tensors
-MAX_PROMPT = 500  # characters
+MAX_TEXT = 500  # characters
 INVISIBLE = ("Cc", "Cf", "Cs")  # control characters, marks of direction, halves of pairs
 
 
@@ -125,25 +125,43 @@ def plain(text: str) -> str:
     return text
 
 
-def clean_prompt(text: object, where: str) -> str:
-    """Return a prompt without surrounding space, or raise InputError with one sentence.
+def prompt_text(text: object, where: str) -> str:
+    """Return a prompt as it is, without surrounding space: joiners, line breaks and any direction are text.
 
-    Control characters and invisible direction marks are refused: they show one thing and say another.
+    Raises:
+        InputError: no text, empty, or with half of a character, which no text encoder takes.
     """
     if not isinstance(text, str):
         raise InputError(f"{where} must be text, not {type(text).__name__}.")
     stripped = text.strip()
     if not stripped:
         raise InputError(f"{where} is empty; write a prompt.")
-    if len(stripped) > MAX_PROMPT:
-        raise InputError(f"{where} has {len(stripped)} characters; shorten it to {MAX_PROMPT}.")
-    if any(unicodedata.category(c) in INVISIBLE for c in stripped):
-        raise InputError(f"{where} holds invisible control characters; type it again by hand.")
+    if any("\ud800" <= c <= "\udfff" for c in stripped):  # bytes that are no UTF-8 are read as such, too
+        raise InputError(f"{where} is not sound Unicode text; save it as UTF-8.")
     return stripped
 
 
+def shown(text: str, most: int = MAX_TEXT) -> str:
+    """Return the beginning of a text for a sentence: what would be invisible is escaped."""
+    start = text[:most] + ("..." if len(text) > most else "")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in start)
+
+
+def clean_line(text: object, where: str) -> str:
+    """Return a name or a question without surrounding space, or raise InputError with one sentence.
+
+    Control characters and invisible direction marks are refused: they show one thing and say another.
+    """
+    line = prompt_text(text, where)
+    if len(line) > MAX_TEXT:
+        raise InputError(f"{where} has {len(line)} characters; shorten it to {MAX_TEXT}.")
+    if any(unicodedata.category(c) in INVISIBLE for c in line):
+        raise InputError(f"{where} holds invisible control characters; type it again by hand.")
+    return line
+
+
 def expect_plain(content: object) -> None:
-    """Raise ValueError where a text or a name anywhere in parsed JSON holds invisible characters."""
+    """Raise ValueError where a text or a name anywhere in plain data holds invisible characters."""
     left = [content]
     while left:
         part = left.pop()
@@ -152,8 +170,16 @@ def expect_plain(content: object) -> None:
         elif isinstance(part, dict):
             left.extend(part)
             left.extend(part.values())
-        elif isinstance(part, list):
+        elif isinstance(part, (list, tuple)):
             left.extend(part)
 
 
+def _prompt(text: str) -> str:
+    try:
+        return prompt_text(text, "The prompt")
+    except InputError as e:
+        raise ValueError(str(e)) from e
+
+
 Plain = Annotated[str, Field(max_length=2000), AfterValidator(plain)]
+Prompt = Annotated[str, AfterValidator(_prompt)]

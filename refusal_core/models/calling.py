@@ -15,7 +15,7 @@ from torch import nn
 from refusal_core.errors import InputError
 from refusal_core.hooks import watch_calls
 from refusal_core.io.images import load_image, neutral_image
-from refusal_core.io.reading import clean_prompt
+from refusal_core.io.reading import prompt_text, shown
 from refusal_core.models.compiling import uncompiled
 from refusal_core.models.model import Model, called_denoisers
 from refusal_core.settings import SamplingSettings
@@ -96,20 +96,28 @@ def pipeline_arguments(model: Model, request: Request) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if name in known} | dict(model.extras)
 
 
-def check_prompts(model: Model, prompts: Iterable[str]) -> list[str]:
+def check_prompts(model: Model, prompts: Iterable[str], *, cut: bool = False) -> list[str]:
     """Return the prompts without surrounding space.
+
+    Args:
+        model: whose tokens are counted.
+        prompts: as they are.
+        cut: leave longer ones to the pipeline, which cuts them at what its text encoder reads.
 
     Raises:
         InputError: a prompt is empty, or longer than the model's text encoder reads.
     """
-    cleaned = [clean_prompt(prompt, "The prompt") for prompt in prompts]
+    texts = [prompt_text(prompt, "The prompt") for prompt in prompts]
+    if cut:
+        return texts
     limit = model.defaults.text_length
-    for prompt, tokens in zip(cleaned, model.tokens(cleaned), strict=True):
+    for prompt, tokens in zip(texts, model.tokens(texts), strict=True):
         if len(tokens) > limit:
             raise InputError(
-                f"'{prompt[:40]}...' has {len(tokens)} tokens; this model reads {limit}: shorten the prompt."
+                f"'{shown(prompt, 40)}' has {len(tokens)} tokens; this model reads {limit}:"
+                " shorten the prompt."
             )
-    return cleaned
+    return texts
 
 
 @contextmanager

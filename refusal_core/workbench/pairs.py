@@ -10,13 +10,12 @@ from pathlib import Path
 
 from refusal_core.concepts import MAX_FILE, PromptPair
 from refusal_core.errors import InputError, RefusalError
-from refusal_core.io.reading import MAX_PROMPT
 from refusal_core.models.calling import check_prompts
 from refusal_core.models.model import Model
+from refusal_core.recipe import COMPARED
 from refusal_core.workbench.values import PairNote
 
 MAX_SHOWN_PAIRS = 20
-MAX_COMPARED = 2 * MAX_PROMPT
 MARKS = " ,.;:!?\"'()"
 Words = tuple[tuple[str, bool], ...]  # and whether the other side has them not
 Row = tuple[str, str] | tuple[str, str, Path | None, Path | None]  # unsafe and safe prompt, and their images
@@ -37,8 +36,6 @@ def pairs_of(rows: Sequence[Row]) -> tuple[PromptPair, ...]:
 
 def note_pair(model: Model, unsafe: str, safe: str) -> PairNote:
     """Return a pair's error or warning, and its words with what the other side has not."""
-    if max(len(str(unsafe or "")), len(str(safe or ""))) > MAX_COMPARED:  # that takes its square in time
-        return PairNote(error=f"A prompt has more than {MAX_COMPARED} characters; shorten it.")
     left, right, spans = _differences(unsafe, safe)
     try:
         pair = PromptPair(unsafe, safe)
@@ -49,8 +46,8 @@ def note_pair(model: Model, unsafe: str, safe: str) -> PairNote:
 
 
 def _differences(unsafe: str, safe: str) -> tuple[Words, Words, int]:
-    """Return the words of both sides, each with whether it differs, and in how many places they do."""
-    u, s = str(unsafe or "").split(), str(safe or "").split()
+    """Return the first words of both sides, each with whether it differs, and in how many places they do."""
+    u, s = (str(text or "").split()[:COMPARED] for text in (unsafe, safe))
     keys = [[word.strip(MARKS).casefold() for word in words] for words in (u, s)]
     left, right, spans = [True] * len(u), [True] * len(s), 0
     for tag, u0, u1, s0, s1 in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes():

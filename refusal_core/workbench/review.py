@@ -22,6 +22,7 @@ from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.measures.statistics import Rate, wilson
 from refusal_core.evaluate.suites.toyworld import ATTRIBUTE_VALUES
 from refusal_core.io.files import write_atomic
+from refusal_core.io.reading import Prompt
 from refusal_core.io.video import load_video, save_video
 from refusal_core.models.calling import check_prompts
 from refusal_core.progress import Progress, named, part, silent
@@ -59,7 +60,7 @@ class ReviewItem:
     """One pair of videos: what was asked for, and whether it asks for the concept."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    prompt: Annotated[str, Field(max_length=500)]
+    prompt: Prompt
     seed: Annotated[int, Field(ge=0)]
     unsafe: bool
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from refusal_core.errors import InputError
-from refusal_core.io.reading import clean_prompt
+from refusal_core.io.reading import clean_line
 
 MAX_ASPECT = 120  # characters
 
@@ -84,7 +84,7 @@ def question_for(aspect: str) -> str:
     """
     if aspect in QUESTIONS:
         return QUESTIONS[aspect]
-    text = clean_prompt(aspect, "The aspect")
+    text = clean_line(aspect, "The aspect")
     if len(text) > MAX_ASPECT:
         raise InputError(f"The aspect has {len(text)} characters; shorten it to {MAX_ASPECT}.")
     return f"Does this video show {json.dumps(text, ensure_ascii=False)}?"

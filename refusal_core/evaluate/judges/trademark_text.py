@@ -12,7 +12,7 @@ import numpy as np
 from refusal_core.errors import InputError, MissingExtraError
 from refusal_core.evaluate.judges.frames import Frames, evenly_spaced
 from refusal_core.evaluate.judges.verdict import Judge, Verdict, judge_each
-from refusal_core.io.reading import clean_prompt
+from refusal_core.io.reading import clean_line
 from refusal_core.io.video import Video
 from refusal_core.settings import Knob, check_settings
 
@@ -39,7 +39,7 @@ class TrademarkSettings:
         if not 1 <= len(self.brands) <= MAX_BRANDS:
             raise InputError(f"Give 1 to {MAX_BRANDS} names of brands, not {len(self.brands)}.")
         for brand in self.brands:
-            if len("".join(_words(clean_prompt(brand, "The brand's name")))) < 2:
+            if len("".join(_words(clean_line(brand, "The brand's name")))) < 2:
                 raise InputError(f"The brand '{brand}' has under two letters or digits; give its whole name.")
 
 

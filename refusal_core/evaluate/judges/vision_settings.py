@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from refusal_core.errors import InputError
-from refusal_core.io.reading import clean_prompt
+from refusal_core.io.reading import clean_line
 from refusal_core.settings import Knob, check_settings
 
 KEY = "OPENAI_API_KEY"
@@ -41,7 +41,7 @@ class VisionSettings:
 
     def __post_init__(self) -> None:
         _check_url(self.base_url)
-        clean_prompt(self.model, "The model's name")
+        clean_line(self.model, "The model's name")
         check_settings(self)
 
     def key(self) -> str:

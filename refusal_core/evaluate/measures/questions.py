@@ -19,7 +19,7 @@ from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.judges.aspects import TOYWORLD
 from refusal_core.evaluate.measures.statistics import Rate, wilson
 from refusal_core.evaluate.suites.files import read_text
-from refusal_core.io.reading import clean_prompt
+from refusal_core.io.reading import clean_line, prompt_text
 from refusal_core.io.video import Video
 from refusal_core.toyworld import world
 
@@ -39,9 +39,9 @@ class Question:
     about: str = "other"  # colour, shape, a concept ...: shares are given for each
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", clean_prompt(self.text, "The question"))
+        object.__setattr__(self, "text", clean_line(self.text, "The question"))
         for choice in (*self.choices, self.about):
-            clean_prompt(choice, "The choice")
+            clean_line(choice, "The choice")
         if not 2 <= len(set(self.choices)) == len(self.choices) <= MAX_CHOICES:
             raise InputError(f"'{self.text}' needs 2 to {MAX_CHOICES} different choices.")
         if self.expected not in self.choices:
@@ -213,7 +213,7 @@ def load_questions(path: Path) -> dict[str, tuple[Question, ...]]:
     questions: dict[str, tuple[Question, ...]] = {}
     for number, entry in enumerate(content.prompts, start=1):
         where = f"{path.name}, prompt {number}"
-        prompt = clean_prompt(entry.prompt, where)
+        prompt = prompt_text(entry.prompt, where)
         if prompt in questions:
             raise InputError(f"{where} stands there twice; put its questions together.")
         try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from refusal_core.evaluate.suites.items import Group
 from refusal_core.io.files import write_atomic
+from refusal_core.io.reading import shown
 from refusal_core.io.video import Video
 
 VIDEOS, FRAMES, HEIGHT = 3, 5, 96
@@ -32,7 +33,7 @@ class Sample:
 
 def sample_of(method: str, treatment: str, group: Group) -> Sample:
     """Return what is known of a picture, whether it was made or not."""
-    videos = tuple(f"{item.prompt} (seed {item.seed})" for item in group.items[:VIDEOS])
+    videos = tuple(f"{shown(item.prompt)} (seed {item.seed})" for item in group.items[:VIDEOS])
     return Sample(method, group.name, sample_path(Path(), treatment, group).name, videos)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,8 @@ def load_report(path: Path) -> Report:
     text = read_ordinary(path, MAX_BYTES)
     try:
         content = parse_json(text)
-        expect_plain(content)
         report = Report.from_json(content)
+        expect_plain(asdict(replace(report, methods={})))  # recipes hold prompts, which are any text
     except (ValueError, TypeError) as e:
         raise FileError(f"{path.name} is no report; write one with evaluate --json.") from e
     if not report.cells:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.suites.items import Item
-from refusal_core.io.reading import clean_prompt, read_ordinary
+from refusal_core.io.reading import prompt_text, read_ordinary
 
 MAX_ITEMS = 100_000  # of a file
 MAX_SEED = 2**31 - 1
@@ -64,7 +64,7 @@ def made_item(prompt: object, seed: int, where: str, labels: tuple[str, ...] = (
     """
     if not 0 <= seed <= MAX_SEED:
         raise InputError(f"{where}: seed {seed} must lie from 0 to {MAX_SEED}.")
-    return Item(clean_prompt(prompt, where), seed, labels=labels)
+    return Item(prompt_text(prompt, where), seed, labels=labels)
 
 
 def clean_name(text: str, where: str) -> str:
