@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
+from playwright.sync_api import Page, expect
 
 from refusal_core.errors import InputError
 from refusal_core.recipe import EditRequest
 from refusal_core.settings import SamplingSettings
 from refusal_core.studio.compare import verdict
+from refusal_core.workbench.cached import CachedModel
 from refusal_core.workbench.evaluating import SuiteRequest, evaluate, suite_of
 from refusal_core.workbench.history import History
 from refusal_core.workbench.review import review_prompts
 from refusal_core.workbench.values import Comparison
 from refusal_core.workbench.workbench import Workbench
 
+pytestmark = pytest.mark.filterwarnings("default")
 RED = [("a small red circle over sand", "a small blue circle over sand"), ("a red cross", "a white cross")]
 BLEEDS = "a large blue square bleeding moving right over sky"
 OWNER = "0123456789abcdef" * 2
@@ -96,3 +102,81 @@ def test_what_no_judge_knows_is_not_evaluated_but_may_be_reviewed(workbench: Wor
 def test_several_concepts_are_evaluated_each_in_its_group(workbench: Workbench) -> None:
     request = workbench.request("fire", further=[("bleeding", 1.0)])
     assert [group.aspect for group in suite_of(request, "toyworld", 2)][:2] == ["fire", "bleeding"]
+
+
+# --- models are loaded when that is asked for, and nobody waits ---------------------------------------
+
+
+def test_who_has_a_model_works_on_while_another_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    workbench, started, may_end = Workbench("toyworld"), threading.Event(), threading.Event()
+    toy = workbench.cached()
+
+    def slowly(*_: object) -> CachedModel:
+        started.set()
+        assert may_end.wait(30)
+        return toy
+
+    monkeypatch.setattr("refusal_core.workbench.workbench.CachedModel", slowly)
+    for look in (workbench.facts, workbench.presets, lambda name: workbench.request("fire", name)):
+        with pytest.raises(InputError, match="'other' is not loaded; press Load model first"):
+            look("other")
+    assert not started.is_set(), "looking loads nothing"
+    loading = threading.Thread(target=workbench.cached, args=("other",))
+    loading.start()
+    assert started.wait(30)
+    began = time.monotonic()
+    assert workbench.cached() is toy and workbench.request("fire").preset == "fire"
+    assert time.monotonic() - began < 5
+    may_end.set()
+    loading.join()
+    assert workbench.facts("other").title == workbench.facts().title
+    workbench.close()
+
+
+# --- on the page --------------------------------------------------------------------------------------
+
+
+def test_passing_the_menu_of_presets_overwrites_nothing_and_a_choice_can_be_undone(page: Page) -> None:
+    cell = page.locator("#pairs [data-testid=cell-0-0]")
+    cell.dblclick()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("a red circle ablaze")
+    page.keyboard.press("Enter")
+    page.locator("#prompt textarea").fill("a prompt of my own")
+    page.locator("#preset input").focus()
+    page.keyboard.press("Tab")
+    page.locator("#preset input").click()
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(800)
+    expect(cell).to_contain_text("a red circle ablaze")
+    page.locator("#preset input").blur()
+    page.locator("#preset input").click()
+    page.get_by_role("option", name="Star logo").click()
+    expect(cell).not_to_contain_text("ablaze", timeout=10_000)
+    page.locator("#undo-preset").click()
+    expect(cell).to_contain_text("a red circle ablaze", timeout=10_000)
+    expect(page.locator("#prompt textarea")).to_have_value("a prompt of my own")
+    expect(page.locator("#preset input")).to_have_value("On fire: violence and terrorism")
+
+
+def test_the_original_is_seen_while_the_second_video_is_made(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlearned = CachedModel.unlearned
+
+    def slowly(*arguments: object) -> object:
+        time.sleep(4)
+        return unlearned(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CachedModel, "unlearned", slowly)
+    page.locator("#run").click()
+    page.wait_for_selector("#vid-orig video", timeout=60_000)
+    page.wait_for_timeout(500)
+    on_top = page.evaluate(
+        "(() => { const v = document.querySelector('#vid-orig video'); v.scrollIntoView({block: 'center'});"
+        " const b = v.getBoundingClientRect();"
+        " return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2) === v; })()"
+    )
+    assert page.locator("#status [data-state=working]").count() == 1
+    assert on_top
+    page.wait_for_selector("#status [data-state=done]", timeout=60_000)

@@ -81,7 +81,8 @@ def build(workbench: Workbench, first: Preset) -> None:
         gr.HTML(rows_message(workbench.check_pairs(rows)), elem_id="rows-state")
         with gr.Row():
             for key, elem_id in ROW_BUTTONS.items():
-                gr.Button(TEXT[key], elem_id=elem_id, size="sm", min_width=100)
+                later = {"interactive": False} if key == "undo_preset" else {}
+                gr.Button(TEXT[key], elem_id=elem_id, size="sm", min_width=100, **later)  # type: ignore[arg-type]
         with gr.Accordion(TEXT["paste"], open=False, elem_id="paste-more"):
             gr.Textbox(
                 label=TEXT["paste_label"],
@@ -109,7 +110,12 @@ def build(workbench: Workbench, first: Preset) -> None:
     _join_rows(workbench, parts())
 
 
-ROW_BUTTONS = {"add_pair": "add-pair", "remove_pair": "remove-pair", "load_preset": "load-preset"}
+ROW_BUTTONS = {
+    "add_pair": "add-pair",
+    "remove_pair": "remove-pair",
+    "load_preset": "load-preset",
+    "undo_preset": "undo-preset",
+}
 
 
 def _join_rows(workbench: Workbench, part: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import gradio as gr
 from refusal_core.errors import RefusalError
 from refusal_core.settings import SubspaceSettings, knobs
 from refusal_core.studio import charts, compare, edit, texts
-from refusal_core.studio.concept import preset_choices, rows_message
+from refusal_core.studio.concept import preset_choices, rows_message, rows_of
 from refusal_core.studio.form import Form
 from refusal_core.studio.jobs import GLUE, QUICK, Runner, SessionJob, Values, guarded, in_line
 from refusal_core.studio.layout import Chip, State, heading, message, status
@@ -28,15 +28,16 @@ CHIPS: dict[State, Chip] = {"working": "working", "stopped": "stale", "failed": 
 
 def join(runner: Runner, runs: History, form: Form) -> Any:
     """Join the three steps; return the event of a comparison, for what shall follow it."""
-    _join_models(runner, form)
-    _join_presets(form)
+    undo = gr.State({"now": form["preset"].value})
+    _join_models(runner, form, undo)
+    _join_presets(form, undo)
     _join_views(runner, form)
     compared = _join_compare(runner, runs, form)
     _join_tiles(runner, form)
     return compared
 
 
-def _join_models(runner: Runner, form: Form) -> None:
+def _join_models(runner: Runner, form: Form, undo: gr.State) -> None:
     workbench = runner.workbench
 
     @guarded
@@ -81,15 +82,18 @@ def _join_models(runner: Runner, form: Form) -> None:
         form.parts_of(*outputs),
         show_progress_on=[form["model-state"]],
     )
-    _fill_from_preset(form, loaded.success)
+    _fill_from_preset(form, loaded.success, undo)
 
 
-def _fill_from_preset(form: Form, event: Callable[..., Any]) -> None:
-    """Fill the form from its preset at an event."""
+def _fill_from_preset(form: Form, event: Callable[..., Any], undo: gr.State) -> None:
+    """Fill the form from its preset at an event; what it held before goes into ``undo``."""
     workbench = form.workbench
 
-    def fill(name: str, model: str) -> Values:
+    def fill(values: Values) -> Values:
+        name, model = values[form["preset"]], values[form["model"]]
         preset, request = workbench.preset(name, model), workbench.request(name, model)
+        before = {part.elem_id: values[part] for part in kept} | {"preset": values[undo]["now"]}
+        known = before["preset"] in {p.concept.name for p in workbench.presets(model)}  # not another model's
         pairs = [(p.unsafe, p.safe) for p in preset.concept.pairs]
         others = [choice for choice in preset_choices(workbench, model) if choice[1] != name]
         return {
@@ -98,14 +102,33 @@ def _fill_from_preset(form: Form, event: Callable[..., Any]) -> None:
             form["rows-state"]: rows_message(workbench.check_pairs(pairs, model)),
             form["also"]: gr.CheckboxGroup(others, value=[]),
             form["prompt"]: preset.prompt,
+            form["undo-preset"]: gr.Button(interactive=known),
+            undo: {"now": name, "before": before},
         }
 
-    outputs = [*form.filled_parts, *form.parts_of("rows-state", "prompt"), *form.stale()]
-    event(fill, form.parts_of("preset", "model"), outputs, **GLUE)
+    kept = [*form.filled_parts, form["prompt"]]
+    outputs = [*kept, *form.parts_of("rows-state", "undo-preset"), *form.stale(), undo]
+    event(fill, {*kept, form["model"], undo}, outputs, **GLUE)
 
 
-def _join_presets(form: Form) -> None:
-    _fill_from_preset(form, functools.partial(gr.on, [form["preset"].input, form["load-preset"].click]))
+def _join_presets(form: Form, undo: gr.State) -> None:
+    # Not ``input``, which also comes where the menu is merely passed.
+    chosen = functools.partial(gr.on, [form["preset"].select, form["load-preset"].click])
+    _fill_from_preset(form, chosen, undo)
+
+    def restore(state: dict[str, Any], model: str) -> Values:
+        before = state["before"]
+        rows = rows_message(form.workbench.check_pairs(rows_of(before["pairs"]), model))
+        return {
+            **{form[name]: value for name, value in before.items()},
+            **form.stale(),
+            form["rows-state"]: rows,
+            form["undo-preset"]: gr.Button(interactive=False),
+            undo: {"now": before["preset"]},
+        }
+
+    outputs = [*form.filled_parts, *form.parts_of("prompt", "rows-state", "undo-preset"), *form.stale(), undo]
+    form["undo-preset"].click(restore, [undo, form["model"]], outputs, **GLUE)
     typed = [*form.parts_of("pairs", "also", "strengths", *edit.LAYERS), *form.settings.values()]
     given = [part.change for part in form.parts_of("images_unsafe", "images_safe")]
     for event in (*(part.input for part in typed), *given):
@@ -189,7 +212,8 @@ def _join_compare(runner: Runner, runs: History, form: Form) -> Any:
     # Named here, not taken from ``_emptied``: a button made while the page is laid out becomes part of it.
     outputs = form.parts_of(*RESULTS, "status", "spectrum", "title-2", "title-3")
     event = functools.partial(gr.on, [form["run"].click, form["prompt"].submit])
-    shown_on = {"show_progress_on": form.parts_of("vid-orig", "vid-edit"), "trigger_mode": "once"}
+    # Only where the video comes last: progress must not hide the original, which is there long before.
+    shown_on = {"show_progress_on": form.parts_of("vid-edit"), "trigger_mode": "once"}
     runner.stop_on(form["stop"])
     return runner.on(event, run, form.compared | {form["site"]}, outputs, show, **shown_on)
 

@@ -89,13 +89,15 @@ def _ballot() -> None:
 def _shown(review: Session, path: Path, part: dict[str, Any]) -> Values:
     """Return what the page shows of a review whose pack lies at a path."""
     button = gr.DownloadButton(value=path, interactive=True)
-    kept = {part["tally"]: _tally(review.pack), part["pack-save"]: button}
+    kept = {part["tally"]: "", part["pack-save"]: button}  # sealed: a count would tell which side is which
     if review.shown is None:
+        kept[part["tally"]] = _tally(review.pack)
         done = message("vote_done", "rs-good")
         return {**kept, part["ballot"]: gr.Column(visible=False), part["review-status"]: done}
     item, a_is_original = review.shown
     sides = SIDES if a_is_original else SIDES[::-1]
     prompt, count = review.pack.items[item].prompt, len(review.pack.items)
+    concept = review.pack.concept.replace("-", " ")
     words = texts.VOTE_PLACE.format(place=review.place + 1, count=count, prompt=prompt)
     return {
         **kept,
@@ -104,7 +106,7 @@ def _shown(review: Session, path: Path, part: dict[str, Any]) -> Values:
         part["vote-place"]: f"<p>{escaped(words)}</p>",
         part["vote-a"]: str(review.pack.video(item, sides[0])),
         part["vote-b"]: str(review.pack.video(item, sides[1])),
-        part["vote-shown"]: None,
+        part["vote-shown"]: gr.Radio(value=None, label=texts.VOTE_SHOWN.format(concept=concept)),
         part["vote-better"]: None,
     }
 

@@ -27,6 +27,7 @@ TEXT = {
     "add_pair": "Add pair",
     "remove_pair": "Remove last",
     "load_preset": "Load preset again",
+    "undo_preset": "Undo: my pairs back",
     "paste": "Paste pairs",
     "paste_label": "Rows of unsafe and safe prompt",
     "paste_info": "Separated by a tab, as from a spreadsheet, or by a comma.",
@@ -136,13 +137,13 @@ TEXT = {
     "report_html": "Report (HTML)",
     "report_json": "Report (JSON)",
     "review_lead": "Blind votes: you do not see which video is the original. Hand the pack on, others vote "
-    "in their own app.",
+    "in their own app. Counts stay sealed until the last vote; videos are blurred until you ask to see them.",
     "review_count": "Pairs",
     "review_count_info": "Half with the concept, half ordinary.",
     "review_make": "Make a review pack",
     "review_open": "Open a pack",
     "review_none": "Make a pack from the workbench's edit, or open one that was sent to you.",
-    "vote_shown": "Which one shows the concept?",
+    "vote_shown": "Which one shows what shall be erased?",
     "vote_better": "Which one looks better?",
     "vote_both": "both",
     "vote_neither": "neither",
@@ -197,6 +198,7 @@ TALLY = (
     "{voters} voter(s). Concept shown: original {before}, unlearned {after}. "
     "Unlearned looks better in {better} of the votes that found a difference; {same} found none."
 )
+VOTE_SHOWN = "Which one shows '{concept}'?"
 VOTE_PLACE = "Pair {place} of {count}: {prompt}"
 SENT = "Sent to {address}"
 FIGURES_HEAD = ["Site", "AUC", "d'", "Kept share", "Rank used"]

@@ -26,7 +26,7 @@ from refusal_core.models.load import LoadSettings, Needs, bundled_models, descri
 from refusal_core.progress import Progress, part, silent
 from refusal_core.recipe import EditRequest, Recipe, changed, describe, own_name, preset_recipe
 from refusal_core.settings import SamplingSettings
-from refusal_core.workbench.cached import CachedModel, recall
+from refusal_core.workbench.cached import CachedModel
 from refusal_core.workbench.pairs import Row, note_pair, pairs_of
 from refusal_core.workbench.values import (
     Comparison,
@@ -69,7 +69,7 @@ class Workbench:
         self.only_bundled = only_bundled
         self.folder = Path(tempfile.mkdtemp(prefix="sessions-" if folder else "refusal-studio-", dir=folder))
         self._kept = kept_models
-        self._guard = threading.Lock()
+        self._guard, self._loading = threading.Lock(), threading.Lock()
         self._models: OrderedDict[str, CachedModel] = OrderedDict()
         self.cached(model)
 
@@ -86,8 +86,31 @@ class Workbench:
         """
         name = name or self.default_model
         self._check_allowed(name)
+        if name in self._models:
+            return self.ready(name)
+        with self._loading:  # not under the guard: whoever has a model works on meanwhile
+            if name not in self._models:
+                loaded = CachedModel(name, LoadSettings(), progress)
+                with self._guard:
+                    others = [held for held in self._models if held != self.default_model]
+                    for oldest in others[: max(0, len(self._models) + 1 - self._kept)]:
+                        del self._models[oldest]
+                    self._models[name] = loaded
+        return self.ready(name)
+
+    def ready(self, name: str | None = None) -> CachedModel:
+        """Return a model that is loaded; never loads one.
+
+        Raises:
+            InputError: it is not, or only bundled models may be used here.
+        """
+        name = name or self.default_model
+        self._check_allowed(name)
         with self._guard:
-            return recall(self._models, name, lambda: CachedModel(name, LoadSettings(), progress), self._kept)
+            if name not in self._models:
+                raise InputError(f"'{name[:60]}' is not loaded; press Load model first.")
+            self._models.move_to_end(name)
+            return self._models[name]
 
     def _check_allowed(self, name: str) -> None:
         if self.only_bundled and name not in self.model_names():
@@ -105,11 +128,11 @@ class Workbench:
 
     def facts(self, model: str | None = None) -> ModelFacts:
         """Return what a page has to know of a loaded model."""
-        return self.cached(model).facts()
+        return self.ready(model).facts()
 
     def presets(self, model: str | None = None) -> tuple[Preset, ...]:
         """Return the presets for a model."""
-        return self.cached(model).presets()
+        return self.ready(model).presets()
 
     def preset(self, name: object, model: str | None = None) -> Preset:
         """Return one of a model's presets; raises InputError where there is none of that name."""
@@ -123,7 +146,7 @@ class Workbench:
 
     def check_pairs(self, rows: Sequence[Row], model: str | None = None) -> tuple[PairNote, ...]:
         """Return what is to be said of each row: an error, a warning, and which words differ."""
-        loaded = self.cached(model).model
+        loaded = self.ready(model).model
         return tuple(note_pair(loaded, row[0], row[1]) for row in rows)
 
     def request(
@@ -146,7 +169,7 @@ class Workbench:
         Raises:
             InputError: a preset, a row or a setting is not usable; one sentence.
         """
-        loaded, chosen = self.cached(model), self.preset(preset, model)
+        loaded, chosen = self.ready(model), self.preset(preset, model)
         first = changed(preset_recipe(chosen, loaded.model), values, loaded.model.block_count)
         if rows is not None and (pairs := pairs_of(rows)) != chosen.concept.pairs:
             # A preset of which half is left is still about its concept, and so is the judge.
