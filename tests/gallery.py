@@ -11,7 +11,7 @@ from refusal_core.io.files import write_atomic
 from refusal_core.io.video import VideoPair
 from refusal_core.models.load import load_model
 from refusal_core.models.model import Model
-from refusal_core.progress import Progress, part, silent
+from refusal_core.progress import Progress, each, silent
 from refusal_core.recipe import build, preset_recipe
 from refusal_core.sampling import compare
 from refusal_core.settings import SamplingSettings
@@ -24,8 +24,7 @@ def save_gallery(model: Model, path: Path, seed: int = 7, *, progress: Progress 
     """Compare every toy preset at its own prompt and settings, and write one GIF."""
     presets = list_presets(model.name)
     pairs: dict[str, VideoPair] = {}
-    for i, preset in enumerate(presets):
-        step = part(progress, i / len(presets), (i + 1) / len(presets))
+    for preset, step in each(progress, presets):
         edit, _ = build(model, preset_recipe(preset, model))
         sampling = SamplingSettings(seed=seed)
         pairs[preset.title.split(" (")[0]] = compare(model, edit, preset.prompt, sampling, progress=step)

@@ -75,10 +75,8 @@ def evaluate(
         judging = Judging(j.judge, j.judge_settings, j.clip, j.judge_again, j.questions)
         goal = (t.model, t.preset, t.videos, t.methods, t.together)
         plan = Evaluation(*goal, source, judging, loading, folder, output.workers)
-        if loading.compiled is None:
-            plan = plan.compiled_where_it_pays()
         with progress_bar("Loading") as progress:
-            reports = run_shared(plan, progress)
+            reports = run_shared(plan.compiled_where_it_pays(), progress)
         if reports is None:  # another process prints
             return
         _print(reports, output.json)

@@ -55,10 +55,8 @@ def sweep(lists: GridOptions, options: SweepOptions, loading: LoadSettings, json
     o, grid = options, parse_grid(asdict(lists))
     kept = o.work or (o.out / "readings" if o.out else None)
     job = Sweep(o.model, o.preset, grid, o.videos, o.split, kept, o.workers, loading)
-    if loading.compiled is None:
-        job = job.compiled_where_it_pays()
     with progress_bar("Loading") as progress:
-        found = run_shared(job, progress)
+        found = run_shared(job.compiled_where_it_pays(), progress)
         if found is None:  # another process prints
             return
         paths = found.save(o.out) if o.out is not None else []

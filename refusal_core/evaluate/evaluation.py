@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from refusal_core.concepts import Preset, load_preset
@@ -12,13 +12,13 @@ from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS, METHOD_NAMES
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.run import evaluate
-from refusal_core.evaluate.setup import Setup, compiling_pays
+from refusal_core.evaluate.setup import Setup, compiled_where_it_pays
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.made import MADE, made_suite
 from refusal_core.evaluate.suites.sources import SUITES, load_suite
 from refusal_core.evaluate.suites.toyworld import together_suite
 from refusal_core.models.load import LoadSettings, world_of
-from refusal_core.progress import Progress, part
+from refusal_core.progress import Progress, each
 from refusal_core.toyworld import world
 from refusal_core.toyworld.language import looks
 
@@ -73,9 +73,7 @@ class Evaluation:
 
     def compiled_where_it_pays(self) -> Evaluation:
         """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
-        suites = [suite for _, suite in self.runs()]
-        pays = compiling_pays(self.model, self.loading, suites, len(self.chosen_methods()))
-        return replace(self, loading=replace(self.loading, compiled=True)) if pays else self
+        return compiled_where_it_pays(self, [suite for _, suite in self.runs()], len(self.chosen_methods()))
 
     def runs(self) -> list[tuple[tuple[Preset, ...], Suite]]:
         """Return what is erased at once, and the suite it is tried on."""
@@ -104,12 +102,10 @@ class Evaluation:
 
     def run(self, setup: Setup, progress: Progress) -> list[Report]:
         """Return a report a preset, or one for all together."""
-        runs, methods = self.runs(), self.chosen_methods()
-        reports = []
-        for i, (presets, suite) in enumerate(runs):
-            step = _titled(part(progress, i / len(runs), (i + 1) / len(runs)), presets)
-            reports.append(evaluate(setup, presets, suite, methods, step))
-        return reports
+        return [
+            evaluate(setup, presets, suite, self.chosen_methods(), _titled(step, presets))
+            for (presets, suite), step in each(progress, self.runs())
+        ]
 
 
 def _titled(progress: Progress, presets: Sequence[Preset]) -> Progress:

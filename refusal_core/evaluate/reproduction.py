@@ -15,7 +15,7 @@ from refusal_core.evaluate.setup import Setup
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.sources import load_suite
 from refusal_core.models.load import LoadSettings
-from refusal_core.progress import Progress, part
+from refusal_core.progress import Progress, each
 
 
 def prompts_of(table: PaperTable, source: Path, limit: int) -> Suite:
@@ -72,10 +72,8 @@ class Reproduction:
 
     def run(self, setup: Setup, progress: Progress) -> list[Report]:
         """Return a report a category."""
-        rows, suite = paper_table(self.table).rows, self.prompts()
-        reports = []
-        for i, row in enumerate(rows):
-            step = part(progress, i / len(rows), (i + 1) / len(rows))
+        suite, reports = self.prompts(), []
+        for row, step in each(progress, paper_table(self.table).rows):
             group, presets = Suite(suite.name, (suite[row.category],)), (load_preset(row.preset),)
             reports.append(evaluate(setup, presets, group, self.methods, step))
         return reports

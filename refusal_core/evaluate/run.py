@@ -35,7 +35,7 @@ from refusal_core.evaluate.suites.items import Group, Item, Suite, batches
 from refusal_core.io.reading import shown
 from refusal_core.io.video import Video
 from refusal_core.models.conditioning import conditioned
-from refusal_core.progress import Progress, named, part, silent
+from refusal_core.progress import Progress, each, named, silent
 from refusal_core.sampling import generate_batch
 
 Table = dict[tuple[str, str], list[Measured]]
@@ -92,11 +92,9 @@ def measure(
     size = setup.scoring.batch if setup.model.is_small else 1  # a large model has no room for more
     order = setup.share.order(list(cache.planned))
     work = [(group, batch) for group in suite for batch in batches(group.items, size)]
-    for number, (group, items) in enumerate(work):
-        step = part(progress, number / len(work), (number + 1) / len(work))
+    for number, ((group, items), step) in enumerate(each(progress, work)):
         batch = _Batch(setup, cache, group, items)
-        for place, name in enumerate(order):
-            inner = part(step, place / len(order), (place + 1) / len(order))
+        for name, inner in each(step, order):
             titled = named(inner, f"{name} on {group.name} prompts")
             measured = batch.measured(name, titled, make=setup.share.has(number))
             if measured is not None:

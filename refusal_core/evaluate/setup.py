@@ -25,6 +25,7 @@ from refusal_core.sampling import generate_batch
 COMPILED = "compiled"  # a mark: the blocks that made the videos were, so that their last bits are others
 WORTH_COMPILING = 5000  # videos of a bundled model; compiling takes as long as about 500
 Result = TypeVar("Result", covariant=True)
+Compiling = TypeVar("Compiling", bound="Opened")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +68,26 @@ class Opened(Protocol):
     """What says which model is loaded, and who judges its videos."""
 
     @property
-    def model(self) -> str:
-        """Name of the model."""
-
+    def model(self) -> str: ...
     @property
-    def loading(self) -> LoadSettings:
-        """How it is loaded."""
-
+    def loading(self) -> LoadSettings: ...
     @property
-    def judging(self) -> Judging:
-        """Who judges its videos."""
+    def judging(self) -> Judging: ...
 
 
 class SharedJob(Opened, Protocol[Result]):
-    """What a command measures, as plain values: it can be handed to other processes."""
+    """What a command measures, as plain values: it can be handed to other processes.
+
+    ``videos`` are those of a group, None the usual number; ``work`` is the folder of the readings, needed
+    where processes share; ``workers`` are processes on this machine, None as many as help.
+    """
 
     @property
-    def videos(self) -> int | None:
-        """Videos a group; None: the usual number."""
-
+    def videos(self) -> int | None: ...
     @property
-    def work(self) -> Path | None:
-        """The folder of the readings; needed where processes share."""
-
+    def work(self) -> Path | None: ...
     @property
-    def workers(self) -> int | None:
-        """Processes on this machine; None: as many as help."""
+    def workers(self) -> int | None: ...
 
     def run(self, setup: Setup, progress: Progress) -> Result:
         """Do the part that is the setup's share."""
@@ -123,8 +118,11 @@ def _compile(setup: Setup) -> None:
         generate_batch(setup.model, ["a video"] * size, range(size))
 
 
-def compiling_pays(model: str, loading: LoadSettings, suites: Sequence[Suite], treatments: int) -> bool:
-    """Return whether blocks are compiled unasked: where a bundled model makes so many videos."""
-    bundled, videos = BUNDLED.get(model), treatments * sum(len(g.items) for s in suites for g in s)
-    can = bundled is not None and bundled.compiles and loading.offload == "none"
-    return can and videos >= WORTH_COMPILING and can_compile(loading.place)
+def compiled_where_it_pays(job: Compiling, suites: Sequence[Suite], treatments: int) -> Compiling:
+    """Return a job with compiled blocks where a bundled model makes so many videos that it pays."""
+    bundled, videos = BUNDLED.get(job.model), treatments * sum(len(g.items) for s in suites for g in s)
+    can = bundled is not None and bundled.compiles and job.loading.offload == "none"
+    pays = can and videos >= WORTH_COMPILING and can_compile(job.loading.place)
+    if not pays or job.loading.compiled is not None:  # what was asked for stays
+        return job
+    return replace(job, loading=replace(job.loading, compiled=True))  # type: ignore[type-var]  # a dataclass

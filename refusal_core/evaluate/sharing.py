@@ -22,12 +22,12 @@ from typing import IO, Any
 
 from pydantic import TypeAdapter
 
-from refusal_core.errors import InputError
+from refusal_core.errors import InputError, RefusalError
 from refusal_core.evaluate.measures.metrics import flow_in_one_thread
 from refusal_core.evaluate.setup import Result, Setup, Share, SharedJob, open_setup
 from refusal_core.models.load import BUNDLED
 from refusal_core.models.threads import one_thread
-from refusal_core.progress import Progress, part
+from refusal_core.progress import Progress, part, silent
 
 MIN_SHARED = 100  # videos a group under which starting more processes costs more than it gives
 WORKER_BYTES = 3 << 29  # of memory that a process takes with a bundled model, torch and diffusers
@@ -143,6 +143,26 @@ def _folder(job: SharedJob[Any]) -> Iterator[Path]:
         yield Path(name)
 
 
+_CHILD = "import sys; from refusal_core.evaluate.sharing import child; child(sys.argv[1])"
+
+
+def child(order: str) -> None:
+    """Do what the first process ordered, as JSON; a known failure is one sentence on stderr, exit code 2."""
+    from refusal_core.evaluate.evaluation import Evaluation
+    from refusal_core.evaluate.reproduction import Reproduction
+    from refusal_core.evaluate.sweep import Sweep
+
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in (Evaluation, Reproduction, Sweep)}
+    plain = json.loads(order)
+    try:
+        job: SharedJob[Any] = TypeAdapter(kinds[plain["job"]]).validate_python(plain["settings"])
+        with one_thread_if_small(job):
+            make_share(job, Path(plain["folder"]), Share(plain["rank"], plain["workers"]), silent)
+    except RefusalError as e:
+        print(e, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 class Workers:
     """The other processes of this machine, watched; what one leaves undone that ends, the first makes."""
 
@@ -153,8 +173,7 @@ class Workers:
         order = {"job": type(job).__name__, "settings": settings, "folder": str(folder), "workers": count}
         for rank in range(1, count):
             errors = tempfile.TemporaryFile()
-            command = [sys.executable, "-m", "refusal_core.evaluate.worker"]
-            words = [*command, json.dumps({**order, "rank": rank})]
+            words = [sys.executable, "-c", _CHILD, json.dumps({**order, "rank": rank})]
             process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
             self._running[rank] = process, errors
 

@@ -32,12 +32,12 @@ from refusal_core.evaluate.reports.tables import (
     with_bounds,
 )
 from refusal_core.evaluate.run import check_disjoint, run_planned
-from refusal_core.evaluate.setup import Setup, compiling_pays
+from refusal_core.evaluate.setup import Setup, compiled_where_it_pays
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.made import made_suite
 from refusal_core.io.files import write_atomic
 from refusal_core.models.load import LoadSettings
-from refusal_core.progress import Progress, part
+from refusal_core.progress import Progress, each
 from refusal_core.toyworld import world
 
 FIGURES = ("erased", "erased_low", "erased_high", "kept", "kept_low", "kept_high", "others", "near")
@@ -161,8 +161,7 @@ class Sweep:
     def compiled_where_it_pays(self) -> Sweep:
         """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
         suites = [suite for _, suite in self.runs()]
-        pays = compiling_pays(self.model, self.loading, suites, 1 + len(tuple(self.grid)))
-        return replace(self, loading=replace(self.loading, compiled=pays))
+        return compiled_where_it_pays(self, suites, 1 + len(tuple(self.grid)))
 
     def runs(self) -> list[tuple[Preset, Suite]]:
         """Return each preset with its prompts; raises as ``presets_named`` and ``toyworld_suite`` do."""
@@ -172,11 +171,10 @@ class Sweep:
     def run(self, setup: Setup, progress: Progress) -> Swept:
         """Try every point on every concept; what the setup's journal holds already is not made again."""
         runs, reports = self.runs(), []
-        for i, (preset, suite) in enumerate(runs):
+        for (preset, suite), step in each(progress, runs):
             check_disjoint((preset,), suite)
             planned = {ORIGINAL: plan_method(setup.model, (preset,), ORIGINAL)}
             planned |= plan_grid(setup.model, preset, self.grid)
-            step = part(progress, i / len(runs), (i + 1) / len(runs))
             split = replace(suite, name=f"{suite.name}, {self.split} split")
             reports.append(run_planned(setup, preset.concept.name, planned, split, step))
         return Swept(

@@ -12,7 +12,7 @@ from refusal_core.concepts import load_neutral
 from refusal_core.errors import InputError
 from refusal_core.io.video import save_video, side_by_side
 from refusal_core.models.calling import check_prompts
-from refusal_core.progress import Progress, named, part, silent
+from refusal_core.progress import Progress, each, named, part, silent
 from refusal_core.recipe import EditRequest, changed
 from refusal_core.settings import LAST_SEED, SamplingSettings, recipe_knobs
 from refusal_core.toyworld import world
@@ -46,9 +46,8 @@ def make_tiles(
     """
     if len(jobs) > MAX_TILES:
         raise InputError(f"{len(jobs)} tiles are too many; {MAX_TILES} is the limit: take fewer values.")
-    for number, job in enumerate(jobs):
-        step = named(part(progress, number / len(jobs), (number + 1) / len(jobs)), job.title)
-        yield _tile(workbench, job, step, session)
+    for job, step in each(progress, jobs):
+        yield _tile(workbench, job, named(step, job.title), session)
 
 
 def _tile(workbench: Workbench, job: TileJob, progress: Progress, session: str) -> Tile:

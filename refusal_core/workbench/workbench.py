@@ -23,7 +23,7 @@ from refusal_core.evaluate.measures.metrics import likeness
 from refusal_core.io.video import Video, save_video, side_by_side
 from refusal_core.models.calling import check_prompts
 from refusal_core.models.load import LoadSettings, Needs, bundled_models, describe_needs
-from refusal_core.progress import Progress, part, silent
+from refusal_core.progress import Progress, each, part, silent
 from refusal_core.recipe import EditRequest, Recipe, changed, describe, own_name, preset_recipe
 from refusal_core.settings import SamplingSettings
 from refusal_core.workbench.cached import CachedModel
@@ -242,10 +242,7 @@ class Workbench:
     ) -> list[tuple[Recipe, Directions]]:
         """Return the recipe of each concept of a request with its directions."""
         cached, recipes = self.cached(request.model), (request.recipe, *request.further)
-        steps = [part(progress, i / len(recipes), (i + 1) / len(recipes)) for i in range(len(recipes))]
-        return [
-            (r, cached.directions(r, step, held_out=held_out)) for r, step in zip(recipes, steps, strict=True)
-        ]
+        return [(r, cached.directions(r, s, held_out=held_out)) for r, s in each(progress, recipes)]
 
     def compare(
         self,

@@ -21,7 +21,7 @@ from refusal_core.evaluate.methods.negative_prompt import negative_prompt
 from refusal_core.evaluate.methods.safree import prepare_safree, safree
 from refusal_core.evaluate.methods.uce import rece_weights, uce_weights
 from refusal_core.models.model import Model
-from refusal_core.progress import Progress, part
+from refusal_core.progress import Progress, each
 from refusal_core.recipe import (
     Recipe,
     added_words,
@@ -161,10 +161,7 @@ def plan_edit(model: Model, recipes: Sequence[Recipe]) -> Planned:
     """Plan the edit of a recipe, or of several combined. Methods that come to one edit share its key."""
 
     def prepare(progress: Progress) -> Treatment:
-        made = [
-            build(model, recipe, progress=part(progress, i / len(recipes), (i + 1) / len(recipes)))[0]
-            for i, recipe in enumerate(recipes)
-        ]
+        made = [build(model, recipe, progress=step)[0] for recipe, step in each(progress, recipes)]
         return Treatment(edit=made[0] if len(made) == 1 else combine(*made))
 
     key = treatment_key(model, EDIT, [asdict(recipe) for recipe in recipes])
