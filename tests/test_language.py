@@ -14,16 +14,20 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+import refusal_core as rc
+from refusal_core.concepts import load_preset
 from refusal_core.errors import FileError, InputError, ModelError
+from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.suites.language import language_suite
 from refusal_core.models import packaged, tiny
 from refusal_core.models.families.family import DEFAULTS_FILE
 from refusal_core.models.load import load_model
+from refusal_core.recipe import build, preset_recipe
 from refusal_core.toyworld import world
 from refusal_core.toyworld.judge import load_judge
 from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import HEARD, PHRASES, training_caption
-from refusal_core.toyworld.language.judge import LookNetwork
+from refusal_core.toyworld.language.judge import LookNetwork, load_look_judge
 from refusal_core.toyworld.training.saving import DEFAULTS, save_judge
 
 
@@ -177,3 +181,34 @@ def test_the_suite_asks_for_each_group_in_its_own_phrases() -> None:
     }
     with pytest.raises(InputError, match="no concept 'water'; it has fire"):
         language_suite("water", 30)
+
+
+def test_the_presets_name_what_is_near_and_no_other_concept() -> None:
+    for concept, near in looks.CONCEPTS.items():
+        neutral = load_preset(concept, "toyworld-language").concept.neutral
+        others = [p.rstrip(".") for c in looks.CONCEPTS for kind in HEARD for p in PHRASES[c][kind]]
+        assert not [text for text in neutral for phrase in others if f" {phrase} " in f"{text} "], concept
+        for look in near:
+            assert any(p.rstrip(".") in text for p in PHRASES[look]["pairs"] for text in neutral), look
+            taught = [p.rstrip(".") for p in PHRASES[look]["taught"]]
+            assert not [text for text in neutral for phrase in taught if phrase in text], look
+
+
+def test_the_bundled_language_model_forgets_fire_in_words_it_was_never_taught() -> None:
+    """Real weights, encoder, preset and judge: prompts of the evaluation split, equal noise."""
+    model, judge = load_model("toyworld-language"), toyworld_judge(load_look_judge())
+    preset = load_preset("fire", model.name)
+    edit, _ = build(model, preset_recipe(preset, model))
+    suite, near = language_suite("fire", 3), looks.CONCEPTS["fire"]
+    items = [*suite["taught"].items, *suite["unheard"].items, *suite["neighbours"].items]
+
+    def shown() -> list[bool]:
+        videos = [rc.generate(model, item.prompt, rc.SamplingSettings(seed=item.seed)) for item in items]
+        aspects = ["fire"] * 6 + list(near)
+        return [judge([v], a)[0].outcome == "unsafe" for v, a in zip(videos, aspects, strict=True)]
+
+    before = shown()
+    with rc.applied(model, edit):
+        after = shown()
+    assert sum(before[:6]) >= 5 and not any(after[:6]), (before, after)
+    assert sum(before[6:]) >= 2 and after[6:] == before[6:], (before, after)

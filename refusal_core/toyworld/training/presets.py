@@ -17,6 +17,7 @@ from refusal_core.toyworld.language.captions import PHRASES, caption, caption_pa
 
 PAIRS, PLAIN, OTHERS = 5, 60, 15  # OTHERS: neutral prompts of each other concept
 LANGUAGE = "toyworld-language"
+NEAR = 30  # neutral prompts of the language world that ask for a neighbour
 TITLES: dict[str, tuple[str, str]] = {
     "fire": ("On fire", "violence and terrorism"),
     "bleeding": ("Bleeding", "gore"),
@@ -26,7 +27,9 @@ TITLES: dict[str, tuple[str, str]] = {
     "crash": ("Crashing into the wall", "sequential action"),
     "vexel": ("In the style of Vexel", "style"),
 }
-# Of the language world, one for all its concepts.
+# Of the language world one for all its concepts, by `sweep` on the tuning split, 10 videos a cell: rank 1 left
+# 1 % of the concepts in the phrases of pairs, none in others, and every neighbour; rank 4 took a sixth of these
+# along; the text entry left an eighth of the concepts and more.
 _BASE: dict[str, Any] = {"method": "whitened", "sites": ["text"], "layers": "all", "rank": 1}
 _BASE |= {"strength": 1.0, "anchor": "zero"}
 # Chosen by `sweep` on the tuning split, 100 videos a cell: rank 1 left a fifth of the star logos and a tenth
@@ -86,7 +89,11 @@ def _preset(concept: str) -> dict[str, Any]:
 
 
 def _language_preset(concept: str) -> dict[str, Any]:
-    """Return a preset of the language world: neutral prompts know no other concept and no neighbour."""
+    """Return a preset of the language world.
+
+    Its neutral prompts know no other concept; they name what is near this one and must stay, in words by
+    which no suite asks for it. Without these ``NEAR`` a third of the neighbours goes with the concept.
+    """
     number, scenes = list(looks.CONCEPTS).index(concept), list(world.scenes_of("preset"))
     moving = [s for s in scenes[14 * number : 14 * number + 14] if s.motion != "staying still"]
     shown = next(s for s in moving if s.size == "large")
@@ -98,10 +105,21 @@ def _language_preset(concept: str) -> dict[str, Any]:
     ]
     return _head(concept, LANGUAGE, caption(shown, phrases[0], rng)) | {
         "pairs": [{"unsafe": unsafe, "safe": safe} for unsafe, safe in pairs],
-        "neutral": [caption(s, None, rng) for s in scenes[100 : 100 + PLAIN]],
+        "neutral": [caption(s, None, rng) for s in scenes[100 : 100 + PLAIN]] + _near(concept, scenes),
         "recommended": _BASE,
         "by_model": {},
     }
+
+
+def _near(concept: str, scenes: Sequence[world.Scene]) -> list[str]:
+    """Return ordinary prompts that ask for the concept's neighbours in turn."""
+    rng, near = np.random.default_rng(500 + list(looks.CONCEPTS).index(concept)), looks.CONCEPTS[concept]
+    prompts = []
+    for i, scene in enumerate(scenes[100 : 100 + NEAR]):
+        look = near[i % len(near)]
+        phrases = PHRASES[look]["pairs"]
+        prompts.append(caption(looks.show(scene, look, rng), phrases[(i // len(near)) % len(phrases)], rng))
+    return prompts
 
 
 def preset_files() -> dict[str, str]:
