@@ -27,9 +27,9 @@ TITLES: dict[str, tuple[str, str]] = {
     "crash": ("Crashing into the wall", "sequential action"),
     "vexel": ("In the style of Vexel", "style"),
 }
-# Of the language world one for all its concepts, by `sweep` on the tuning split, 10 videos a cell: rank 1 left
-# 1 % of the concepts in the phrases of pairs, none in others, and every neighbour; rank 4 took a sixth of these
-# along; the text entry left an eighth of the concepts and more.
+# Of the language world, one for all concepts, by `sweep` on the tuning split, 10 videos a cell: rank 1 left a
+# hundredth in the phrases of pairs, none in others, and every neighbour; rank 4 took a sixth of these; the
+# text entry left an eighth of the concepts and more.
 _BASE: dict[str, Any] = {"method": "whitened", "sites": ["text"], "layers": "all", "rank": 1}
 _BASE |= {"strength": 1.0, "anchor": "zero"}
 # Chosen by `sweep` on the tuning split, 100 videos a cell: rank 1 left a fifth of the star logos and a tenth
