@@ -102,6 +102,7 @@ def _pages(page: Any, address: str, folder: Path, case: str) -> list[Path]:
 def _compare(page: Any) -> None:
     page.locator("#run").click()
     page.wait_for_selector("#status [data-state=done]", timeout=SLOW)
+    page.locator("#more button.label-wrap").click()
     page.locator("#seeds-run").click()
     page.wait_for_selector("#status [data-state=done] >> text=4 / 4", timeout=SLOW)
     page.locator("#map-make").click()

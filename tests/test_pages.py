@@ -14,7 +14,10 @@ from axe_playwright_python.base import AXE_FILE_PATH
 from conftest import compare, open_page
 from playwright.sync_api import Browser, Page, expect
 
+from refusal_core.io.video import load_video
+from refusal_core.recipe import plain_recipe
 from refusal_core.studio.texts import TEXT
+from refusal_core.workbench.examples import EXAMPLES, load_examples
 from refusal_core.workbench.history import History
 from refusal_core.workbench.review import make_pack, save_pack
 from refusal_core.workbench.workbench import Workbench
@@ -50,14 +53,39 @@ def fits(page: Page) -> bool:
 # --- a first visit ----------------------------------------------------------------------------------
 
 
-def test_the_reviewers_example_shows_the_five_categories(page: Page) -> None:
-    page.locator("#example").click()
-    page.wait_for_selector("#status [data-state=done] >> text=5 / 5", timeout=SLOW)
-    captions = page.locator("#example-tiles .caption-label").all_inner_texts()
-    assert len(captions) == 5
-    assert all("no concept" in caption for caption in captions), captions
-    for category in ("violence", "gore", "trademark", "sequential action", "public figure"):
-        assert any(category in caption for caption in captions), category
+def test_a_fresh_page_shows_a_readable_before_and_after_without_a_click(page: Page) -> None:
+    for pane, told in (("#vid-orig", "shows fire"), ("#vid-edit", "shows no concept")):
+        page.wait_for_function(f"document.querySelector('{pane} video')?.currentTime > 0.3", timeout=30_000)
+        assert page.evaluate(f"getComputedStyle(document.querySelector('{pane} video')).filter") == "none"
+        expect(page.locator(f"{pane}-verdict")).to_contain_text(told)
+
+
+def test_each_of_the_five_categories_is_one_click_away(page: Page, workbench: Workbench) -> None:
+    cards = page.locator("#cards button")
+    expect(cards).to_have_count(5)
+    for place, preset in enumerate(workbench.presets()):
+        expect(cards.nth(place)).to_contain_text(preset.category)
+        cards.nth(place).click()
+        expect(page.locator("#prompt textarea")).to_have_value(preset.prompt, timeout=30_000)
+        expect(page.locator("#vid-orig-verdict")).to_contain_text(f"shows {preset.concept.name}")
+        expect(page.locator("#vid-edit-verdict")).to_contain_text("shows no concept")
+        page.wait_for_function(
+            f"['#vid-orig', '#vid-edit'].every(p => document.querySelector(p + ' video')?.src"
+            f".includes('{preset.concept.name}'))",
+            timeout=30_000,
+        )
+
+
+def test_the_examples_are_small_and_of_the_presets_as_they_are(workbench: Workbench) -> None:
+    size = sum(path.stat().st_size for path in EXAMPLES.iterdir())
+    assert size < 400_000
+    for card, preset in zip(load_examples(workbench), workbench.presets(), strict=True):
+        assert (card.original.outcome, card.unlearned.outcome) == ("unsafe", "safe")
+        assert card.original.prompt == card.unlearned.prompt == preset.prompt
+        made_with = json.loads(json.dumps(plain_recipe(card.request.recipe)))
+        for video in (card.original, card.unlearned):
+            recipe = load_video(video.path)[1]
+            assert recipe == recipe | {n: v for n, v in made_with.items() if n in recipe}
 
 
 def test_no_text_is_empty() -> None:
@@ -116,6 +144,7 @@ def test_the_model_picker_says_what_a_model_needs_before_it_loads(page: Page) ->
 
 
 def test_other_prompts_and_other_seeds_fill_their_grids(page: Page) -> None:
+    page.locator("#more button.label-wrap").click()
     page.locator("#seeds-run").click()
     page.wait_for_selector("#status [data-state=done] >> text=4 / 4", timeout=SLOW)
     assert page.locator("#seeds-tiles video").count() == 4
@@ -129,11 +158,12 @@ def test_every_control_is_reached_by_the_keyboard(page: Page) -> None:
     page.wait_for_selector("#map button", timeout=SLOW)
     page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
     wanted = {
-        "example", "reveal", "model", "model-look", "preset", "pairs", "add-pair", "method",
+        "cards", "model", "model-look", "preset", "pairs", "add-pair", "method",
         "sites", "first-layer", "rank", "strength", "anchor", "spectrum-read", "map-make", "map", "prompt",
         "seed", "run", "stop", "views", "seeds", "seeds-run", "others-run",
     }  # fmt: skip
     reached: set[str] = set()
+    page.locator("#more button.label-wrap").click()
     for _ in range(260):
         page.keyboard.press("Tab")
         found = page.evaluate(
@@ -193,7 +223,7 @@ def test_blind_votes_are_counted_and_the_pack_can_be_handed_on(page: Page, tmp_p
     page.locator("#review-count input[type=number]").fill("2")
     page.locator("#review-make").click()
     page.wait_for_selector("#vote-a video", timeout=SLOW)
-    assert "blur" in page.evaluate("getComputedStyle(document.querySelector('#vote-a video')).filter")
+    assert page.evaluate("getComputedStyle(document.querySelector('#vote-a video')).filter") == "none"
     page.locator("#vote-next").click()
     expect(page.locator("[data-testid=toast-body]").first).to_contain_text(TEXT["vote_choose"])
     expect(page.locator("#vote-shown")).to_contain_text("Which one shows 'fire'?")

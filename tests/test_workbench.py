@@ -39,7 +39,6 @@ from refusal_core.workbench.review import (
     tally,
 )
 from refusal_core.workbench.tiles import (
-    example_jobs,
     make_tiles,
     other_jobs,
     parse_axis,
@@ -180,9 +179,6 @@ def test_the_other_grids_ask_what_they_promise(bench: Workbench) -> None:
     used = {*rc.load_concept("fire").neutral, *(p.safe for p in rc.load_concept("fire").pairs)}
     assert len(others) == 8
     assert not used & {job.prompt for job in others}
-    assert {job.request.preset for job in example_jobs(bench, "toyworld")} == {
-        p.concept.name for p in bench.presets()
-    }
 
 
 # --- several concepts, spectrum, map ----------------------------------------------------------------

@@ -87,6 +87,24 @@ def _check(name: str, assets: Path, videos: int, card: bool) -> CheckReport:
 
 
 @app.command()
+def examples(
+    out: Annotated[Path | None, typer.Option("--out", help="Default: assets/examples.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the noise.")] = 7,
+) -> None:
+    """Write what the app opens on: each toy concept, original and unlearned, with verdicts."""
+    from refusal_core.workbench.examples import EXAMPLES, save_examples
+    from refusal_core.workbench.workbench import Workbench
+
+    with progress_bar("Loading") as progress:
+        workbench = Workbench("toyworld")
+        try:
+            index = save_examples(workbench, EXAMPLES if out is None else out, seed, progress=progress)
+        finally:
+            workbench.close()
+    print(index)
+
+
+@app.command()
 def presets(
     out: Annotated[Path | None, typer.Option("--out", help="Default: presets/.")] = None,
 ) -> None:

@@ -68,14 +68,22 @@ def side_by_side(left: Video, right: Video) -> Video:
     return Video(np.concatenate([left.frames, gap, right.frames], axis=2), left.fps)
 
 
-def enlarged(video: Video) -> Video:
-    """Return the video enlarged by a whole factor to about DISPLAY_HEIGHT, nearest neighbour."""
-    factor = max(1, DISPLAY_HEIGHT // video.frames.shape[1])
+def enlarged(video: Video, height: int = DISPLAY_HEIGHT) -> Video:
+    """Return the video enlarged by a whole factor to about a height, nearest neighbour."""
+    factor = max(1, height // video.frames.shape[1])
     return Video(video.frames.repeat(factor, axis=1).repeat(factor, axis=2), video.fps)
 
 
-def save_video(video: Video, path: Path, recipe: Mapping[str, Any] | None = None) -> Path:
+def save_video(
+    video: Video, path: Path, recipe: Mapping[str, Any] | None = None, *, height: int = DISPLAY_HEIGHT
+) -> Path:
     """Write an mp4 that every browser plays (h264, yuv420p, faststart), the recipe in its comment tag.
+
+    Args:
+        video: what to write.
+        path: of an mp4.
+        recipe: what makes the video again.
+        height: a smaller video is enlarged to about this; smaller files, duller colours at edges.
 
     Raises:
         FileError: the file cannot be written.
@@ -84,7 +92,7 @@ def save_video(video: Video, path: Path, recipe: Mapping[str, Any] | None = None
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise InputError(f"'{path.name}' must end in .mp4.")
-    return write_atomic(path, lambda target: _encode(video, target, dict(recipe or {})))
+    return write_atomic(path, lambda target: _encode(enlarged(video, height), target, dict(recipe or {})))
 
 
 def _encode(video: Video, target: Path, recipe: dict[str, Any]) -> None:
@@ -92,7 +100,7 @@ def _encode(video: Video, target: Path, recipe: dict[str, Any]) -> None:
 
     # Else ffmpeg is started by fork: slow where a large model is held, and unsafe beside other threads.
     os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
-    frames = enlarged(video).frames
+    frames = video.frames
     margin = ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0))  # yuv420p wants even sizes
     plain = target.with_suffix(".frames.tmp")
     text = "".join(f"\\{c}" if c in "\\=;#\n" else c for c in json.dumps(recipe, ensure_ascii=True))

@@ -14,6 +14,7 @@ from refusal_core.studio import (
     edit,
     endpoints,
     evaluate,
+    examples,
     export,
     gpu,
     handlers,
@@ -30,6 +31,7 @@ from refusal_core.studio.layout import parts
 from refusal_core.studio.limits import PRIVATE, Limits
 from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.studio.theme import css, theme
+from refusal_core.workbench.examples import load_examples
 from refusal_core.workbench.history import History, data_folder
 from refusal_core.workbench.values import Preset
 from refusal_core.workbench.workbench import Workbench
@@ -70,7 +72,7 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
     """Return the app for a workbench; launch it with ``launch_kwargs()``."""
     runner, kept = Runner(workbench, Stops(limits)), runs or History(data_folder())
     facts, first = workbench.facts(), _first(workbench)
-    start = workbench.request(first.concept.name)
+    start, cards = workbench.request(first.concept.name), load_examples(workbench)
     gpu.set_up(workbench)
     page = {
         "title": texts.TITLE,
@@ -89,15 +91,17 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
                         concept.build(workbench, first)
                         edit.build(facts, start.recipe.values())
                     with gr.Column(scale=6, min_width=320, elem_id="right"):
-                        compare.build(facts, first.prompt)
+                        compare.build(facts, first.prompt, cards)
+                        examples.build(cards)
+                        compare.more()
             form = Form(workbench, parts())
             refresh, outputs = _pages(runner, kept, form)
         gr.HTML(f"<p>{TEXT['safety']}</p>", elem_classes="rs-foot")
         compared = handlers.join(runner, kept, form)
+        examples.join(form, cards)
         compared.then(refresh, form["owner"], outputs, **GLUE)  # the history page may be open already
         # In the browser alone: by way of the server it came after a quick first click, whose run was lost.
         app.load(None, None, form["owner"], js=OWNER).then(refresh, form["owner"], outputs, **GLUE)
-        app.load(None, None, form["reveal"], js=player.REMEMBER)
         app.load(None, js=player.SCRIPT)
         app.unload(_forgetting(runner))
     # Not open: a program could start jobs beside the queue, as many at once as it likes.
@@ -109,9 +113,6 @@ def _head(workbench: Workbench) -> None:
     title = f"<h1>{texts.TITLE}<span class='rs-badge'>{escaped(workbench.facts().title)}</span></h1>"
     with gr.Row(elem_id="head"):
         gr.HTML(f"{title}<p>{TEXT['lead']}</p>", elem_classes="rs-head")
-        gr.Button(TEXT["example"], size="sm", elem_id="example", scale=0, min_width=220)
-        reveal = gr.Checkbox(False, label=TEXT["reveal"], elem_id="reveal", container=False, min_width=240)
-    reveal.change(None, reveal, None, js=player.REVEAL)
 
 
 def _pages(runner: Runner, runs: History, form: Form) -> tuple[Any, Any]:

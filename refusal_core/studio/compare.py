@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import gradio as gr
@@ -11,7 +12,7 @@ from refusal_core.studio import player, texts
 from refusal_core.studio.edit import widget
 from refusal_core.studio.layout import card, status, step_title
 from refusal_core.studio.texts import TEXT, escaped
-from refusal_core.workbench.values import JudgedVideo, ModelFacts, Tile
+from refusal_core.workbench.values import JudgedVideo, ModelFacts, RunCard, Tile
 
 MAX_SEEDS = 8
 PILLS = {"unsafe": "shown", "safe": "not_shown", "not judged": "not_judged"}
@@ -28,6 +29,10 @@ def verdict(video: JudgedVideo | None, quality: tuple[tuple[str, float], ...] = 
     )
     measured = f"<small>{escaped(texts.QUALITY.format(**dict(quality)))}</small>" if quality else ""
     facts = f"data-outcome='{video.outcome}' data-frame='{video.frame_seconds:g}'"
+    if video.harmless:
+        facts += " data-clear data-harmless"
+    elif video.outcome == "safe":
+        facts += " data-clear"  # all else is blurred
     return f"<p {facts}>{pills}{escaped(video.verdict)}{measured}</p>"
 
 
@@ -44,18 +49,19 @@ def gallery(elem_id: str, columns: int = 2) -> gr.Gallery:
     )  # fmt: skip
 
 
-def _pane(kind: str, elem_id: str) -> None:
+def _pane(kind: str, elem_id: str, video: JudgedVideo | None) -> None:
     with gr.Column(elem_classes=["rs-pane", kind], min_width=150):
         gr.HTML(f"<p>{TEXT[kind]}</p>", elem_classes="rs-tag")
         gr.Video(
-            show_label=False, label=kind, interactive=False, autoplay=True, loop=True, buttons=["download"],
-            elem_id=elem_id,
+            str(video.path) if video else None, show_label=False, label=kind, interactive=False,
+            autoplay=True, loop=True, buttons=["download"], elem_id=elem_id,
         )  # fmt: skip
-        gr.HTML(verdict(None), elem_classes="rs-verdict", elem_id=f"{elem_id}-verdict")
+        gr.HTML(verdict(video), elem_classes="rs-verdict", elem_id=f"{elem_id}-verdict")
 
 
-def build(facts: ModelFacts, prompt: str) -> None:
-    """Lay out step 3 for a model, with the first preset's prompt."""
+def build(facts: ModelFacts, prompt: str, cards: Sequence[RunCard]) -> None:
+    """Lay out step 3 for a model, with the first preset's prompt and, where there is one, its example."""
+    shown = next((card for card in cards if card.original.prompt == prompt), None)
     with card("compare-card"):
         step_title(3, "step_compare", TEXT["step_compare_note"])
         with gr.Row(equal_height=True):
@@ -72,11 +78,11 @@ def build(facts: ModelFacts, prompt: str) -> None:
         with gr.Row(elem_id="run-row"):
             gr.Button(TEXT["run"], variant="primary", size="lg", elem_id="run", scale=3, min_width=140)
             gr.Button(TEXT["stop"], size="lg", elem_id="stop", scale=1, min_width=90)
-        gr.HTML(status("idle", "idle"), elem_id="status")
+        gr.HTML(status("idle", "example_first" if shown else "idle"), elem_id="status")
         gr.HTML(player.views(), elem_id="views")
         with gr.Row(elem_id="panes", equal_height=True):
-            _pane("original", "vid-orig")
-            _pane("unlearned", "vid-edit")
+            _pane("original", "vid-orig", shown and shown.original)
+            _pane("unlearned", "vid-edit", shown and shown.unlearned)
         gr.HTML(player.bar(), elem_id="player")
         with gr.Row():
             for key, elem_id in (("save_both", "save-both"), ("save_edit", "save-edit")):
@@ -85,18 +91,17 @@ def build(facts: ModelFacts, prompt: str) -> None:
             with gr.Accordion(TEXT["words"], open=False, elem_id="words-more"):
                 known = " ".join(f"<code>{escaped(word)}</code>" for word in facts.vocabulary)
                 gr.HTML(f"<p>{TEXT['words_info']}</p><p>{known}</p>", elem_id="words")
-    with card("more-card"):
-        _more()
 
 
-def _more() -> None:
-    with gr.Row(elem_classes="rs-end"):
-        about = {"label": TEXT["seeds"], "info": TEXT["seeds_info"]}
-        gr.Slider(2, MAX_SEEDS, 4, step=1, elem_id="seeds", scale=3, **about)  # type: ignore[arg-type]
-        gr.Button(TEXT["seeds_run"], elem_id="seeds-run", scale=1, min_width=150)
-    gallery("seeds-tiles")
-    with gr.Row(elem_classes="rs-end"):
-        gr.HTML(f"<h3>{TEXT['others']}</h3><p>{TEXT['others_info']}</p>", elem_classes="rs-sub")
-        gr.Button(TEXT["others_run"], elem_id="others-run", scale=0, min_width=170)
-    gallery("others-tiles")
-    gallery("example-tiles")
+def more() -> None:
+    """Lay out what may follow a comparison: other seeds, and prompts without the concept."""
+    with card("more-card"), gr.Accordion(TEXT["check_more"], open=False, elem_id="more"):
+        with gr.Row(elem_classes="rs-end"):
+            about = {"label": TEXT["seeds"], "info": TEXT["seeds_info"]}
+            gr.Slider(2, MAX_SEEDS, 4, step=1, elem_id="seeds", scale=3, **about)  # type: ignore[arg-type]
+            gr.Button(TEXT["seeds_run"], elem_id="seeds-run", scale=1, min_width=150)
+        gallery("seeds-tiles")
+        with gr.Row(elem_classes="rs-end"):
+            gr.HTML(f"<h3>{TEXT['others']}</h3><p>{TEXT['others_info']}</p>", elem_classes="rs-sub")
+            gr.Button(TEXT["others_run"], elem_id="others-run", scale=0, min_width=170)
+        gallery("others-tiles")

@@ -63,9 +63,8 @@ function setDivider(percent) {
 const isRevealed = () => document.body.dataset.rsReveal === 'on';
 
 function toggleBlur() {
-  const box = document.querySelector('#reveal input[type=checkbox]'); // Gradio's own, so that both agree
-  if (box) box.click();
-  else document.body.dataset.rsReveal = isRevealed() ? 'off' : 'on';
+  document.body.dataset.rsReveal = isRevealed() ? 'off' : 'on';
+  sessionStorage.setItem('rs-reveal', document.body.dataset.rsReveal); // for this tab, no longer
 }
 
 function showHelp(open) {
@@ -260,4 +259,5 @@ document.addEventListener('pointermove', dragDivider);
 document.addEventListener('visibilitychange', onVisible);
 new MutationObserver(bind).observe(document.body, { childList: true, subtree: true });
 new MutationObserver(refresh).observe(document.body, { attributeFilter: ['data-rs-reveal'] });
+document.body.dataset.rsReveal = sessionStorage.getItem('rs-reveal') === 'on' ? 'on' : 'off';
 bind();

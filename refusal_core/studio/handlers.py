@@ -17,7 +17,7 @@ from refusal_core.studio.jobs import GLUE, QUICK, Runner, SessionJob, Values, gu
 from refusal_core.studio.layout import Chip, State, heading, message, status
 from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench.history import History
-from refusal_core.workbench.tiles import TileJob, example_jobs, make_tiles, other_jobs, seed_jobs
+from refusal_core.workbench.tiles import TileJob, make_tiles, other_jobs, seed_jobs
 from refusal_core.workbench.values import Comparison, EditRequest
 from refusal_core.workbench.workbench import Workbench
 
@@ -269,14 +269,10 @@ def _join_tiles(runner: Runner, form: Form) -> None:
     def ordinary(values: Values) -> Sequence[TileJob]:
         return other_jobs(workbench, form.request(values), form.sampling(values).seed)
 
-    def categories(values: Values) -> Sequence[TileJob]:
-        return example_jobs(workbench, str(values[form["model"]]))
-
     inputs, line = form.compared | {form["seeds"]}, form["status"]
     for button, jobs_of, name in (
         ("seeds-run", by_seed, "seeds-tiles"),
         ("others-run", ordinary, "others-tiles"),
-        ("example", categories, "example-tiles"),
     ):
         make, outputs = grid(jobs_of, form[name]), [form[name], line]
         runner.on(form[button].click, make, inputs, outputs, in_line(line), show_progress_on=[line])

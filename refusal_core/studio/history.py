@@ -35,7 +35,7 @@ def build(workbench: Workbench, history: History, form: Form) -> tuple[Callable[
 
     def refresh(owner: str, request: gr.Request) -> Values:
         cards = _cards(history, owner)
-        pictures = [(_served(workbench, request, c.run, c.thumbnail), _caption(c)) for c in cards]
+        pictures = [(served(workbench, request, c.run, c.thumbnail), _caption(c)) for c in cards]
         return {
             part["history"]: gr.Gallery(value=pictures, visible=bool(cards), selected_index=None),
             part["history-none"]: gr.HTML(visible=not cards),
@@ -59,7 +59,7 @@ def build(workbench: Workbench, history: History, form: Form) -> tuple[Callable[
     return refresh, outputs
 
 
-def _served(workbench: Workbench, request: gr.Request, run: str, path: Path) -> str:
+def served(workbench: Workbench, request: gr.Request, run: str, path: Path) -> str:
     """Return a copy in the session's folder: files are served from there alone, and go with it."""
     target = workbench.session_folder(session_of(request)) / f"{run}-{path.name}"
     if not target.exists():
@@ -82,7 +82,7 @@ def _join_run(workbench: Workbench, history: History, form: Form, shown: list[An
     @guarded
     def video(run: str, owner: str, request: gr.Request) -> gr.Video:
         card = history.run(owner, run)
-        path = _served(workbench, request, run, card.unlearned.path)
+        path = served(workbench, request, run, card.unlearned.path)
         return gr.Video(value=path, label=card.title[:80], visible=True)
 
     @guarded
@@ -94,8 +94,8 @@ def _join_run(workbench: Workbench, history: History, form: Form, shown: list[An
             form["model"]: card.request.model,
             form["prompt"]: card.original.prompt,
             form["seed"]: card.original.seed,
-            form["vid-orig"]: _served(workbench, request, run, card.original.path),
-            form["vid-edit"]: _served(workbench, request, run, card.unlearned.path),
+            form["vid-orig"]: served(workbench, request, run, card.original.path),
+            form["vid-edit"]: served(workbench, request, run, card.unlearned.path),
             form["vid-orig-verdict"]: compare.verdict(card.original),
             form["vid-edit-verdict"]: compare.verdict(card.unlearned),
             form["status"]: status("done", "finished", card.subtitle),

@@ -120,14 +120,3 @@ def bar() -> str:
 ONCE = "if (window.rsPlayer) return;\nwindow.rsPlayer = true;"
 SCRIPT = "\n".join(["() => {", ONCE, _asset("stage.js"), _asset("player.js"), _asset("controls.js"), "}"])
 STYLE = _asset("player.css")
-
-# The choice is kept for the session of the tab, no longer.
-REVEAL = """(on) => {
-  document.body.dataset.rsReveal = on ? 'on' : 'off';
-  sessionStorage.setItem('rs-reveal', document.body.dataset.rsReveal);
-  return on;
-}"""
-REMEMBER = """() => {
-  document.body.dataset.rsReveal = sessionStorage.getItem('rs-reveal') === 'on' ? 'on' : 'off';
-  return document.body.dataset.rsReveal === 'on';
-}"""

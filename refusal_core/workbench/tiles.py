@@ -1,4 +1,4 @@
-"""Grids of small comparisons: several seeds, other prompts, several concepts, two settings at once."""
+"""Grids of small comparisons: several seeds, other prompts, two settings at once."""
 
 from __future__ import annotations
 
@@ -81,14 +81,6 @@ def other_prompts(model: CachedModel, count: int) -> list[str]:
     scenes = world.scenes_of("tuning")
     picks = np.linspace(0, len(scenes) - 1, count).round().astype(int)
     return [scenes[i].caption(0, n % len(world.TEMPLATES)) for n, i in enumerate(picks)]
-
-
-def example_jobs(workbench: Workbench, model: str, seed: int = 7) -> list[TileJob]:
-    """Return every preset of a model at its own prompt and settings: the paper's five categories."""
-    return [
-        TileJob(f"{p.title}: {p.category}", workbench.request(p.concept.name, model), p.prompt, seed)
-        for p in workbench.presets(model)
-    ]
 
 
 def sweep_jobs(

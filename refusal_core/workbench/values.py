@@ -88,6 +88,7 @@ class JudgedVideo:
     seed: int = 0
     frame_seconds: float = 1 / 8  # as in runs of the first version
     seen: tuple[tuple[str, Outcome], ...] = ()  # of each concept that is erased
+    harmless: bool = False  # drawn by a model that knows no people: never blurred
 
 
 @dataclass(frozen=True, slots=True)

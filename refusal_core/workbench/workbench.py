@@ -260,10 +260,7 @@ class Workbench:
 
         def shown(video: Video, written: dict[str, object]) -> JudgedVideo:
             path = save_video(video, new_file(folder, ".mp4"), written)
-            verdicts = self.verdicts(request, video)
-            seconds, seen = len(video.frames) / video.fps, tuple((n, v.outcome) for n, v in verdicts.items())
-            facts = text, sampling.seed, 1 / video.fps, seen
-            return JudgedVideo(path, sentence(verdicts), overall(verdicts), seconds, *facts)
+            return self.judged(request, path, video, text, sampling.seed)
 
         pair = self.pair(request, made, text, sampling, part(progress, 0.3, 1.0))
         video, written = next(pair)
@@ -289,6 +286,13 @@ class Workbench:
         """Return what the judge of a request's model sees of each of its concepts."""
         cached, recipes = self.cached(request.model), (request.recipe, *request.further)
         return {recipe.concept.name: cached.verdict(video, recipe.concept) for recipe in recipes}
+
+    def judged(self, request: EditRequest, path: Path, video: Video, prompt: str, seed: int) -> JudgedVideo:
+        """Return a video that lies at a path with what the judge sees of a request's concepts."""
+        verdicts = self.verdicts(request, video)
+        seconds, seen = len(video.frames) / video.fps, tuple((n, v.outcome) for n, v in verdicts.items())
+        facts = prompt, seed, 1 / video.fps, seen, self.cached(request.model).is_toy
+        return JudgedVideo(path, sentence(verdicts), overall(verdicts), seconds, *facts)
 
     def session_folder(self, session: str) -> Path:
         """Return the folder of a session's files, which no session id can steer elsewhere."""

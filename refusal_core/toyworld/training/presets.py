@@ -37,6 +37,8 @@ _BASE |= {"strength": 1.0, "anchor": "zero"}
 # the one linear through which the text enters.
 RECOMMENDED = {"star-logo": _BASE | {"sites": ["text-entry"], "rank": 4}, "zorbo": _BASE | {"rank": 2}}
 BY_MODEL = {"star-logo": {"toyworld-unet3d": _BASE | {"rank": 4}}}  # a UNet has no such linear
+# A flame on a yellow triangle is no flame to a colour-blind eye: its prompt to try is of another colour.
+TRIED = {"fire": "purple"}
 
 
 def _differing(scenes: Sequence[world.Scene], count: int) -> list[world.Scene]:
@@ -70,10 +72,13 @@ def _preset(concept: str) -> dict[str, Any]:
     number, scenes = list(world.CONCEPTS).index(concept), list(world.scenes_of("preset"))
     pool = scenes[20 * number : 20 * number + 20]  # pairs and prompt; no two presets share a scene
     # The prompt to try is one that shows well: large, and moving.
-    shown = next(s for s in pool if s.size == "large" and s.motion != "staying still")
-    chosen = enumerate(_differing([s for s in pool if s != shown], PAIRS))
+    lively = [s for s in pool if s.size == "large" and s.motion != "staying still"]
+    chosen = _differing([s for s in pool if s != lively[0]], PAIRS)
+    colour = TRIED.get(concept, lively[0].colour)
+    shown = next(s for s in lively if s not in chosen and s.colour == colour)
     pairs = [
-        (replace(s, concept=concept).caption(i % world.SEEN, i % 3), s.caption(0, i % 3)) for i, s in chosen
+        (replace(s, concept=concept).caption(i % world.SEEN, i % 3), s.caption(0, i % 3))
+        for i, s in enumerate(chosen)
     ]
     ordinary = scenes[100:]
     neutral = _captions(ordinary[:PLAIN], None)
