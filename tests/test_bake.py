@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from refusal_core.edit import Edit, Origin, SiteEdit, save_edit
 from refusal_core.errors import FileError
 from refusal_core.evaluate import bench as benchmark_large
+from refusal_core.evaluate.selftest import random_edit
 from refusal_core.export import bake as baking
 from refusal_core.fold import project_out
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
+from refusal_core.models.tiny import tiny_model
 from refusal_core.settings import SubspaceSettings
 
 LAYER = "blocks.0.ffn.net.0.proj"
@@ -98,11 +102,12 @@ def test_a_copy_that_differs_is_refused(folder: Path, tmp_path: Path, monkeypatc
     assert done.untouched_bytes == sizes - 64 * 32 * 4, "every byte but the edited tensor's"
     write = baking._write
 
-    def flip_the_last_byte(source: Path, target: Path, *more: object) -> None:
-        write(source, target, *more)
+    def flip_the_last_byte(source: Path, target: Path, *more: object) -> dict[int, int]:
+        sums = write(source, target, *more)
         if source == folder.parent / name:
             content = target.read_bytes()
             target.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        return sums
 
     monkeypatch.setattr(baking, "_write", flip_the_last_byte)
     with pytest.raises(FileError, match=f"{Path(name).name} was not copied soundly"):
@@ -114,9 +119,10 @@ def test_a_copy_that_is_longer_is_refused(folder: Path, tmp_path: Path, monkeypa
     save_file({WEIGHT: torch.randn(64, 32)}, folder / "model.safetensors")
     write = baking._write
 
-    def add_a_byte(source: Path, target: Path, *more: object) -> None:
-        write(source, target, *more)
+    def add_a_byte(source: Path, target: Path, *more: object) -> dict[int, int]:
+        sums = write(source, target, *more)
         target.write_bytes(target.read_bytes() + b"x")
+        return sums
 
     monkeypatch.setattr(baking, "_write", add_a_byte)
     with pytest.raises(FileError, match="not copied soundly"):
@@ -175,6 +181,98 @@ def test_a_disk_that_fails_when_it_is_waited_for_leaves_nothing(
     with pytest.raises(FileError, match=r"cannot be written \(No space left on device\)"):
         baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+# --- what was written ------------------------------------------------------------------------------------
+
+
+def test_linked_folders_and_files_are_baked_too(tmp_path: Path) -> None:
+    """As in a hub's cache, and where a large part lies on another disk."""
+    away, model = tmp_path / "away", tmp_path / "model"
+    for place in (away / "transformer", model / "vae"):
+        place.mkdir(parents=True)
+    save_file({WEIGHT: torch.randn(64, 32)}, away / "blob")
+    save_file({"v": torch.ones(3)}, away / "vae")
+    (away / "transformer" / "model.safetensors").symlink_to(away / "blob")
+    (model / "transformer").symlink_to(away / "transformer")
+    (model / "vae" / "model.safetensors").symlink_to(away / "vae")
+    assert baking.bake(model, edit_of(32, 64), tmp_path / "out").edited == 1
+    out = tmp_path / "out"
+    assert not any(path.is_symlink() for path in out.rglob("*"))
+    assert not torch.equal(
+        load_file(out / "transformer" / "model.safetensors")[WEIGHT], load_file(away / "blob")[WEIGHT]
+    )
+    assert (out / "vae" / "model.safetensors").read_bytes() == (away / "vae").read_bytes()
+
+
+@pytest.mark.parametrize("to", ["nowhere", "itself", "one another"])
+def test_links_that_cannot_be_followed_are_refused(folder: Path, tmp_path: Path, to: str) -> None:
+    save_file({WEIGHT: torch.randn(64, 32)}, folder / "model.safetensors")
+    model = folder.parent
+    if to == "nowhere":
+        (model / "config.json").symlink_to(tmp_path / "gone")
+    elif to == "itself":
+        (folder / "again").symlink_to(model)
+    else:
+        (model / "a").mkdir()
+        (model / "b").mkdir()
+        (model / "a" / "b").symlink_to(model / "b")
+        (model / "b" / "a").symlink_to(model / "a")
+    with pytest.raises(FileError, match=r"is a link that leads nowhere|is a link to a folder around"):
+        baking.bake(model, edit_of(32, 64), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_planned_file_that_is_not_found_again_is_refused(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    save_file({WEIGHT: torch.randn(64, 32)}, folder / "model.safetensors")
+    monkeypatch.setattr(baking, "_files", lambda _folder: [])
+    with pytest.raises(FileError, match=r"model\.safetensors is not among the folder's files"):
+        baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
+
+
+def test_an_edited_tensor_is_read_again(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    save_file({WEIGHT: torch.randn(64, 32)}, folder / "model.safetensors")
+
+    def write(path: Path, copy: Path, tasks: Any, kept: Any) -> Any:
+        sums = real(path, copy, tasks, kept)
+        content = bytearray(copy.read_bytes())
+        content[tasks[0].weight.start + 5] ^= 1
+        copy.write_bytes(content)
+        return sums
+
+    real = baking._write
+    monkeypatch.setattr(baking, "_write", write)
+    with pytest.raises(FileError, match=f"transformer.{LAYER} was not written soundly"):
+        baking.bake(folder.parent, edit_of(32, 64), tmp_path / "out")
+
+
+def test_what_did_not_change_is_not_counted(folder: Path, tmp_path: Path) -> None:
+    save_file({WEIGHT: torch.randn(64, 32)}, folder / "model.safetensors")
+    edit = edit_of(32, 64)
+    nothing = {site: replace(change, strength=torch.zeros(1)) for site, change in edit.sites.items()}
+    assert baking.bake(folder.parent, edit, tmp_path / "out").edited == 1
+    assert baking.bake(folder.parent, replace(edit, sites=nothing), tmp_path / "same").edited == 0
+
+
+def test_of_two_experts_both_are_baked_or_it_is_said(tmp_path: Path, capsys, monkeypatch) -> None:
+    from test_cli import run
+
+    model = tiny_model("wan-2.2")
+    model.pipeline.save_pretrained(tmp_path / "two")
+    tiny_model("wan").pipeline.save_pretrained(tmp_path / "one")
+    edit = random_edit(model, model.sites, 1, torch.Generator().manual_seed(0))
+    done = baking.bake(tmp_path / "two", edit, tmp_path / "both")
+    assert done.edited == len(model.sites) and not done.note
+    save_edit(edit, tmp_path / "edit.safetensors")
+    words = ["bake", "--checkpoint", str(tmp_path / "two" / "transformer"), "--edit"]
+    assert run(monkeypatch, *words, str(tmp_path / "edit.safetensors"), "--out", str(tmp_path / "half")) == 0
+    shown = capsys.readouterr().out
+    assert f"{len(model.sites) // 2} tensors edited" in shown
+    assert "Note: The edit also changes transformer_2, not in this folder: bake it too." in shown
+    first = {site: change for site, change in edit.sites.items() if site.name.startswith("transformer.")}
+    with pytest.raises(FileError, match="two has transformer_2, too, and the edit is for transformer alone"):
+        baking.bake(tmp_path / "two", replace(edit, sites=first), tmp_path / "out")
+    assert baking.bake(tmp_path / "one", replace(edit, sites=first), tmp_path / "out").edited == len(first)
 
 
 def test_the_benchmark_of_large_models_says_what_is_allowed_and_whether_it_is_reached(monkeypatch) -> None:

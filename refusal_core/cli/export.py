@@ -57,6 +57,8 @@ def bake(
     with progress_bar("Baking") as progress:
         done = run(checkpoint, load_edit(edit), out, progress)
     print(f"{out}: {done.edited} tensors edited, {done.untouched_bytes / 1e6:.1f} MB found untouched")
+    if done.note:
+        print(f"Note: {done.note}")
 
 
 def push(

@@ -11,8 +11,10 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -23,6 +25,9 @@ from refusal_core.export.lora import write_recipe
 from refusal_core.fold import BLOCK, project_out, shift_bias
 from refusal_core.io.files import new_folder, wait_for_disk
 from refusal_core.io.shards import FLOATS, Entry, read_index
+from refusal_core.models.inventory import read_config
+from refusal_core.models.model import denoiser_places
+from refusal_core.models.parts import network_class
 from refusal_core.models.sites import Site
 from refusal_core.models.threads import one_thread
 from refusal_core.progress import Progress, silent
@@ -33,11 +38,12 @@ CHUNK = 256 << 10  # bytes of a comparison, so that both sides stay in the proce
 
 @dataclass(frozen=True, slots=True)
 class Baked:
-    """What was done: tensors rewritten, and bytes found equal to the original's."""
+    """What was found in the written files: tensors that changed, and bytes equal to the original's."""
 
     folder: Path
     edited: int
     untouched_bytes: int
+    note: str = ""
 
 
 def bake(checkpoint: Path, edit: Edit, out: Path, progress: Progress = silent) -> Baked:
@@ -58,9 +64,12 @@ def bake(checkpoint: Path, edit: Edit, out: Path, progress: Progress = silent) -
         raise FileError(f"{checkpoint.name} is no folder; give the folder that holds the checkpoint.")
     with new_folder(out) as temporary:
         work = _plan(checkpoint, edit)
-        untouched = _copy(checkpoint, temporary, work, progress)
+        edited, untouched = _copy(checkpoint, temporary, work, progress)
         write_recipe(edit, temporary)
-    return Baked(out, sum(map(len, work.values())), untouched)
+    planned = {task.site.name for tasks in work.values() for task in tasks}
+    left = dict.fromkeys(s.name.partition(".")[0] for s in edit.sites if s.name not in planned)
+    note = f"The edit also changes {' and '.join(left)}, not in this folder: bake it too." if left else ""
+    return Baked(out, edited, untouched, note)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,6 +119,11 @@ def _fits(bias: Entry, weight: Entry) -> bool:
 def _folders(checkpoint: Path, edit: Edit) -> dict[str, Path]:
     """Return where the weights of each denoiser lie: in a pipeline's folder, or one denoiser's own."""
     prefixes = list(dict.fromkeys(site.name.partition(".")[0] for site in edit.sites))
+    if other := [name for name in _denoisers(checkpoint, edit) if name not in prefixes]:
+        raise FileError(
+            f"{checkpoint.name} has {' and '.join(other)}, too, and the edit is for {' and '.join(prefixes)}"
+            " alone; make an edit for this model."
+        )
     if any((checkpoint / prefix).is_dir() for prefix in prefixes):
         return {prefix: checkpoint / prefix for prefix in prefixes}
     own = [prefix for prefix in prefixes if prefix == checkpoint.resolve().name] or prefixes
@@ -120,21 +134,54 @@ def _folders(checkpoint: Path, edit: Edit) -> dict[str, Path]:
     return {own[0]: checkpoint}
 
 
-def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], progress: Progress) -> int:
-    """Write every file anew; return the bytes found untouched."""
-    sources = [p for p in sorted(checkpoint.rglob("*")) if p.is_file()]
-    total, done, untouched = sum(p.stat().st_size for p in sources) or 1, 0, 0
+def _denoisers(checkpoint: Path, edit: Edit) -> list[str]:
+    """Return the denoisers of a pipeline's folder by its index; none where there is no index."""
+    if not (checkpoint / "model_index.json").is_file():
+        return []
+    index = read_config(checkpoint / "model_index.json")
+    return [name for name in denoiser_places(edit.model.pipeline) if network_class(index.get(name))]
+
+
+def _files(checkpoint: Path) -> list[Path]:
+    """Return every file of a folder, in linked folders too: a hub's cache and many a disk have links.
+
+    Raises:
+        FileError: a link leads nowhere, or a folder into itself.
+    """
+    found: list[Path] = []
+    for folder, inner, names in os.walk(checkpoint, followlinks=True):
+        home = Path(folder)
+        around = [above.resolve() for above in home.parents if above.is_relative_to(checkpoint)]
+        if home.is_symlink() and home.resolve() in around:
+            raise FileError(f"{home.name} is a link to a folder around it; take it away.")
+        for name in names:
+            if not (home / name).is_file():
+                raise FileError(f"{name} is a link that leads nowhere, or no file; get the checkpoint again.")
+        inner.sort()
+        found += [home / name for name in names]
+    return sorted(found)
+
+
+def _copy(
+    checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], progress: Progress
+) -> tuple[int, int]:
+    """Write every file anew; return how many tensors changed in them, and the bytes found untouched."""
+    sources = _files(checkpoint)
+    if lost := set(work) - set(sources):
+        raise FileError(f"{min(lost).name} is not among the folder's files; get the checkpoint again.")
+    total, done, edited, untouched = sum(p.stat().st_size for p in sources) or 1, 0, 0, 0
     waits: list[Future[None]] = []
 
-    def one(path: Path) -> int:
+    def one(path: Path) -> tuple[int, int]:
         copy = target / path.relative_to(checkpoint)
         copy.parent.mkdir(parents=True, exist_ok=True)
         tasks = work.get(path, [])
         kept = _untouched(path, tasks)
-        _write(path, copy, tasks, kept)
+        sums = _write(path, copy, tasks, kept)
         same = _check_untouched(path, copy, kept)
+        changed = _check_edited(path, copy, tasks, sums)
         waits.append(disk.submit(wait_for_disk, copy))  # its own thread: nobody else waits for the disk
-        return same
+        return changed, same
 
     # Copying waits for the disk and editing does not: of two files at once one always gets on.
     with (
@@ -144,9 +191,10 @@ def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], prog
     ):
         made = [pool.submit(one, path) for path in sources]
         try:
-            for path, same in zip(sources, made, strict=True):
+            for path, one_done in zip(sources, made, strict=True):
                 progress(done / total, f"Baking {path.name}")
-                untouched += same.result()
+                changed, kept = one_done.result()
+                edited, untouched = edited + changed, untouched + kept
                 done += path.stat().st_size
             progress(1.0, "Waiting for the disk")
             for wait in waits:
@@ -154,7 +202,7 @@ def _copy(checkpoint: Path, target: Path, work: Mapping[Path, list[_Task]], prog
         finally:
             pool.shutdown(cancel_futures=True)
             disk.shutdown(cancel_futures=True)
-    return untouched
+    return edited, untouched
 
 
 def _untouched(path: Path, tasks: list[_Task]) -> list[tuple[int, int]]:
@@ -164,15 +212,36 @@ def _untouched(path: Path, tasks: list[_Task]) -> list[tuple[int, int]]:
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def _write(path: Path, copy: Path, tasks: list[_Task], kept: list[tuple[int, int]]) -> None:
-    """Write a file with its edited tensors, each byte once."""
+def _write(path: Path, copy: Path, tasks: list[_Task], kept: list[tuple[int, int]]) -> dict[int, int]:
+    """Write a file with its edited tensors, each byte once; return checksums of these by where they start."""
+    sums: dict[int, int] = {}
     with path.open("rb") as source, copy.open("wb") as target:
         for low, high in kept:
             _transfer(source, target, low, high)
         for task in tasks:
             for entry, value in _edited(source, task):
+                content = value.contiguous().view(torch.uint8).numpy().data
                 target.seek(entry.start)
-                target.write(value.contiguous().view(torch.uint8).numpy().data)
+                target.write(content)
+                sums[entry.start] = crc32(content)
+    return sums
+
+
+def _check_edited(original: Path, copy: Path, tasks: list[_Task], sums: Mapping[int, int]) -> int:
+    """Read edited tensors again; return of how many sites they differ from the original's."""
+    starts, changed = sorted(sums), 0
+    with original.open("rb", buffering=0) as a, copy.open("rb", buffering=0) as b:
+        for task in tasks:
+            same = True
+            for low, high in task.stretches:
+                inside = [start for start in starts if low <= start < high]
+                for start, stop in pairwise([*inside, high]):
+                    b.seek(start)
+                    if crc32(b.read(stop - start)) != sums[start]:
+                        raise FileError(f"{task.site.name} was not written soundly; check the disk.")
+                same = same and _same(a, b, low, high)
+            changed += not same
+    return changed
 
 
 def _transfer(source: Any, target: Any, low: int, high: int) -> None:

@@ -10,10 +10,10 @@ from torch import nn
 
 from refusal_core.errors import ModelError
 from refusal_core.models.families.family import Blocks, Defaults, Family, Sites
+from refusal_core.models.model import DENOISERS
 from refusal_core.models.sites import block_paths, list_sites
 from refusal_core.settings import SiteKind
 
-_DENOISERS = ("transformer", "unet", "transformer_2")
 # Names as diffusers has them; the first that a block has is taken.
 _NAMES: tuple[tuple[SiteKind, tuple[tuple[str, ...], ...]], ...] = (
     ("text", (("attn2.to_k", "attn2.to_v"), ("cross_attn.to_k", "cross_attn.to_v"))),
@@ -32,7 +32,7 @@ def guess_family(pipeline: Any) -> Family:
     Raises:
         ModelError: nothing that looks like blocks with cross-attention is found, or it is a UNet.
     """
-    attributes = [name for name in _DENOISERS if isinstance(getattr(pipeline, name, None), nn.Module)]
+    attributes = [name for name in DENOISERS if isinstance(getattr(pipeline, name, None), nn.Module)]
     if not attributes:
         raise ModelError(f"{type(pipeline).__name__} has no transformer and no unet: nothing to edit.")
     denoiser = getattr(pipeline, attributes[0])

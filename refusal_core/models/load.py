@@ -22,7 +22,7 @@ from refusal_core.models.families.family import DEFAULTS_FILE, Defaults
 from refusal_core.models.hub_files import NO_PIPELINE, fetch_pipeline, published_parameters, why_not
 from refusal_core.models.inventory import inventory, read_config
 from refusal_core.models.load_settings import LoadSettings
-from refusal_core.models.model import Model, family_of, wrap_pipeline
+from refusal_core.models.model import Model, denoiser_places, family_of, wrap_pipeline
 from refusal_core.models.packaged import packaged_parts
 from refusal_core.models.parts import load_parts, network_class
 from refusal_core.models.single_file import expect_model, load_denoiser
@@ -181,7 +181,9 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, config: Map
         expect_safetensors(folder)
         packaged = packaged_parts(folder, settings.weights)
         parts = dict.fromkeys(packaged) | _denoisers(folder, config, settings)
-        parts |= load_parts(folder, config, _dtypes(settings, config), _denoiser_names(config), parts)
+        parts |= load_parts(
+            folder, config, _dtypes(settings, config), denoiser_places(_class_in(config)), parts
+        )
         kind = getattr(diffusers, _class_in(config), diffusers.DiffusionPipeline)
         pipeline: Any = kind.from_pretrained(
             folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, **parts
@@ -194,17 +196,12 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, config: Map
         raise ModelError(f"'{source}' {_why(e, path)}") from e
 
 
-def _denoiser_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    try:
-        return family_of(_class_in(config)).denoisers
-    except ModelError:  # a guess comes later
-        return ("transformer", "transformer_2", "unet")
-
-
 def _denoisers(folder: Path, config: Mapping[str, Any], settings: LoadSettings) -> dict[str, Any]:
     """Return the denoisers that come from single files, by their places."""
     files = [settings.denoiser, settings.denoiser_2]
-    names = [name for name in _denoiser_names(config) if network_class(config.get(name)) is not None]
+    names = [
+        name for name in denoiser_places(_class_in(config)) if network_class(config.get(name)) is not None
+    ]
     if settings.denoiser_2 is not None and len(names) < 2:
         raise InputError("This model has one denoiser; leave --denoiser-2 out.")
     return {

@@ -17,6 +17,7 @@ from refusal_core.models.families import FAMILIES, LEFT_OUT
 from refusal_core.models.families.family import Defaults, Family, Layout
 from refusal_core.models.sites import Site, list_sites
 
+DENOISERS = ("transformer", "unet", "transformer_2")  # what pipelines call them
 # By the denoiser itself: several Models may wrap one pipeline.
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
@@ -149,6 +150,11 @@ def family_of(kind: str) -> Family:
         raise ModelError(f"{kind} is left out: {LEFT_OUT[kind]}")
     known = ", ".join(p for f in FAMILIES for p in f.pipelines)
     raise ModelError(f"{kind} is not supported yet; supported are {known}.")
+
+
+def denoiser_places(kind: str) -> tuple[str, ...]:
+    """Return where a pipeline class has its denoisers, or may have them where it is of no known family."""
+    return next((family.denoisers for family in FAMILIES if kind in family.pipelines), DENOISERS)
 
 
 def called_denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
