@@ -23,6 +23,15 @@ MAX_BYTES = 8 << 30
 NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)  # of sites, classes and hashes
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Twins:
+    """The rows of the pairs at one site, without those of neutral prompts."""
+
+    unsafe: Tensor  # [n, H]
+    safe: Tensor  # [n, H], row by row the twins of unsafe
+    pair_of_row: Tensor  # [n] int64
+
+
 _TENSORS = ("unsafe", "safe", "neutral", "pair_of_row")  # of samples, in a file
 _FURTHER = ("kept", "target")  # where there are any
 

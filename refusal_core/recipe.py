@@ -18,6 +18,7 @@ from refusal_core.errors import InputError
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, silent
 from refusal_core.settings import (
+    MOST_ROWS,
     CaptureSettings,
     EditSettings,
     Method,
@@ -140,7 +141,14 @@ def paper_recipe(preset: Preset, model: Model) -> Recipe:
     layers = tuple(sorted({(n - 1) * model.block_count // PAPER_BLOCKS for n in PAPER_LAYERS}))
     return Recipe(
         preset.concept,
-        CaptureSettings(kinds=("cross-attention", "feed-forward"), layers=layers),
+        CaptureSettings(
+            kinds=("cross-attention", "feed-forward"),
+            layers=layers,
+            pool="frame",
+            frames=model.defaults.frames,  # of a short clip, rows by frame give other directions
+            pair_rows=MOST_ROWS,
+            neutral_rows=MOST_ROWS,
+        ),
         SubspaceSettings(method="cpca", rank=PAPER_RANK, relative=False),
         EditSettings(),
     )

@@ -28,6 +28,7 @@ Trajectory = Literal["shared", "own"]
 Anchor = Literal["zero", "mean"]
 Input = Literal["yes-no", "whole", "number", "choice", "choices", "layers", "text", "path"]
 LAST_LAYER = 9999  # where the model, and so its number of layers, is not known yet
+MOST_ROWS = 1_000_000  # more than any capture gives that fits
 LAST_SEED = 2**31 - 1
 S = TypeVar("S")
 
@@ -214,16 +215,30 @@ class CaptureSettings:
         "Blocks whose sites are edited, counted from 0 in execution order, such as 0-3,6; or all."
     ).at(None)
     pool: Pool = Knob(
-        "What a row of a video-side site is the mean over; the paper's is a frame.",
+        "What a row of a video-side site is the mean over; tokens erase more, the paper has a frame.",
         label="Pooling",
         expert=True,
-    ).at("frame")  # text-side sites always give one row a token
+    ).at("token")  # text-side sites always give one row a token
     trajectory: Trajectory = Knob(
         "Both prompts of a pair are read on the same noisy video, or each on its own (paper).", expert=True
     ).at("shared")
     timesteps: int = Knob(
         "Denoising steps at which video-side activations are read.", 1, 50, usual=(1, 20), expert=True
     ).at(6)
+    steps: int | None = Knob(
+        "Steps of its schedule; by default as few as are read.", 1, 200, expert=True, name="capture_steps"
+    ).at(None)
+    frames: int | None = Knob(
+        "Frames of the video that is read.", 1, 400, expert=True, name="capture_frames"
+    ).at(None)
+    height: int | None = Knob(
+        "Its height; a smaller one gives other directions.", 16, 4096, 16, expert=True, name="capture_height"
+    ).at(None)
+    width: int | None = Knob("Its width in pixels.", 16, 4096, 16, expert=True, name="capture_width").at(None)
+    pair_rows: int = Knob(
+        "Rows that a video-side site keeps of the pairs, drawn evenly.", 1, MOST_ROWS, expert=True
+    ).at(512)
+    neutral_rows: int = Knob("Rows that it keeps of neutral prompts.", 1, MOST_ROWS, expert=True).at(2048)
     seed: int = Knob(
         "Seed of the noise that activations are read on.", 0, LAST_SEED, expert=True, name="capture_seed"
     ).at(0)

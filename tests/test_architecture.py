@@ -75,10 +75,11 @@ METHOD = {
 """The method: the files at the top, in the order they run."""
 
 BASE = {"errors", "progress", "settings"}
-METHOD_AND_BELOW = METHOD | {"models", "io"}
+METHOD_AND_BELOW = METHOD | {"models", "io", "reading"}
 TABLE: dict[str, set[str]] = {
     "io": {"errors"},
     "models": BASE | {"io", "hooks"},  # hooks knows torch alone
+    "reading": METHOD_AND_BELOW,
     "export": METHOD_AND_BELOW,
     "toyworld": METHOD_AND_BELOW,
     "evaluate": METHOD_AND_BELOW | {"export", "toyworld"},

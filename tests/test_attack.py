@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import refusal_core as rc
-from refusal_core.capturing import first_call, record_calls
 from refusal_core.evaluate.attacks.embeddings import attacked_embeddings
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.methods.treatments import plan_method
@@ -21,6 +20,7 @@ from refusal_core.evaluate.suites.toyworld import toyworld_suite
 from refusal_core.hooks import watch_calls
 from refusal_core.models.conditioning import TEXT, conditioned
 from refusal_core.models.model import Model
+from refusal_core.models.recording import first_call, record_calls
 from refusal_core.progress import silent
 from refusal_core.sampling import generate_batch
 

@@ -8,13 +8,13 @@ import torch
 from numpy.typing import NDArray
 
 import refusal_core as rc
-from refusal_core.capturing import first_call, record_calls
 from refusal_core.errors import ModelError
 from refusal_core.evaluate.methods import esd
 from refusal_core.evaluate.methods.esd import esd_weights
 from refusal_core.evaluate.methods.safree import prepare_safree, safree
 from refusal_core.evaluate.methods.uce import PRESERVE, ROUNDS, rece_weights, uce_weights
 from refusal_core.models.model import Model
+from refusal_core.models.recording import first_call, record_calls
 from refusal_core.models.tiny import tiny_model
 from refusal_core.recipe import concept_phrases
 from refusal_core.toyworld.pipeline import encode_text

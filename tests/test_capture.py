@@ -6,10 +6,13 @@ import pytest
 import torch
 
 import refusal_core as rc
-from refusal_core.capturing import _twin_rows, chosen_steps, first_call
+from refusal_core.capturing import _twin_rows
 from refusal_core.errors import Cancelled, InputError, MemoryLimitError, SiteError
 from refusal_core.models.model import Model
+from refusal_core.models.recording import first_call, listen, record
 from refusal_core.models.tiny import tiny_model
+from refusal_core.reading.video_side import chosen_steps, drawn
+from refusal_core.settings import MOST_ROWS
 
 ALL_KINDS = ("text-entry", "text", "cross-attention", "feed-forward", "feed-forward-out", "self-attention")
 
@@ -31,7 +34,7 @@ def test_every_kind_of_site_is_read_and_no_hook_is_left(tiny: Model, fire: rc.Co
 
 
 def test_frame_pooling_gives_one_row_a_pair_timestep_and_latent_frame(tiny: Model, fire: rc.Concept) -> None:
-    settings = rc.CaptureSettings(kinds=("cross-attention",), layers=(1,), timesteps=2)
+    settings = rc.CaptureSettings(kinds=("cross-attention",), layers=(1,), timesteps=2, frames=17)
     rows = {}
     for pool in ("pair", "timestep", "frame", "token"):
         seen = rc.capture(tiny, fire, rc.CaptureSettings(**{**_fields(settings), "pool": pool}))
@@ -101,9 +104,9 @@ def test_replay_equals_running_the_unsafe_prompt_on_the_same_latents(tiny: Model
     shared = rc.CaptureSettings(kinds=("cross-attention",), layers=(2,), timesteps=4)
     own = rc.CaptureSettings(kinds=("cross-attention",), layers=(2,), timesteps=4, trajectory="own")
     (a,), (b,) = (rc.capture(tiny, fire, s).sites.values() for s in (shared, own))
-    first = a.unsafe.view(3, 4, 5, -1)[:, 0], b.unsafe.view(3, 4, 5, -1)[:, 0]
+    first = a.unsafe.view(3, 4, 2, -1)[:, 0], b.unsafe.view(3, 4, 2, -1)[:, 0]
     torch.testing.assert_close(*first, atol=1e-5, rtol=1e-4)
-    later = a.unsafe.view(3, 4, 5, -1)[:, 3], b.unsafe.view(3, 4, 5, -1)[:, 3]
+    later = a.unsafe.view(3, 4, 2, -1)[:, 3], b.unsafe.view(3, 4, 2, -1)[:, 3]
     assert not torch.allclose(*later, atol=1e-5)
     torch.testing.assert_close(a.safe, b.safe)
 
@@ -118,6 +121,55 @@ def test_cancelling_leaves_no_hook_and_the_pipeline_usable(
         rc.capture(tiny, fire, rc.CaptureSettings(kinds=("cross-attention",), timesteps=2), progress=stop)
     assert hooks_left(tiny) == 0
     assert rc.generate(tiny, fire.neutral[0]).frames.shape == (17, 64, 64, 3)
+
+
+@pytest.mark.parametrize("pool", ["frame", "token"])
+def test_at_full_size_the_rows_are_those_of_the_whole_run(tiny: Model, fire: rc.Concept, pool: str) -> None:
+    """Read on the way, they are what the calls of the model's own schedule and size give when repeated."""
+    d = tiny.defaults
+    size = {"steps": d.steps, "frames": d.frames, "height": d.height, "width": d.width}
+    settings = rc.CaptureSettings(
+        kinds=("cross-attention",), layers=(2,), pool=pool, timesteps=2, **size, pair_rows=MOST_ROWS
+    )
+    ((site, samples),) = rc.capture(tiny, fire, settings).sites.items()
+    safe = [pair.safe for pair in fire.pairs]
+    with torch.inference_mode():
+        calls = record(tiny, safe, range(len(safe)), rc.SamplingSettings(), 0, None)
+        steps = [listen(calls[i], tiny, [site])[site] for i in chosen_steps(2, d.steps)]
+    rows = torch.stack(steps, 1).unflatten(2, (5, 16))  # [B, steps, F, S, H]
+    rows = rows.mean(3) if pool == "frame" else rows.flatten(2, 3)
+    assert torch.equal(samples.safe, rows.flatten(0, 2))
+
+
+def test_of_more_rows_than_are_kept_a_draw_decides_alike_for_both_prompts(
+    tiny: Model, fire: rc.Concept
+) -> None:
+    whole, drawn_rows = (
+        rc.capture(
+            tiny,
+            fire,
+            rc.CaptureSettings(
+                kinds=("cross-attention",), layers=(2,), pool="token", pair_rows=most, neutral_rows=most
+            ),
+        )
+        for most in (MOST_ROWS, 50)
+    )
+    (every,), (some,) = whole.sites.values(), drawn_rows.sites.values()
+    assert len(every.unsafe) == 3 * 4 * 2 * 16 and len(some.unsafe) == len(some.neutral) == 50
+    pairs = zip(some.unsafe, some.safe, strict=True)
+    twins = [(every.unsafe == u).all(1) & (every.safe == s).all(1) for u, s in pairs]
+    assert all(found.sum() == 1 for found in twins)
+    places = torch.stack(twins).nonzero()[:, 1]
+    assert torch.equal(every.pair_of_row[places], some.pair_of_row)
+    assert len(torch.unique(places)) == 50 and set(some.pair_of_row.tolist()) == {0, 1, 2}
+
+
+def test_every_row_is_as_likely_to_be_drawn() -> None:
+    counts = torch.zeros(40)
+    for seed in range(2000):
+        counts[drawn((seed, 0), 40, 10)] += 1
+    assert counts.sum() == 20_000
+    assert (counts - 500).abs().max() < 5 * (2000 * 0.25 * 0.75) ** 0.5
 
 
 def test_capturing_twice_gives_equal_bytes(tiny: Model, fire: rc.Concept) -> None:
@@ -161,7 +213,7 @@ def test_too_little_memory_is_one_sentence(tiny: Model, fire: rc.Concept, monkey
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("refusal_core.capturing._text_samples", fail)
+    monkeypatch.setattr("refusal_core.capturing._twins", fail)
     with pytest.raises(MemoryLimitError, match="take fewer layers or timesteps"):
         rc.capture(tiny, fire, rc.CaptureSettings(kinds=("text",)))
 

@@ -94,7 +94,7 @@ def test_every_setting_of_an_edit_is_described_with_its_range_and_default() -> N
         _, takes, default = described[knob.name]
         if knob.low is not None:
             assert takes == f"{knob.low:.6f}".rstrip("0").rstrip(".") + f" to {knob.high:.0f}", knob.name
-            assert default == f"{knob.default:g}", knob.name
+            assert knob.default is None or default == f"{knob.default:g}", knob.name
         elif knob.input in ("choice", "choices") and not knob.optional:
             chosen = knob.default[0] if isinstance(knob.default, tuple) else knob.default
             assert (takes, default) == (", ".join(f"`{c}`" for c in knob.choices), f"`{chosen}`"), knob.name
@@ -189,68 +189,29 @@ def test_every_file_that_a_task_leads_to_exists() -> None:
 
 
 def test_the_price_of_the_recipe_is_counted() -> None:
-    """Operations and parameters at Wan 2.1 1.3B's published sizes, on the meta device."""
+    """What `models cost` prints at Wan 2.1 1.3B's published sizes; its own test counts again."""
     import torch
     from diffusers import AutoencoderKLWan
-    from transformers import UMT5Config, UMT5EncoderModel
 
-    from refusal_core.capturing import chosen_steps
-    from refusal_core.concepts import load_concept
-    from refusal_core.models.inventory import build_on_meta
-    from refusal_core.models.model import family_of
-    from refusal_core.settings import CaptureSettings
+    from refusal_core.concepts import load_preset
+    from refusal_core.evaluate.pricing import price
 
-    family = family_of("WanPipeline")
-    (checkpoint,) = (c for c in family.checkpoints if c.source == WAN)
-    denoiser = build_on_meta(checkpoint.networks[0])
-    umt5 = UMT5Config(
-        vocab_size=256_384,
-        d_model=4096,
-        d_kv=64,
-        d_ff=10_240,
-        num_layers=24,
-        num_heads=64,
-        feed_forward_proj="gated-gelu",
-    )
+    found = price(WAN, load_preset("real-nudity"))
     with torch.device("meta"):
-        encoder, decoder = UMT5EncoderModel(umt5), AutoencoderKLWan()
-        sizes = family.defaults
-        frames, text = 1 + (sizes.frames - 1) // 4, sizes.text_length
-        latents = torch.empty(1, 16, frames, sizes.height // 8, sizes.width // 8)
-        time, words = torch.empty(1, dtype=torch.long), torch.empty(1, text, 4096)
-        smallest = torch.empty(1, 16, 1, 2, 2)  # one frame of 16 x 16: text sites do not see the video
-        tokens = torch.empty(1, text, dtype=torch.long)
-    forward = _operations(lambda: denoiser(latents, time, words))
-    small = _operations(lambda: denoiser(smallest, time, words))
-    reading = _operations(lambda: encoder(tokens))
-    concept = load_concept("real-nudity")
-    pairs, neutral = len(concept.pairs), len(concept.neutral)
-    prompts = 2 * pairs + neutral
-    steps = chosen_steps(CaptureSettings().timesteps, sizes.steps)
-    video, text_side = 2 * sizes.steps * forward, prompts * small
-    # Safe and neutral prompts run up to the last step that is read, and repeat those that are; unsafe
-    # prompts repeat the safe ones' alone.
-    video_side = ((pairs + neutral) * (steps[-1] + len(steps)) + pairs * len(steps)) * forward
-    assert (pairs, neutral, steps[-1] + len(steps)) == (5, 226, 51)
+        decoder = AutoencoderKLWan()
+    assert (found.pairs, found.neutral) == (5, 226)
+    denoiser, encoder = found.memory["denoiser"], found.memory["text encoder"]
+    text, video_side = found.edits["text"], found.edits["cross-attention"]
     for line in (
-        f"| one video | {video:.1f} | 1 |",
-        f"| {text_side:.3f} | {text_side / video:.4f} |",
-        f"| {video_side:,.0f} | {video_side / video:.0f} |",
-        f"adds {prompts * reading:.1f} PFLOP for {prompts} prompts",
-        f"the denoiser {2 * _billions(denoiser):.1f} GB, the text encoder {2 * _billions(encoder):.1f} GB",
+        f"| one video | {found.video:.1f} | 1 |",
+        f"| {text:.3f} | {text / found.video:.4f} |",
+        f"| {video_side:.1f} | {video_side / found.video:.2f} |",
+        f"adds {found.text_encoder:.1f} PFLOP for {2 * found.pairs + found.neutral} prompts",
+        f"the denoiser {denoiser:.1f} GB, the text encoder {encoder:.1f} GB",
         f"the decoder {4 * _billions(decoder):.1f} GB",
         f"The edit file takes {_edit_megabytes():.1f} MB",
     ):
         assert line in " ".join(README.split()), line
-
-
-def _operations(run: Any) -> float:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        run()
-    return counter.get_total_flops() / 1e15
 
 
 def _billions(network: Any) -> float:

@@ -252,7 +252,8 @@ def test_a_run_of_the_first_version_still_opens(
     file.write_text(json.dumps(entry))
     (card,) = store.runs(OWNER)
     asked = {"method": "cpca", "sites": "text,cross-attention", "layers": "0-3", "rank": 4, "strength": 0.5,
-             "anchor": "mean", "alpha": 2.0, "relative": False, "trajectory": "own"}  # fmt: skip
+             "anchor": "mean", "alpha": 2.0, "relative": False, "trajectory": "own",
+             "pool": "frame"}  # fmt: skip
     assert card.request.recipe == changed(Recipe(rc.load_concept("fire")), asked)
     assert [(r.concept.name, r.edit.strength) for r in card.request.further] == [("zorbo", 0.75)]
     entry["request"]["pairs"] = pairs[:3]

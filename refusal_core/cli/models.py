@@ -9,6 +9,7 @@ import typer
 from refusal_core.cli.options import Json, with_options
 from refusal_core.cli.screen import progress_bar, save_json, show_rows
 from refusal_core.models.load_settings import LoadSettings
+from refusal_core.settings import CaptureSettings
 
 app = typer.Typer(help="Supported models, and what they have to edit.", invoke_without_command=True)
 
@@ -57,6 +58,33 @@ def show(
     shapes = [dict(zip(heads, shape, strict=True)) for shape in found.shapes()]
     facts = {"model": found.source, "family": found.family.name, "parameters": found.parameters}
     save_json(json, {**facts, "licence": found.licence, "shapes": shapes})
+
+
+@app.command()
+@with_options
+def cost(
+    model: Annotated[str, typer.Argument(help="A published model, or a diffusers folder.")],
+    changes: CaptureSettings,
+    preset: Annotated[
+        str, typer.Option("--preset", help="Whose prompts are counted: a name, or a path to JSON.")
+    ] = "real-nudity",
+    json: Json = None,
+) -> None:
+    """Count what a video and an edit cost at a model's own size, before any weight is read."""
+    from refusal_core.concepts import load_preset
+    from refusal_core.evaluate.pricing import price
+    from refusal_core.models.load import bundled_folder
+
+    found = price(str(bundled_folder(model) or model), load_preset(preset), changes)
+    print(f"{found.pairs} pairs and {found.neutral} neutral prompts; operations of the denoiser alone:\n")
+    print("| step | PFLOP | videos |\n|---|---|---|")
+    for line in found.table():
+        print(line)
+    if found.text_encoder is not None:
+        print(f"\nThe text encoder adds {found.text_encoder:.1f} PFLOP, once for these prompts.")
+    for name, size in found.memory.items():
+        print(f"memory, {name}: {size:.1f} GB")
+    save_json(json, found.plain())
 
 
 @app.command()

@@ -34,6 +34,7 @@ class Inventory:
     parameters: int  # of the denoisers together
     largest: int  # of one of them
     licence: str
+    networks: tuple[Network, ...] = ()  # what the denoisers are built with
 
     def counts(self) -> dict[str, int]:
         """Return the number of sites of each kind."""
@@ -103,7 +104,7 @@ def _measure(source: str, family: Family, networks: Sequence[Network], licence: 
     built = [(network.attribute, build_on_meta(network)) for network in networks]
     sites = tuple(site for site, _, _ in list_sites(built, family))
     counts = [sum(p.numel() for p in module.parameters()) for _, module in built]
-    return Inventory(source, family, sites, sum(counts), max(counts, default=0), licence)
+    return Inventory(source, family, sites, sum(counts), max(counts, default=0), licence, tuple(networks))
 
 
 def build_on_meta(network: Network) -> nn.Module:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refusal_core.capturing import record_calls
 from refusal_core.models.conditioning import TEXT, check_conditioning
 from refusal_core.models.gradients import frozen, predicted
 from refusal_core.models.model import Model
+from refusal_core.models.recording import record_calls
 from refusal_core.progress import Progress, silent
 
 STEPS, RATE = 30, 0.05  # Adam; the rate is in spreads of the embeddings

@@ -12,11 +12,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from refusal_core.capturing import first_call, record_calls
 from refusal_core.concepts import Concept
 from refusal_core.errors import ModelError
 from refusal_core.models.gradients import frozen, predicted
 from refusal_core.models.model import Model
+from refusal_core.models.recording import first_call, record_calls
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import concept_phrases
 from refusal_core.settings import SiteKind

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from refusal_core.capturing import first_call
 from refusal_core.concepts import Concept
 from refusal_core.errors import ModelError
 from refusal_core.models.conditioning import check_conditioning, conditioned
 from refusal_core.models.model import Model
+from refusal_core.models.recording import first_call
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import concept_phrases
 

@@ -1,0 +1,1 @@
+"""What capture reads with: the side of sites that see the video."""
