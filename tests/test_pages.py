@@ -17,9 +17,11 @@ from playwright.sync_api import Browser, Page, expect
 from refusal_core.io.video import load_video
 from refusal_core.recipe import plain_recipe
 from refusal_core.studio.texts import TEXT
+from refusal_core.workbench import tiles
 from refusal_core.workbench.examples import EXAMPLES, load_examples
 from refusal_core.workbench.history import History
 from refusal_core.workbench.review import make_pack, save_pack
+from refusal_core.workbench.values import Tile
 from refusal_core.workbench.workbench import Workbench
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -179,7 +181,15 @@ def test_every_control_is_reached_by_the_keyboard(page: Page) -> None:
 # --- the other pages --------------------------------------------------------------------------------
 
 
-def test_a_cell_of_a_sweep_loads_its_setting_and_stopping_keeps_the_cells(page: Page) -> None:
+def test_a_cell_of_a_sweep_loads_its_setting_and_stopping_keeps_the_cells(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = tiles._tile
+
+    def slow(*arguments: Any) -> Tile:
+        time.sleep(1.5)  # else a busy browser comes too late to stop anything
+        return make(*arguments)
+
     tab(page, 1)
     page.locator("#axis_rows-values textarea").fill("1,3")
     page.locator("#axis_columns-values textarea").fill("0,1")
@@ -195,6 +205,7 @@ def test_a_cell_of_a_sweep_loads_its_setting_and_stopping_keeps_the_cells(page: 
     expect(page.locator("#strength input[type=number]")).to_have_value("1")
     tab(page, 1)
     page.locator("#axis_rows-values textarea").fill("1-8 (+1)")
+    monkeypatch.setattr(tiles, "_tile", slow)
     page.locator("#sweep-run").click()
     expect(page.locator("#sweep-status")).to_contain_text("2 / 16", timeout=SLOW)
     page.locator("#sweep-stop").click()
