@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import torch
 from huggingface_hub import CommitOperationAdd
 from safetensors.torch import load_file, save_file
 from test_cli import run
+from test_workbench import request
 
 import refusal_core as rc
 from refusal_core.edit import Edit, save_edit
@@ -22,8 +26,11 @@ from refusal_core.evaluate.family_steps import CONCEPT, latents
 from refusal_core.export import bake as baking
 from refusal_core.export.hub import publish
 from refusal_core.io import shards
+from refusal_core.io.video import load_video
 from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.models.tiny import tiny_model
+from refusal_core.workbench.exporting import export as export_edit
+from refusal_core.workbench.workbench import Workbench
 
 
 @pytest.fixture(scope="module")
@@ -274,28 +281,75 @@ def test_push_shows_first_and_names_its_limits(edit: Edit, tmp_path: Path) -> No
         publish(path, "../../etc")
 
 
-@pytest.mark.parametrize("name", ["wan", "wan-2.2", "mochi", "hunyuan"])
-def test_the_lines_that_come_with_an_export_give_the_edited_model(
+@pytest.mark.parametrize("name", ["wan", "wan-2.2", "mochi", "hunyuan", "wan-i2v", "latte"])
+def test_the_lines_that_come_with_an_export_give_the_edited_model_and_a_video(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In a folder with nothing but what was exported."""
     tiny = tiny_model(name)
-    tiny.pipeline.save_pretrained(tmp_path / "base")
-    model = replace(rc.load_model(str(tmp_path / "base")), defaults=tiny.defaults)
+    tiny.pipeline.save_pretrained(tmp_path / "models" / "base")
+    monkeypatch.chdir(tmp_path / "models")  # the model is called by a path that holds nowhere else
+    model = replace(rc.load_model("base"), defaults=tiny.defaults, extras=tiny.extras)
     seen = rc.capture(model, CONCEPT, rc.CaptureSettings(kinds=("text",)))
     edit = rc.make_edit(rc.estimate(seen, rc.SubspaceSettings(method="rv")))
     before = latents(model)
     with rc.applied(model, edit):
         wanted = latents(model)
     assert (wanted - before).abs().max() > 1e-3
-    monkeypatch.chdir(tmp_path)
-    for written in (
-        rc.export_lora(edit, model, tmp_path / "lora.safetensors"),
-        rc.export_weights(edit, model, tmp_path / "unlearned"),
-    ):
+    forms = [rc.export_weights, *([rc.export_lora] if model.family.lora else [])]
+    for number, write in enumerate(forms):
+        empty = tmp_path / str(number)
+        empty.mkdir()
+        monkeypatch.chdir(tmp_path / "models")
+        written = write(edit, model, empty / "made.safetensors")
+        assert written.edited == len(edit.sites)
+        monkeypatch.chdir(empty)
         lines: dict[str, Any] = {}
         exec(compile(written.snippet, "snippet", "exec"), lines)
-        got = latents(replace(wrap_pipeline(lines["pipe"], "again"), defaults=tiny.defaults))
-        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+        again = replace(wrap_pipeline(lines["pipe"], "again"), defaults=tiny.defaults, extras=tiny.extras)
+        torch.testing.assert_close(latents(again), wanted, rtol=0, atol=1e-5)
+        assert load_video(empty / "unlearned.mp4")[0].fps == tiny.defaults.fps
+
+
+def test_of_a_finetune_the_lines_load_the_finetune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = tiny_model("wan")
+    tiny.pipeline.save_pretrained(tmp_path / "base")
+    weights = {name: tensor + 0.01 for name, tensor in weights_of(tmp_path / "base" / "transformer").items()}
+    save_file(weights, tmp_path / "tuned.safetensors")
+    monkeypatch.chdir(tmp_path)
+    loading = rc.LoadSettings(denoiser=Path("tuned.safetensors"), dtype="bfloat16")
+    model = replace(rc.load_model("base", loading), defaults=tiny.defaults)
+    edit = rc.make_edit(rc.estimate(rc.capture(model, CONCEPT)))
+    (tmp_path / "empty").mkdir()
+    written = rc.export_lora(edit, model, tmp_path / "empty" / "lora.safetensors")
+    lines: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path / "empty")
+    exec(compile(written.snippet.partition("video = pipe(")[0], "snippet", "exec"), lines)
+    loaded = lines["pipe"].transformer.blocks[0].attn2.to_q.weight
+    assert torch.equal(loaded, weights["blocks.0.attn2.to_q.weight"].bfloat16())
+
+
+def test_the_app_s_exports_run_in_an_empty_folder(tmp_path: Path) -> None:
+    """Of a bundled model, in a process of its own; a folder comes as a zip, and is unpacked as zips are."""
+    bench = Workbench("toyworld")
+    script = []
+    for form in ("edit", "lora", "weights"):
+        made = export_edit(bench, request(bench), form, session="export")
+        (tmp_path / form).mkdir()
+        for path in made.paths:
+            shutil.copy(path, tmp_path / form)
+            if path.suffix == ".zip":
+                shutil.unpack_archive(path, tmp_path / form)
+        snippet = made.snippet.replace('"your prompt"', '"a red circle"')
+        script += [f"os.chdir({str(tmp_path / form)!r})", f"exec({snippet!r}, {{}})"]
+        assert ("lora.safetensors" in made.card) == (form == "lora"), "the card loads what is there"
+    bench.close()
+    run = [sys.executable, "-W", "ignore", "-c", "\n".join(["import os", *script])]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    made_videos = [load_video(tmp_path / form / "unlearned.mp4")[0] for form in ("edit", "lora", "weights")]
+    assert {video.fps for video in made_videos} == {8.0}
 
 
 class FakeHub:

@@ -41,7 +41,7 @@ def export(
             written = export_lora(made, loaded, out, naming="diffusers" if form == "lora" else "comfyui")
     for path in written.paths:
         print(path)
-    print()
+    print(f"{written.edited} layers edited, weights in {loaded.precision}\n")
     print(written.snippet)
 
 

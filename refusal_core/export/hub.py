@@ -10,7 +10,7 @@ from typing import Any
 
 from refusal_core.edit import Edit, load_edit
 from refusal_core.errors import InputError, ModelError
-from refusal_core.export.lora import lora_lines
+from refusal_core.export.snippets import lora_lines
 from refusal_core.io.reading import shown
 from refusal_core.models.model import family_of
 

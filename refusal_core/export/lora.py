@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from refusal_core.apply import applied, check_fits
 from refusal_core.edit import Edit, resolved
-from refusal_core.errors import InputError, ModelError
+from refusal_core.errors import FileError, InputError, ModelError
+from refusal_core.export.snippets import comfyui_snippet, lora_snippet, weights_snippet
 from refusal_core.fold import lora_factors
 from refusal_core.io.files import new_folder, save_tensors, write_json
-from refusal_core.models.families.family import DEFAULTS_FILE, Family, Stacked
-from refusal_core.models.load import bundled_folder
+from refusal_core.io.shards import read_header, read_index
+from refusal_core.models.families.family import DEFAULTS_FILE, Stacked
 from refusal_core.models.model import Model
 from refusal_core.models.sites import Site
 from refusal_core.models.slots import slot_of
@@ -28,10 +30,11 @@ NAMINGS: tuple[Naming, ...] = ("diffusers", "comfyui")
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was written, and the lines of Python that use it."""
+    """What was written, the lines of Python that use it, and how many layers it was found to change."""
 
     paths: tuple[Path, ...]
     snippet: str
+    edited: int
 
 
 def export_lora(edit: Edit, model: Model, path: Path, *, naming: Naming = "diffusers") -> Export:
@@ -67,7 +70,9 @@ def export_lora(edit: Edit, model: Model, path: Path, *, naming: Naming = "diffu
         target = path if number == 0 else path.with_stem(f"{path.stem}-{number + 1}")
         tensors = _named(factors, model, prefix, naming)
         paths.append(save_tensors(target, tensors, {"kind": "lora", **recipe_of(edit)}))
-    return Export(tuple(paths), lora_snippet(model, paths, naming))
+    files = [path.name for path in paths]
+    use = comfyui_snippet(files) if naming == "comfyui" else lora_snippet(model, files)
+    return Export(tuple(paths), use, sum(len(read_header(path)) // 2 for path in paths))
 
 
 def _factors(edit: Edit, model: Model, prefix: str) -> dict[Site, tuple[Tensor, Tensor]]:
@@ -134,43 +139,6 @@ def recipe_of(edit: Edit) -> dict[str, Any]:
     }
 
 
-def lora_snippet(model: Model, paths: list[Path], naming: Naming) -> str:
-    """Return the Python lines that load the exported files."""
-    if naming == "comfyui":
-        return "Put " + " and ".join(p.name for p in paths) + " into ComfyUI/models/loras; strength 1.0."
-    revision = f', revision="{model.revision}"' if model.revision else ""
-    kind = model.fingerprint.pipeline
-    lines = [
-        "import diffusers",
-        "",
-        f'pipe = diffusers.{kind}.from_pretrained("{_source(model)}"{revision})',
-    ]
-    return "\n".join(lines + lora_lines(model.family, [path.name for path in paths]))
-
-
-def lora_lines(family: Family, files: Sequence[str]) -> list[str]:
-    """Return the Python lines that put exported LoRAs into a pipeline ``pipe``, one file a denoiser."""
-    if family.lora == "model":
-        return [
-            "from safetensors.torch import load_file",
-            "",
-            f'lora = load_file("{files[0]}")',
-            f'pipe.{family.denoisers[0]}.load_lora_adapter(lora, adapter_name="unlearned")',
-        ]
-    second = ("", ", load_into_transformer_2=True")
-    return [
-        f'pipe.load_lora_weights("{file}", adapter_name="unlearned{number or ""}"{second[number]})'
-        for number, file in enumerate(files)
-    ]
-
-
-def _source(model: Model) -> str:
-    bundled = bundled_folder(model.name)
-    if bundled is not None:
-        return f"assets/models/{Path(bundled).name}"
-    return Path(model.name).name if Path(model.name).exists() else model.name
-
-
 def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
     """Write the whole edited pipeline as a diffusers folder, with its recipe; all of it or nothing.
 
@@ -186,11 +154,29 @@ def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
     with new_folder(folder) as temporary:
         with applied(model, edit):
             model.pipeline.save_pretrained(temporary, safe_serialization=True)
+            edited = _check_written(temporary, model, edit)
         write_recipe(edit, temporary)
         write_json(temporary / DEFAULTS_FILE, {"defaults": asdict(model.defaults)})
-    kind = model.fingerprint.pipeline
-    snippet = f'import diffusers\n\npipe = diffusers.{kind}.from_pretrained("{folder.name}")'
-    return Export((folder,), snippet)
+    return Export((folder,), weights_snippet(model, folder.name), edited)
+
+
+def _check_written(folder: Path, model: Model, edit: Edit) -> int:
+    """Read the edited weights again; return how many there are.
+
+    Raises:
+        FileError: one is missing, or is not what the edited model has.
+    """
+    indexes = {prefix: read_index(folder / prefix) for prefix in model.denoiser_names}
+    for site in edit.sites:
+        prefix, _, inner = site.name.partition(".")
+        entry = indexes[prefix].get(f"{inner}.weight")
+        held = slot_of(model.layers[site.name], site.name, "weight").get()
+        if entry is None:
+            raise FileError(f"{site.name} was not written; export the edit as a LoRA, or bake it.")
+        with safe_open(entry.path, framework="pt") as file:
+            if not torch.equal(file.get_tensor(f"{inner}.weight"), held.cpu()):
+                raise FileError(f"{site.name} was not written soundly; check the disk.")
+    return len(edit.sites)
 
 
 def _refuse_adapters(model: Model) -> None:

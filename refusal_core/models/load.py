@@ -119,7 +119,7 @@ def load_model(source: str, settings: LoadSettings | None = None, *, progress: P
         raise ModelError(f"{kind} is not known, and the guess of its structure was not confirmed.")
     model = wrap_pipeline(_placed(pipeline, source, settings), source, family)
     defaults = read_defaults(Path(path)) or model.defaults
-    model = replace(model, defaults=defaults, revision=settings.revision)
+    model = replace(model, defaults=defaults, loading=settings)
     if settings.compiled:
         compile_parts(model.pipeline, model.denoisers, settings.place)
     if bundled:

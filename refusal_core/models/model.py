@@ -15,6 +15,7 @@ from torch import nn
 from refusal_core.errors import ModelError
 from refusal_core.models.families import FAMILIES, LEFT_OUT
 from refusal_core.models.families.family import Defaults, Family, Layout
+from refusal_core.models.load_settings import LoadSettings
 from refusal_core.models.sites import Site, list_sites
 
 DENOISERS = ("transformer", "unet", "transformer_2")  # what pipelines call them
@@ -51,7 +52,7 @@ class Model:
     layouts: Mapping[str, Layout] = field(repr=False)  # of what enters each layer
     fingerprint: Fingerprint
     extras: Mapping[str, Any] = field(default_factory=dict)  # arguments of this pipeline alone
-    revision: str | None = None  # of a hub id: a tag or a commit
+    loading: LoadSettings = field(default_factory=LoadSettings)  # how it was loaded
 
     @property
     def precision(self) -> str:

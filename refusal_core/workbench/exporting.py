@@ -11,6 +11,7 @@ from refusal_core.edit import save_edit
 from refusal_core.errors import InputError
 from refusal_core.export.hub import model_card, publish_files
 from refusal_core.export.lora import export_lora, export_weights
+from refusal_core.export.snippets import edit_snippet
 from refusal_core.progress import Progress, silent
 from refusal_core.recipe import EditRequest
 from refusal_core.workbench.workbench import Workbench, name_of
@@ -44,27 +45,17 @@ def export(
     folder = workbench.session_folder(session) / uuid.uuid4().hex
     folder.mkdir()
     edit = save_edit(made, folder / f"{name}.safetensors")
-    card = model_card(made, edit.name)
     if form == "edit":
-        return Exported((edit,), edit_snippet(request.model, edit.name), card)
+        return Exported((edit,), edit_snippet(model, edit.name), model_card(made, edit.name))
     if form == "weights":
         written = export_weights(made, model, folder / f"{name}-weights")
-        packed = shutil.make_archive(str(folder / f"{name}-weights"), "zip", written.paths[0])
+        packed = shutil.make_archive(str(written.paths[0]), "zip", folder, written.paths[0].name)
         shutil.rmtree(written.paths[0])
-        return Exported((Path(packed),), written.snippet, card)
+        return Exported((Path(packed),), written.snippet, model_card(made, edit.name))
     file = folder / f"{name}-{form}.safetensors"
     written = export_lora(made, model, file, naming="diffusers" if form == "lora" else "comfyui")
-    return Exported(written.paths, written.snippet, card)
-
-
-def edit_snippet(model: str, file: str) -> str:
-    """Return the lines that apply an edit file."""
-    return f"""import refusal_core as rc
-
-model = rc.load_model("{model}")
-edit = rc.load_edit("{file}")
-with rc.applied(model, edit):
-    rc.save_video(rc.generate(model, "your prompt"), "unlearned.mp4")"""
+    loras = [path.name for path in written.paths] if form == "lora" else []
+    return Exported(written.paths, written.snippet, model_card(made, edit.name, loras))
 
 
 def push(
