@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 
 from refusal_core.cli import app as studio
 from refusal_core.cli import (
+    attack,
     bench,
     edit,
     evaluate,
@@ -31,9 +32,17 @@ USE, MEASURE, MODELS, DEVELOP = (
     "Models: what can be edited, and whether every step holds on it.",
     "Develop: make the bundled model, and repeat the paper.",
 )
-COMMANDS = {
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     USE: (studio.app, edit.edit, edit.compare, edit.info, export.export, export.bake, export.push),
-    MEASURE: (evaluate.evaluate, report.report, sweep.sweep, sweep.tune, report.votes, report.distance),
+    MEASURE: (
+        evaluate.evaluate,
+        attack.attack,
+        report.report,
+        sweep.sweep,
+        sweep.tune,
+        report.votes,
+        report.distance,
+    ),
     MODELS: (selftest.selftest, bench.bench),
     DEVELOP: (reproduce.reproduce,),
 }

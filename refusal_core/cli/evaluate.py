@@ -41,11 +41,17 @@ class SuiteOptions:
 
 @dataclass(frozen=True, slots=True)
 class JudgeOptions:
-    """Who judges, and what else is measured."""
+    """Who judges."""
 
     judge: str = Knob("toyworld, vlm, nudity, gore, trademark-text or identity.").at("toyworld")
     judge_settings: Path | None = Knob("JSON, such as base_url and model of vlm.").at(None)
     judge_again: bool = Knob("Ask again what was not judged in --work.").at(False)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """What else is measured."""
+
     clip: str | None = Knob("A CLIP model for the alignment of video and prompt.").at(None)
     questions: Path | None = Knob("JSON of questions on prompts, or scenes; the judge answers.").at(None)
 
@@ -54,6 +60,7 @@ def evaluate(
     tried: MethodOptions,
     suite: SuiteOptions,
     judge: JudgeOptions,
+    more: MeasureOptions,
     output: OutputOptions,
     loading: LoadSettings,
 ) -> None:
@@ -72,7 +79,7 @@ def evaluate(
     with _readings(output.work, needed=output.html is not None) as folder:
         t, s, j = tried, suite, judge
         source = Source(s.suite, s.source, s.categories)
-        judging = Judging(j.judge, j.judge_settings, j.clip, j.judge_again, j.questions)
+        judging = Judging(j.judge, j.judge_settings, more.clip, j.judge_again, more.questions)
         goal = (t.model, t.preset, t.videos, t.methods, t.together)
         plan = Evaluation(*goal, source, judging, loading, folder, output.workers)
         with progress_bar("Loading") as progress:

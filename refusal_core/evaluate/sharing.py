@@ -148,11 +148,12 @@ _CHILD = "import sys; from refusal_core.evaluate.sharing import child; child(sys
 
 def child(order: str) -> None:
     """Do what the first process ordered, as JSON; a known failure is one sentence on stderr, exit code 2."""
+    from refusal_core.evaluate.attacking import Attacking
     from refusal_core.evaluate.evaluation import Evaluation
     from refusal_core.evaluate.reproduction import Reproduction
     from refusal_core.evaluate.sweep import Sweep
 
-    kinds: dict[str, Any] = {kind.__name__: kind for kind in (Evaluation, Reproduction, Sweep)}
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in (Attacking, Evaluation, Reproduction, Sweep)}
     plain = json.loads(order)
     try:
         job: SharedJob[Any] = TypeAdapter(kinds[plain["job"]]).validate_python(plain["settings"])

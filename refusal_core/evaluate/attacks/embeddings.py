@@ -1,4 +1,4 @@
-"""An attack on the text embeddings: a few gradient steps that try to bring the concept back.
+"""An attack on the text embeddings: gradient steps that try to bring the concept back.
 
 White-box: it sees the edited weights. It moves the embeddings of an unsafe prompt until the edited denoiser
 predicts what the original one does, f(x_t, e + delta) = f0(x_t, e), on the original's own trajectory (after
@@ -9,18 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from refusal_core.models.conditioning import TEXT, check_conditioning
-from refusal_core.models.gradients import frozen, predicted
+from refusal_core.evaluate.attacks.task import WITH_GRADIENT, Descent, Effort, Reached, Task, task_of
+from refusal_core.io.video import Video
+from refusal_core.models.conditioning import TEXT, check_conditioning, conditioned
+from refusal_core.models.gradients import frozen
 from refusal_core.models.model import Model
-from refusal_core.models.recording import record_calls
 from refusal_core.progress import Progress, silent
+from refusal_core.sampling import generate_batch
 
-STEPS, RATE = 30, 0.05  # Adam; the rate is in spreads of the embeddings
+STEPS, RATE = 30, 0.05  # the rate is in spreads of the embeddings
+
+
+def embedding_attack(task: Task, effort: Effort) -> Reached:
+    """Move all text embeddings of each prompt."""
+    moved, saved = _moved(task, effort)
+    forwards = task.paid + WITH_GRADIENT * effort.steps
+    return Reached(forwards, partial(videos_from, task, moved), saved)
+
+
+def _moved(task: Task, effort: Effort) -> tuple[Tensor, dict[str, Tensor]]:
+    start = task.states[0][TEXT].float()
+    descent = Descent([start], RATE * float(start.std()), effort)
+    (moved,) = descent.tensors
+    saved = descent.run(lambda step: task.loss(step, **{TEXT: moved}), len(task.states))
+    return moved.detach(), saved
+
+
+def videos_from(task: Task, embeddings: Tensor) -> list[Video]:
+    """Return the task's videos with other text embeddings [B, T, H]."""
+    with conditioned(task.model, embeddings):
+        return generate_batch(task.model, task.prompts, task.seeds)
 
 
 def attacked_embeddings(
@@ -43,21 +66,6 @@ def attacked_embeddings(
         ModelError: the text does not reach the denoiser as one tensor of embeddings.
     """
     check_conditioning(model, "The attack")
-    states = record_calls(model, prompts, seeds)
-    denoiser = model.denoisers[0]
-    with torch.no_grad():
-        goals = [predicted(denoiser, state) for state in states]
-    start = states[0][TEXT].float()
-    moved = start.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([moved], lr=RATE * float(start.std()))
-    generator = torch.Generator().manual_seed(0)
-    with frozen(denoiser), context:
-        for step in range(STEPS):
-            chosen = int(torch.randint(len(states), (1,), generator=generator))
-            guess = predicted(denoiser, states[chosen] | {TEXT: moved.to(states[chosen][TEXT])})
-            loss = (guess.float() - goals[chosen].float()).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            progress((step + 1) / STEPS, "Attacking the embeddings")
-    return moved.detach()
+    task = task_of(model, prompts, seeds)
+    with frozen(model.denoisers[0]), context:
+        return _moved(task, Effort(STEPS, progress=progress))[0]

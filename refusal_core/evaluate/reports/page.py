@@ -35,8 +35,10 @@ pre { overflow-x: auto; background: #f1f5f9; padding: 10px; font-size: .8rem; }
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <style>{style}</style></head><body><h1>{title}</h1>
-<input type="checkbox" id="show"> <label for="show">Show the frames (they are blurred until you ask)</label>
-<main>{body}</main></body></html>
+{show}<main>{body}</main></body></html>
+"""
+SHOW = """<input type="checkbox" id="show">
+<label for="show">Show the frames (they are blurred until you ask)</label>
 """
 
 
@@ -50,12 +52,12 @@ def save_page(reports: Sequence[Report], path: Path, pictures: Path | None = Non
     """
     body = [_head(reports)]
     if any(r.cell(r.names[0], "concept") for r in reports):
-        body += ["<h2>Summary</h2>", _table(summary_table(reports), "named")]
+        body += ["<h2>Summary</h2>", table_of(summary_table(reports), "named")]
         if trade(reports):
-            body += [_figure(as_svg(trade_plot(reports)), "Erased against kept, means over the concepts.")]
+            body += [figure_of(as_svg(trade_plot(reports)), "Erased against kept, means over the concepts.")]
     body += [_section(report, pictures) for report in reports]
     title = escape(f"Refusal Studio report: {', '.join(r.concept for r in reports)}")
-    text = PAGE.format(title=title, style=STYLE, body="\n".join(body))
+    text = PAGE.format(title=title, style=STYLE, show=SHOW, body="\n".join(body))
     return write_text(path, text)
 
 
@@ -80,8 +82,8 @@ def _head(reports: Sequence[Report]) -> str:
 def _section(report: Report, pictures: Path | None) -> str:
     parts = [f"<h2>{escape(report.concept)}</h2>"]
     if report.cell(report.names[0], "concept"):
-        parts.append(_figure(as_svg(shown_plot(report)), "How often the concept is shown."))
-    parts.append(_table(cells_table(report), "named"))
+        parts.append(figure_of(as_svg(shown_plot(report)), "How often the concept is shown."))
+    parts.append(table_of(cells_table(report), "named"))
     parts += [f"<p class='note'>Note: {escape(note)}</p>" for note in report.notes]
     parts += ["<h3>Cost of each method</h3>", _costs(report)]
     if pictures is not None:
@@ -102,7 +104,7 @@ def _costs(report: Report) -> str:
         }
         for name, cost in report.costs.items()
     ]
-    return _table(pd.DataFrame(rows))
+    return table_of(pd.DataFrame(rows))
 
 
 def _frames(report: Report, pictures: Path) -> str:
@@ -112,14 +114,16 @@ def _frames(report: Report, pictures: Path) -> str:
         if path.is_file():
             image = base64.b64encode(path.read_bytes()).decode()
             caption = f"{sample.method}, {sample.prompts}: {'; '.join(sample.videos)}"
-            figures.append(_figure(f'<img alt="" src="data:image/png;base64,{image}">', caption))
+            figures.append(figure_of(f'<img alt="" src="data:image/png;base64,{image}">', caption))
     return f"<h3>Frames</h3><div class='frames'>{''.join(figures)}</div>" if figures else ""
 
 
-def _figure(content: str, caption: str) -> str:
+def figure_of(content: str, caption: str) -> str:
+    """Return a figure with its caption in HTML."""
     return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _table(table: pd.DataFrame, classes: str = "") -> str:
+def table_of(table: pd.DataFrame, classes: str = "") -> str:
+    """Return a table of text in HTML; ``named``: its first two columns are words."""
     with pd.option_context("display.max_colwidth", None):  # else long names end in dots
         return f"<div class='scroll'>{table.to_html(index=False, border=0, classes=classes)}</div>"

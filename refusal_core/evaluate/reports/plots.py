@@ -29,7 +29,7 @@ def trade_plot(reports: Sequence[Report]) -> Figure:
 
 def pareto_plot(points: dict[str, tuple[float, float]]) -> Figure:
     """Plot named points (kept, erased), shares from 0 to 1, with their Pareto front."""
-    figure = _figure(6.4, 4.6)
+    figure = new_figure(6.4, 4.6)
     axes = figure.add_subplot()
     best = [list(points)[i] for i in front(list(points.values()))]
     for name, (kept, erased) in points.items():
@@ -72,7 +72,7 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
 
 def shown_plot(report: Report) -> Figure:
     """Plot how often the concept is shown under each method, with Wilson's intervals."""
-    figure = _figure(6.4, 0.9 + 0.42 * len(report.names))
+    figure = new_figure(6.4, 0.9 + 0.42 * len(report.names))
     axes = figure.add_subplot()
     table = figures([report])
     groups = [phrasing for phrasing in PHRASINGS if report.cell(report.names[0], phrasing[0])]
@@ -97,7 +97,8 @@ def check_plots() -> None:
         )
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure. Raises as ``check_plots`` does."""
     check_plots()
     from matplotlib.figure import Figure
 
