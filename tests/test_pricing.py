@@ -17,6 +17,7 @@ from refusal_core.errors import ModelError
 from refusal_core.evaluate.pricing import price
 from refusal_core.hooks import watch_calls
 from refusal_core.models.inventory import build_on_meta, inventory
+from refusal_core.models.load import bundled_folder
 
 WAN, WAN_14B = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 PAIRS, NEUTRAL, STEPS = 5, 226, 6  # of the preset, and of a capture
@@ -36,13 +37,14 @@ def test_the_price_is_that_of_the_forwards_that_capture_makes() -> None:
         return float(counter.get_total_flops()) / 1e15
 
     found = price(WAN, load_preset("real-nudity"))
-    assert found.video == pytest.approx(2 * 50 * forward(21, 480, 832))
     assert found.edits["text"] == pytest.approx((2 * PAIRS + NEUTRAL) * forward(1, 16, 16))
     forwards = (2 * PAIRS + NEUTRAL) * STEPS
     assert found.edits["cross-attention"] == pytest.approx(forwards * forward(2, 480, 832))
-    full = rc.CaptureSettings(steps=50, frames=81)
+    full = {"capture_steps": 50, "capture_frames": 81}
     dear = price(WAN, load_preset("real-nudity"), full).edits["cross-attention"]
-    assert dear == pytest.approx(((PAIRS + NEUTRAL) * 46 + PAIRS * 6) * forward(21, 480, 832))
+    whole = forward(21, 480, 832)
+    assert found.video == pytest.approx(2 * 50 * whole)
+    assert dear == pytest.approx(((PAIRS + NEUTRAL) * 46 + PAIRS * 6) * whole)
 
 
 def test_capture_makes_the_forwards_that_are_priced(tiny, fire) -> None:
@@ -61,11 +63,23 @@ def test_an_edit_costs_less_than_a_video(model: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["models", "cost", model, "--json", str(tmp_path / "cost.json")])
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "cost.json").read_text())
+    assert list(written) == ["video", "edits", "text_encoder", "memory"] and list(written["video"]) == [
+        "pflop"
+    ]
+    assert all(list(edit) == ["pflop", "videos"] for edit in written["edits"].values())
     assert written["edits"]["text"]["videos"] <= 0.01
     assert written["edits"]["cross-attention"]["videos"] <= 1
+    assert written["edits"]["cross-attention, a second concept"]["videos"] <= 0.1
     assert written["text_encoder"]["pflop"] > 1 and written["memory"]["text encoder"] > 11
 
 
 def test_a_model_whose_calls_are_not_known_gets_one_sentence() -> None:
     with pytest.raises(ModelError, match="takes more than latents, a timestep and text; counted are wan"):
         price("Lightricks/LTX-Video", load_preset("real-nudity"))
+
+
+def test_a_folder_s_own_sizes_are_counted() -> None:
+    """Those of the bundled model: 17 frames of 64 x 64, and an encoder of its own."""
+    found = price(str(bundled_folder("toyworld")), load_preset("fire"))
+    assert (found.sizes.frames, found.sizes.width) == (17, 64)
+    assert found.text_encoder is not None and found.text_encoder < 1e-3

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from refusal_core.cli.options import Json, with_options
+from refusal_core.cli.options import Changes, Json, with_options
 from refusal_core.cli.screen import progress_bar, save_json, show_rows
 from refusal_core.models.load_settings import LoadSettings
-from refusal_core.settings import CaptureSettings
 
 app = typer.Typer(help="Supported models, and what they have to edit.", invoke_without_command=True)
 
@@ -64,9 +63,9 @@ def show(
 @with_options
 def cost(
     model: Annotated[str, typer.Argument(help="A published model, or a diffusers folder.")],
-    changes: CaptureSettings,
+    changes: Changes,
     preset: Annotated[
-        str, typer.Option("--preset", help="Whose prompts are counted: a name, or a path to JSON.")
+        str, typer.Option("--preset", help="Whose edit is counted: a name, or a path to JSON.")
     ] = "real-nudity",
     json: Json = None,
 ) -> None:
@@ -75,7 +74,7 @@ def cost(
     from refusal_core.evaluate.pricing import price
     from refusal_core.models.load import bundled_folder
 
-    found = price(str(bundled_folder(model) or model), load_preset(preset), changes)
+    found = price(str(bundled_folder(model) or model), load_preset(preset), changes.values)
     print(f"{found.pairs} pairs and {found.neutral} neutral prompts; operations of the denoiser alone:\n")
     print("| step | PFLOP | videos |\n|---|---|---|")
     for line in found.table():
