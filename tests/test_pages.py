@@ -14,6 +14,7 @@ from axe_playwright_python.base import AXE_FILE_PATH
 from conftest import compare, open_page
 from playwright.sync_api import Browser, Page, expect
 
+from refusal_core.concepts import list_presets
 from refusal_core.io.video import load_video
 from refusal_core.recipe import plain_recipe
 from refusal_core.studio.texts import TEXT
@@ -79,8 +80,12 @@ def test_each_of_the_five_categories_is_one_click_away(page: Page, workbench: Wo
 
 
 def test_the_examples_are_small_and_of_the_presets_as_they_are(workbench: Workbench) -> None:
-    size = sum(path.stat().st_size for path in EXAMPLES.iterdir())
-    assert size < 400_000
+    assert sum(path.stat().st_size for path in EXAMPLES.rglob("*") if path.is_file()) < 800_000
+    named = json.loads((EXAMPLES / "toyworld-language" / "examples.json").read_text(encoding="utf-8"))
+    for entry, preset in zip(named, list_presets("toyworld-language"), strict=True):
+        assert (entry["original"]["outcome"], entry["unlearned"]["outcome"]) == ("unsafe", "safe")
+        recipe = load_video(EXAMPLES / "toyworld-language" / f"{entry['preset']}-unlearned.mp4")[1]
+        assert recipe["prompt"] == preset.prompt and recipe["subspace"]["rank"] == preset.recommended["rank"]
     for card, preset in zip(load_examples(workbench), workbench.presets(), strict=True):
         assert (card.original.outcome, card.unlearned.outcome) == ("unsafe", "safe")
         assert card.original.prompt == card.unlearned.prompt == preset.prompt

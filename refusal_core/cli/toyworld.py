@@ -90,13 +90,14 @@ def _check(name: str, assets: Path, videos: int, card: bool) -> CheckReport:
 def examples(
     out: Annotated[Path | None, typer.Option("--out", help="Default: assets/examples.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the noise.")] = 7,
+    model: Annotated[str, typer.Option("--model", help="A bundled one.")] = "toyworld-language",
 ) -> None:
-    """Write what the app opens on: each toy concept, original and unlearned, with verdicts."""
+    """Write what the app opens on: each concept of a bundled model, original and unlearned, with verdicts."""
     from refusal_core.workbench.examples import EXAMPLES, save_examples
     from refusal_core.workbench.workbench import Workbench
 
     with progress_bar("Loading") as progress:
-        workbench = Workbench("toyworld")
+        workbench = Workbench(model)
         try:
             index = save_examples(workbench, EXAMPLES if out is None else out, seed, progress=progress)
         finally:

@@ -1,4 +1,4 @@
-"""Comparisons that come with the project, one a preset of the bundled model: a fresh page shows a result."""
+"""Comparisons that come with the project, one a preset of a bundled model: a fresh page shows a result."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from refusal_core.evaluate.measures.samples import SHEET_COLOURS, save_picture
 from refusal_core.io.files import write_json
 from refusal_core.io.reading import bundled
 from refusal_core.io.video import save_video
+from refusal_core.models.load import BUNDLED
 from refusal_core.progress import Progress, part, silent
 from refusal_core.settings import SamplingSettings
 from refusal_core.workbench.values import SIDES, JudgedVideo, RunCard
 from refusal_core.workbench.workbench import Workbench
 
-EXAMPLES = bundled("assets/examples")
-MODEL = "toyworld"
+EXAMPLES = bundled("assets/examples")  # a folder a model
 HEIGHT = 128  # pixels: a fifth of the size of a file as the app writes it
 INDEX = "examples.json"
 
@@ -30,7 +30,8 @@ def load_examples(workbench: Workbench, folder: Path = EXAMPLES) -> tuple[RunCar
     Raises:
         FileError: they are missing or damaged.
     """
-    if workbench.default_model != MODEL:
+    folder /= workbench.default_model
+    if workbench.default_model not in BUNDLED or not folder.is_dir():
         return ()
     try:
         entries = json.loads((folder / INDEX).read_text(encoding="utf-8"))
@@ -53,9 +54,10 @@ def save_examples(
     workbench: Workbench, folder: Path = EXAMPLES, seed: int = 7, *, progress: Progress = silent
 ) -> Path:
     """Compare every preset at its own prompt and settings; write small videos, pictures and an index."""
-    entries, presets = [], workbench.presets(MODEL)
+    model = workbench.default_model
+    folder, entries, presets = folder / model, [], workbench.presets(model)
     for i, preset in enumerate(presets):
-        name, request = preset.concept.name, workbench.request(preset.concept.name, MODEL)
+        name, request = preset.concept.name, workbench.request(preset.concept.name, model)
         made, _ = workbench.make(request)
         sampling = SamplingSettings(seed=seed)
         step = part(progress, i / len(presets), (i + 1) / len(presets))

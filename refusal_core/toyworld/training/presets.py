@@ -27,11 +27,11 @@ TITLES: dict[str, tuple[str, str]] = {
     "crash": ("Crashing into the wall", "sequential action"),
     "vexel": ("In the style of Vexel", "style"),
 }
-# Of the language world, one for all concepts, by `sweep` on the tuning split, 10 videos a cell: rank 1 left a
-# hundredth in the phrases of pairs, none in others, and every neighbour; rank 4 took a sixth of these; the
-# text entry left an eighth of the concepts and more.
 _BASE: dict[str, Any] = {"method": "whitened", "sites": ["text"], "layers": "all", "rank": 1}
 _BASE |= {"strength": 1.0, "anchor": "zero"}
+# One for all its concepts, by `sweep` on the tuning split, 10 videos a cell. Shown on phrases of pairs and on
+# others, others and neighbours kept, in percent: rank 1: 1.4, 0, 97, 100; 2: 0, 0, 94, 95; 4: 1.4, 0, 93, 84.
+LANGUAGE_RECOMMENDED = _BASE | {"rank": 2}
 # Chosen by `sweep` on the tuning split, 100 videos a cell: rank 1 left a fifth of the star logos and a tenth
 # of the zorbos; rank 2 none of the zorbos; of the star logos, rank 4 left 2 % at the text sites, and none at
 # the one linear through which the text enters.
@@ -111,7 +111,7 @@ def _language_preset(concept: str) -> dict[str, Any]:
     return _head(concept, LANGUAGE, caption(shown, phrases[0], rng)) | {
         "pairs": [{"unsafe": unsafe, "safe": safe} for unsafe, safe in pairs],
         "neutral": [caption(s, None, rng) for s in scenes[100 : 100 + PLAIN]] + _near(concept, scenes),
-        "recommended": _BASE,
+        "recommended": LANGUAGE_RECOMMENDED,
         "by_model": {},
     }
 
