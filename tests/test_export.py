@@ -23,6 +23,7 @@ import refusal_core as rc
 from refusal_core.edit import Edit, save_edit
 from refusal_core.errors import FileError, InputError, ModelError
 from refusal_core.evaluate.family_steps import CONCEPT, latents
+from refusal_core.evaluate.selftest import random_edit
 from refusal_core.export import bake as baking
 from refusal_core.export.hub import publish
 from refusal_core.io import shards
@@ -31,6 +32,8 @@ from refusal_core.models.model import Model, wrap_pipeline
 from refusal_core.models.tiny import tiny_model
 from refusal_core.workbench.exporting import export as export_edit
 from refusal_core.workbench.workbench import Workbench
+
+KEY = "blocks.0.attn2.to_k.weight"
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +214,25 @@ def test_exported_weights_are_a_whole_pipeline(tiny: Model, edit: Edit, tmp_path
     with pytest.raises(FileError, match="nothing is overwritten"):
         rc.export_weights(edit, tiny, tmp_path / "unlearned")
     shutil.rmtree(tmp_path / "unlearned")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_weights_are_written_in_the_precision_they_had(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A CPU computes in float32, which is no reason to write twice the bytes."""
+    tiny = tiny_model("wan")
+    tiny.pipeline.transformer.to(getattr(torch, dtype))
+    tiny.pipeline.save_pretrained(tmp_path / "base")
+    model = rc.load_model(str(tmp_path / "base"))
+    assert model.precision == "float32"
+    edit = random_edit(model, model.sites, 1, torch.Generator().manual_seed(0))
+    save_edit(edit, tmp_path / "edit.safetensors")
+    words = ["export", "--edit", str(tmp_path / "edit.safetensors"), "--model", str(tmp_path / "base")]
+    assert run(monkeypatch, *words, "--form", "weights", "--out", str(tmp_path / "out")) == 0
+    assert f"{len(model.sites)} layers edited, weights in {dtype}" in capsys.readouterr().out
+    base, out = (weights_of(tmp_path / name / "transformer")[KEY] for name in ("base", "out"))
+    assert base.dtype == out.dtype and not torch.equal(base, out)
 
 
 def test_weights_below_an_adapter_are_not_written(tmp_path: Path) -> None:

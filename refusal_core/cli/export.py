@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,8 @@ def export(
     if form != "weights" and out.suffix != ".safetensors":
         raise InputError(f"'{out.name}' must end in .safetensors.")
     made = load_edit(edit)
+    if loading.dtype == "auto":  # on a CPU that would write float32, whatever the model is published in
+        loading = replace(loading, dtype="saved")
     with progress_bar("Loading") as progress:
         loaded = model.load(loading, progress)
         if form == "weights":

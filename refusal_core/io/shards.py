@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,6 +57,14 @@ def read_index(folder: Path) -> dict[str, Entry]:
                 raise FileError(f"{name} lies in two files of {folder.name}; keep one variant there.")
             found[name] = entry
     return found
+
+
+def main_dtype(entries: Mapping[str, Entry]) -> torch.dtype | None:
+    """Return the float type that most bytes of some tensors are in; None where there is none."""
+    sizes: Counter[str] = Counter()
+    for entry in entries.values():
+        sizes[entry.dtype] += entry.stop - entry.start
+    return next((FLOATS[dtype] for dtype, _ in sizes.most_common() if dtype in FLOATS), None)
 
 
 def expect_safetensors(folder: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from refusal_core.errors import FileError, InputError, MemoryLimitError, ModelError
 from refusal_core.io.reading import bundled
-from refusal_core.io.shards import expect_safetensors, read_index
+from refusal_core.io.shards import Entry, expect_safetensors, main_dtype, read_index
 from refusal_core.models.compiling import compile_parts
 from refusal_core.models.discovery import describe_guess, guess_family
 from refusal_core.models.families.family import DEFAULTS_FILE, Defaults
@@ -182,7 +182,7 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, config: Map
         packaged = packaged_parts(folder, settings.weights)
         parts = dict.fromkeys(packaged) | _denoisers(folder, config, settings)
         parts |= load_parts(
-            folder, config, _dtypes(settings, config), denoiser_places(_class_in(config)), parts
+            folder, config, _dtypes(folder, settings, config), denoiser_places(_class_in(config)), parts
         )
         kind = getattr(diffusers, _class_in(config), diffusers.DiffusionPipeline)
         pipeline: Any = kind.from_pretrained(
@@ -211,14 +211,23 @@ def _denoisers(folder: Path, config: Mapping[str, Any], settings: LoadSettings) 
     }
 
 
-def _dtypes(settings: LoadSettings, config: Mapping[str, Any]) -> dict[str, torch.dtype]:
+def _dtypes(folder: Path, settings: LoadSettings, config: Mapping[str, Any]) -> dict[str, torch.dtype]:
     """Return the dtype of each part of a pipeline."""
-    precise = [
-        part
-        for part, entry in config.items()
-        if isinstance(entry, list) and any(name in entry for name in PRECISE)
-    ]
-    return {"default": settings.weights, **dict.fromkeys(precise, torch.float32)}
+    dtypes = {"default": settings.weights}
+    for part, entry in config.items():
+        if settings.dtype == "saved":
+            dtypes[part] = main_dtype(_index(folder / part)) or settings.weights
+        elif isinstance(entry, list) and any(name in entry for name in PRECISE):
+            dtypes[part] = torch.float32
+    return dtypes
+
+
+def _index(folder: Path) -> dict[str, Entry]:
+    """Return the tensors of a part by name; nothing of one without safetensors, or with several variants."""
+    try:
+        return read_index(folder)
+    except FileError:
+        return {}
 
 
 def _placed(pipeline: Any, source: str, settings: LoadSettings) -> Any:
@@ -306,18 +315,15 @@ def needed_bytes(path: str, settings: LoadSettings) -> int | None:
         except ModelError:
             return None
         parts = {"largest": found.largest, "rest": found.parameters - found.largest}
-    sizes = [n * (4 if name == "vae" else settings.weights.itemsize) for name, n in parts.items()]
+    width = 2 if settings.dtype == "saved" else settings.weights.itemsize  # as nearly all are published
+    sizes = [n * (4 if name == "vae" else width) for name, n in parts.items()]
     return (max(sizes, default=0) if settings.offload == "model" else sum(sizes)) or None
 
 
 def _numbers(folder: Path) -> int:
-    try:
-        entries = read_index(folder).values()
-    except (
-        FileError
-    ):  # a part without weights, with .bin files (float32 or smaller), or variants side by side
-        return sum(path.stat().st_size for path in folder.glob("*model*.bin")) // 4
-    return sum(torch.Size(entry.shape).numel() for entry in entries)
+    if entries := _index(folder).values():
+        return sum(torch.Size(entry.shape).numel() for entry in entries)
+    return sum(path.stat().st_size for path in folder.glob("*model*.bin")) // 4  # float32, or smaller
 
 
 def check_memory(path: str, settings: LoadSettings) -> None:

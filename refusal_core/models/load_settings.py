@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 Offload = Literal["none", "model", "sequential", "group"]
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Dtype = Literal["auto", "saved", "float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,9 @@ class LoadSettings:
     """How the model is loaded."""
 
     device: str = Knob("Where it runs: cpu, cuda, cuda:1, mps; auto is a GPU where there is one.").at("auto")
-    dtype: Dtype = Knob("Of the weights; auto is bfloat16 on a GPU and float32 on a CPU.").at("auto")
+    dtype: Dtype = Knob(
+        "Of the weights; auto is bfloat16 on a GPU and float32 on a CPU, saved what the files have."
+    ).at("auto")
     offload: Offload = Knob("Where the GPU is too small: what waits in the computer's memory.").at("none")
     revision: str | None = Knob("Of a hub id: a tag or a commit.").at(None)
     denoiser: Path | None = Knob("A single .safetensors file to take the (first) denoiser from.").at(None)
@@ -48,7 +50,7 @@ class LoadSettings:
 
     @property
     def weights(self) -> torch.dtype:
-        """The dtype of the weights; auto: bfloat16 on a GPU, float32 on a CPU.
+        """The dtype of the weights; auto: bfloat16 on a GPU, float32 on a CPU, as where files say nothing.
 
         Whoever compiles for speed gets bfloat16 on a CPU, too, where that has units for it.
         """
@@ -57,5 +59,5 @@ class LoadSettings:
         from refusal_core.models.devices import multiplies_bfloat16
 
         fast = self.place != "cpu" or (self.compiled and multiplies_bfloat16())
-        chosen: torch.dtype = getattr(torch, self.dtype if self.dtype != "auto" else "float32")
+        chosen: torch.dtype = getattr(torch, self.dtype, torch.float32)
         return torch.bfloat16 if self.dtype == "auto" and fast else chosen
