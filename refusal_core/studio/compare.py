@@ -81,8 +81,8 @@ def build(facts: ModelFacts, prompt: str, cards: Sequence[RunCard]) -> None:
         gr.HTML(status("idle", "example_first" if shown else "idle"), elem_id="status")
         gr.HTML(player.views(), elem_id="views")
         with gr.Row(elem_id="panes", equal_height=True):
-            _pane("original", "vid-orig", shown and shown.original)
-            _pane("unlearned", "vid-edit", shown and shown.unlearned)
+            _pane("original", "vid-orig", shown.original if shown else None)
+            _pane("unlearned", "vid-edit", shown.unlearned if shown else None)
         gr.HTML(player.bar(), elem_id="player")
         with gr.Row():
             for key, elem_id in (("save_both", "save-both"), ("save_edit", "save-edit")):
