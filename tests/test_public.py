@@ -6,6 +6,7 @@ import http.client
 import http.server
 import json
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -386,7 +387,8 @@ def test_what_everyone_can_read_names_no_folder_and_no_environment(
         found = site.ask(path)
         assert found.status == 200
         assert is_clean(found.text), path
-        assert "hf_thisIsSecret" not in found.text and socket.gethostname() not in found.text
+        words = re.sub(r"base64,[A-Za-z0-9+/=]+", "", found.text)  # in a picture any short name comes up
+        assert "hf_thisIsSecret" not in words and socket.gethostname() not in words
         assert str(site.workbench.folder) not in found.text
 
 

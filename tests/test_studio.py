@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -19,6 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from refusal_core.errors import InputError
 from refusal_core.io.video import load_video
+from refusal_core.progress import Progress, silent
 from refusal_core.settings import SamplingSettings, recipe_knobs
 from refusal_core.studio.compare import verdict
 from refusal_core.studio.concept import rows_message, rows_of
@@ -132,10 +134,16 @@ def test_a_click_on_the_map_picks_kind_and_layer(page: Page) -> None:
     expect(page.locator("#figures")).to_contain_text("transformer.blocks.0.attn2.to_v", timeout=30_000)
 
 
-def test_stopping_ends_the_job_and_the_next_one_works(page: Page) -> None:
-    """On activations that take seconds to read: every kind of video-side site."""
-    for kind in ("cross-attention", "feed-forward"):
-        page.locator("#sites").get_by_label(kind, exact=True).check()
+def test_stopping_ends_the_job_and_the_next_one_works(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Workbench.make
+
+    def slow(self: Workbench, request: EditRequest, progress: Progress = silent, **more: Any) -> Any:
+        for _ in range(600):  # a minute, which Stop ends at any step
+            progress(0.1, "Reading")
+            time.sleep(0.1)
+        return make(self, request, progress, **more)
+
+    monkeypatch.setattr(Workbench, "make", slow)
     page.locator("#seed input").fill("4711")
     page.locator("#run").click()
     page.wait_for_selector("#status [data-state=working]", timeout=30_000)
@@ -143,8 +151,7 @@ def test_stopping_ends_the_job_and_the_next_one_works(page: Page) -> None:
     page.wait_for_selector("#status [data-state=stopped]", timeout=30_000)
     page.wait_for_timeout(1500)
     assert page.locator("#status [data-state=stopped]").count() == 1
-    for kind in ("cross-attention", "feed-forward"):
-        page.locator("#sites").get_by_label(kind, exact=True).uncheck()
+    monkeypatch.undo()
     compare(page)
 
 

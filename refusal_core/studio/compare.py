@@ -53,7 +53,7 @@ def _pane(kind: str, elem_id: str, video: JudgedVideo | None) -> None:
     with gr.Column(elem_classes=["rs-pane", kind], min_width=150):
         gr.HTML(f"<p>{TEXT[kind]}</p>", elem_classes="rs-tag")
         gr.Video(
-            str(video.path) if video else None, show_label=False, label=kind, interactive=False,
+            show_label=False, label=kind, interactive=False,
             autoplay=True, loop=True, buttons=["download"], elem_id=elem_id,
         )  # fmt: skip
         gr.HTML(verdict(video), elem_classes="rs-verdict", elem_id=f"{elem_id}-verdict")

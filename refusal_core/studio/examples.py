@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import gradio as gr
 
@@ -66,3 +67,22 @@ def join(form: Form, cards: Sequence[RunCard]) -> None:
         }
 
     form["cards"].pick(pick, None, [*form.filled_parts, *form.parts_of(*names)], **QUICK)
+
+
+def opening(form: Form, cards: Sequence[RunCard], prompt: str) -> tuple[Callable[..., Values], list[Any]]:
+    """Return what a fresh page does for its two videos, and the panes that they go to.
+
+    They are each visitor's own copies: the page itself, which everyone can read, names no file.
+    """
+    panes = form.parts_of("vid-orig", "vid-edit")
+    shown = next((card for card in cards if card.original.prompt == prompt), None)
+
+    @guarded
+    def show(request: gr.Request) -> Values:
+        if shown is None:
+            return {}
+        paths = (video.path for video in (shown.original, shown.unlearned))
+        copies = [served(form.workbench, request, shown.run, path) for path in paths]
+        return dict(zip(panes, copies, strict=True))
+
+    return show, panes
