@@ -69,7 +69,6 @@ def test_an_edit_costs_less_than_a_video(model: str, tmp_path: Path) -> None:
     assert all(list(edit) == ["pflop", "videos"] for edit in written["edits"].values())
     assert written["edits"]["text"]["videos"] <= 0.01
     assert written["edits"]["cross-attention"]["videos"] <= 1
-    assert written["edits"]["cross-attention, a second concept"]["videos"] <= 0.1
     assert written["text_encoder"]["pflop"] > 1 and written["memory"]["text encoder"] > 11
 
 

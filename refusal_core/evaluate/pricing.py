@@ -84,7 +84,6 @@ def price(source: str, preset: Preset, values: Mapping[str, object] | None = Non
             of_pair, of_neutral = count.capture(chosen)
             edits[name] = pairs * of_pair + neutral * of_neutral
             if seen := count.of_video(kinds):
-                edits[f"{name}, a second concept"] = pairs * of_pair
                 memory[f"rows, {name}"] = _rows_bytes(found.sites, replace(chosen, kinds=seen)) / 1e9
     reading = _reading(found.family, source, sizes.text_length)
     if reading is not None:
