@@ -81,7 +81,7 @@ def fire() -> rc.Concept:
 
 # --- the app, served, and a browser -------------------------------------------------------------------
 
-SHOWN = "document.querySelector('#vid-edit video')?.readyState >= 2"
+SHOWN = "['#vid-orig', '#vid-edit'].every(p => document.querySelector(p + ' video')?.readyState >= 2)"
 
 
 @pytest.fixture(scope="session")
@@ -142,10 +142,12 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 
 def open_page(page: Page, url: str) -> None:
-    """Open the app and wait until its form is filled."""
+    """Open the app and wait until its form is filled and its opening example, where it has one, is there."""
     page.goto(url)
     expect(page.locator("#run")).to_be_visible(timeout=30_000)
     expect(page.locator("#prompt textarea")).not_to_have_value("")
+    if page.locator("#vid-orig-verdict [data-outcome]").count():
+        page.wait_for_function(SHOWN, timeout=30_000)
 
 
 def compare(page: Page) -> None:

@@ -165,12 +165,14 @@ def test_the_original_is_seen_while_the_second_video_is_made(
     unlearned = CachedModel.unlearned
 
     def slowly(*arguments: object) -> object:
-        time.sleep(4)
+        time.sleep(6)
         return unlearned(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(CachedModel, "unlearned", slowly)
+    example = page.evaluate("document.querySelector('#vid-orig video').currentSrc")
     page.locator("#run").click()
-    page.wait_for_selector("#vid-orig video", timeout=60_000)
+    made = "old => ![undefined, '', old].includes(document.querySelector('#vid-orig video')?.currentSrc)"
+    page.wait_for_function(made, arg=example, timeout=60_000)
     page.wait_for_timeout(500)
     on_top = page.evaluate(
         "(() => { const v = document.querySelector('#vid-orig video'); v.scrollIntoView({block: 'center'});"

@@ -26,7 +26,7 @@ from refusal_core.studio import (
 )
 from refusal_core.studio.form import Form
 from refusal_core.studio.inputs import Studio
-from refusal_core.studio.jobs import GLUE, QUICK, Runner, Stops, session_of
+from refusal_core.studio.jobs import GLUE, Runner, Stops, session_of
 from refusal_core.studio.layout import parts
 from refusal_core.studio.limits import PRIVATE, Limits
 from refusal_core.studio.texts import TEXT, escaped
@@ -103,7 +103,8 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
         # In the browser alone: by way of the server it came after a quick first click, whose run was lost.
         app.load(None, None, form["owner"], js=OWNER).then(refresh, form["owner"], outputs, **GLUE)
         show, panes = examples.opening(form, cards, first.prompt)
-        app.load(show, None, panes, **QUICK)
+        # Beside the queue, too: else the videos of a first quick comparison could be replaced by these.
+        app.load(show, None, panes, **GLUE)
         app.load(None, js=player.SCRIPT)
         app.unload(_forgetting(runner))
     # Not open: a program could start jobs beside the queue, as many at once as it likes.
