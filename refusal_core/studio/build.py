@@ -73,6 +73,7 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
     runner, kept = Runner(workbench, Stops(limits)), runs or History(data_folder())
     facts, first = workbench.facts(), _first(workbench)
     start, cards = workbench.request(first.concept.name), load_examples(workbench)
+    shown = next((card for card in cards if card.original.prompt == first.prompt), None)
     gpu.set_up(workbench)
     page = {
         "title": texts.TITLE,
@@ -91,7 +92,7 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
                         concept.build(workbench, first)
                         edit.build(facts, start.recipe.values())
                     with gr.Column(scale=6, min_width=320, elem_id="right"):
-                        compare.build(facts, first.prompt, cards)
+                        compare.build(facts, first.prompt, shown)
                         examples.build(cards)
                         compare.more()
             form = Form(workbench, parts())
@@ -102,7 +103,7 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
         compared.then(refresh, form["owner"], outputs, **GLUE)  # the history page may be open already
         # In the browser alone: by way of the server it came after a quick first click, whose run was lost.
         app.load(None, None, form["owner"], js=OWNER).then(refresh, form["owner"], outputs, **GLUE)
-        show, panes = examples.opening(form, cards, first.prompt)
+        show, panes = examples.opening(form, shown)
         # Beside the queue, too: else the videos of a first quick comparison could be replaced by these.
         app.load(show, None, panes, **GLUE)
         app.load(None, js=player.SCRIPT)

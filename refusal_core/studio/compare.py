@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import gradio as gr
@@ -59,9 +58,8 @@ def _pane(kind: str, elem_id: str, video: JudgedVideo | None) -> None:
         gr.HTML(verdict(video), elem_classes="rs-verdict", elem_id=f"{elem_id}-verdict")
 
 
-def build(facts: ModelFacts, prompt: str, cards: Sequence[RunCard]) -> None:
+def build(facts: ModelFacts, prompt: str, shown: RunCard | None) -> None:
     """Lay out step 3 for a model, with the first preset's prompt and, where there is one, its example."""
-    shown = next((card for card in cards if card.original.prompt == prompt), None)
     with card("compare-card"):
         step_title(3, "step_compare", TEXT["step_compare_note"])
         with gr.Row(equal_height=True):

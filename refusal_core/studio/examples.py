@@ -69,13 +69,12 @@ def join(form: Form, cards: Sequence[RunCard]) -> None:
     form["cards"].pick(pick, None, [*form.filled_parts, *form.parts_of(*names)], **QUICK)
 
 
-def opening(form: Form, cards: Sequence[RunCard], prompt: str) -> tuple[Callable[..., Values], list[Any]]:
+def opening(form: Form, shown: RunCard | None) -> tuple[Callable[..., Values], list[Any]]:
     """Return what a fresh page does for its two videos, and the panes that they go to.
 
     They are each visitor's own copies: the page itself, which everyone can read, names no file.
     """
     panes = form.parts_of("vid-orig", "vid-edit")
-    shown = next((card for card in cards if card.original.prompt == prompt), None)
 
     @guarded
     def show(request: gr.Request) -> Values:

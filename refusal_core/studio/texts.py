@@ -15,7 +15,7 @@ TEXT = {
     "tab_review": "Review",
     "tab_export": "Export",
     "tab_history": "History",
-    "cards": "The paper's five categories, each one click away. Left with the concept, right without it.",
+    "cards": "Ready examples, each one click away. Left with the concept, right without it.",
     "example_first": "An example that is ready: one prompt, one seed, a few weights changed. Press Compare "
     "to make your own.",
     "example_shown": "A ready example. Press Compare to make it yourself, or change the prompt.",
