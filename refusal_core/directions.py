@@ -27,6 +27,7 @@ from refusal_core.subspace import (
     Whitening,
     contrastive_basis,
     kept_part,
+    other_rows,
     precise,
     refusal_vector,
     sample_span,
@@ -185,10 +186,7 @@ class Estimator:
 
     def _solve(self, site: Site, samples: Samples, settings: SubspaceSettings) -> Direction:
         """Return the direction of a site; RankError where r is zero, or the subspace holds nothing of it."""
-        r = refusal_vector(samples.unsafe, samples.safe, samples.precision)
-        size = float(precise(samples.safe).norm(dim=1).mean())
-        if float(r.norm()) <= ZERO * size or float(r.norm()) == 0.0:
-            raise RankError(EQUAL)
+        r = _refusal_vector(samples, slice(None))
         if settings.method in WHITENED:
             return self._solve_whitened(site, samples, settings, r)
         if settings.method == "retained":
@@ -216,15 +214,15 @@ class Estimator:
     def _solve_retained(
         self, site: Site, samples: Samples, settings: SubspaceSettings, r: Tensor
     ) -> Direction:
-        space = self._held(samples, settings)
         differences = precise(samples.differences, samples.precision)
-        remove, detect, left = retained(differences, torch.linalg.qr(space.T)[0].T, settings.rank)
-        share, level = (
-            float((detect @ r).square().sum() / (r @ r)),
-            detect @ precise(samples.ordinary).mean(0),
-        )
+        remove, detect, left = retained(differences, self._retained_space(samples, settings), settings.rank)
+        share, level = float((detect @ r).square().sum() / (r @ r)), detect @ _ordinary_mean(samples)
         rows = min(differences.shape)
         return Direction(site, remove, detect, level, share, len(remove), rows, float(left.mean()))
+
+    def _retained_space(self, samples: Samples, settings: SubspaceSettings) -> Tensor:
+        frame: Tensor = torch.linalg.qr(self._held(samples, settings).T)[0]
+        return frame.T
 
     def _held(self, samples: Samples, settings: SubspaceSettings) -> Tensor:
         """Return what must pass exactly, as rows [j, H]."""
@@ -241,13 +239,10 @@ class Estimator:
         p, share, used, available = r, 1.0, 1, 1
         if settings.method != "rv":
             basis = self._basis(samples, settings)
-            p, share = kept_part(r, basis)
+            p, share = _kept_part(r, basis)
             used, available = basis.vectors.shape[1], basis.available
-        if share <= ZERO**2:
-            raise RankError("The subspace holds nothing of the refusal vector.")
         unit = (p / p.norm())[None]
-        level = unit @ precise(samples.ordinary, samples.precision).mean(0)
-        return Direction(site, unit, unit, level, share, used, available)
+        return Direction(site, unit, unit, unit @ _ordinary_mean(samples), share, used, available)
 
     def _whitening(self, samples: Samples, settings: SubspaceSettings) -> Whitening:
         of_its_own = settings.method in ("null-space", "switch")
@@ -264,16 +259,17 @@ class Estimator:
 
     def _basis(self, samples: Samples, settings: SubspaceSettings) -> Basis:
         """Return the basis of PCA or cPCA; without neutral rows there is nothing to contrast with."""
+        return _basis(self._span(samples, settings), settings)
+
+    def _span(self, samples: Samples, settings: SubspaceSettings) -> Span:
         contrast = settings.method == "cpca" and len(samples.neutral) > 1
         neutral = samples.neutral if contrast else None
-        span = self._spans.get_or_make(
+        return self._spans.get_or_make(
             (id(samples), settings.center, contrast),
             lambda: sample_span(
                 samples.differences, neutral, center=settings.center, dtype=samples.precision
             ),
         )
-        alpha = settings.alpha if contrast else 0.0
-        return contrastive_basis(span, rank=settings.rank, alpha=alpha, relative=settings.relative)
 
     def _separation(self, site: Site, samples: Samples, settings: SubspaceSettings) -> Separation | None:
         """Measure the detector on pairs it has not seen, leaving one pair out at a time."""
@@ -290,27 +286,79 @@ class Estimator:
             gram, count = self._whitening(samples, settings).gram, len(samples.safe) + len(samples.neutral)
             scores: tuple[Tensor, Tensor] | None = left_out_scores(gram, groups, count, settings.rank)
         else:
-            scores = _projector_scores(site, samples, settings, self.seen)
+            scores = _projector_scores(samples, self._reader(samples, settings))
         if scores is None or not all(torch.isfinite(s).all() for s in scores):
             return None  # the other pairs hold nothing of the concept
         u, s = (mean_by_group(x, groups) if samples.by_token else x for x in scores)
         return Separation(auc(u, s), d_prime(u, s))
 
+    def _reader(
+        self, samples: Samples, settings: SubspaceSettings
+    ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return what gives the detector [H] and r [H] of some rows; all H-sized work is done once."""
+        space = self._retained_space(samples, settings) if settings.method == "retained" else None
+        span = self._span(samples, settings) if settings.method in ("pca", "cpca") else None
+
+        def read(kept: Tensor) -> tuple[Tensor, Tensor]:
+            r = _refusal_vector(samples, kept)
+            differences = samples.differences[kept]
+            if space is not None:
+                return retained(precise(differences, r.dtype), space, settings.rank)[1][0], r
+            if span is None:
+                return r, r
+            rest = other_rows(span, differences, center=settings.center)
+            return _kept_part(r, _basis(rest, settings))[0], r
+
+        return read
+
+
+def _basis(span: Span, settings: SubspaceSettings) -> Basis:
+    alpha = settings.alpha if span.neutral is not None else 0.0
+    return contrastive_basis(span, rank=settings.rank, alpha=alpha, relative=settings.relative)
+
+
+def _kept_part(r: Tensor, basis: Basis) -> tuple[Tensor, float]:
+    """Return ``kept_part``; RankError where the subspace holds nothing of r."""
+    p, share = kept_part(r, basis)
+    if share <= ZERO**2:
+        raise RankError("The subspace holds nothing of the refusal vector.")
+    return p, share
+
+
+def _refusal_vector(samples: Samples, rows: slice | Tensor) -> Tensor:
+    """Return r [H] of some rows; RankError where it is zero but for rounding."""
+    safe = samples.safe[rows]
+    r = refusal_vector(samples.unsafe[rows], safe, samples.precision)
+    size = float(precise(safe).norm(dim=1).mean())
+    if float(r.norm()) <= ZERO * size or float(r.norm()) == 0.0:
+        raise RankError(EQUAL)
+    return r
+
+
+def _ordinary_mean(samples: Samples) -> Tensor:
+    """Return mu [H] of ``samples.ordinary``, whose rows need not stand in memory together for it."""
+    parts = [part for part in (samples.safe, samples.neutral) if len(part)]
+    total = sum(precise(part, samples.precision).sum(0) for part in parts)
+    return torch.as_tensor(total) / sum(map(len, parts))
+
 
 def _projector_scores(
-    site: Site, samples: Samples, settings: SubspaceSettings, seen: Activations
+    samples: Samples, read: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor] | None:
-    """Return the scores of unsafe and safe rows, each [n], read by what the other pairs alone give."""
+    """Return the scores of unsafe and safe rows, each [n], read by what the other pairs alone give.
+
+    Args:
+        samples: of the site.
+        read: from which rows count [n] to their detector [H] and refusal vector [H].
+    """
     unsafe, safe = (torch.empty(len(samples.safe), dtype=samples.precision) for _ in range(2))
     for pair in torch.unique(samples.pair_of_row).tolist():
         out = samples.pair_of_row == pair
-        kept = {name: getattr(samples, name)[~out] for name in ("unsafe", "safe", "pair_of_row")}
-        rest = replace(samples, **kept)
-        direction = Estimator(seen)._solved(site, rest, settings)
-        if isinstance(direction, RankError):
+        try:
+            lead, r = read(~out)
+        except RankError:
             return None
-        lead = direction.detect[0]
-        scale = lead @ refusal_vector(rest.unsafe, rest.safe, lead.dtype)  # folds differ in scale otherwise
+        scale = lead @ r  # folds differ in scale otherwise
         unsafe[out] = (precise(samples.unsafe[out], lead.dtype) @ lead / scale).to(unsafe)
         safe[out] = (precise(samples.safe[out], lead.dtype) @ lead / scale).to(safe)
     return unsafe, safe

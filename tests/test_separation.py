@@ -15,6 +15,7 @@ from torch import Tensor
 from refusal_core import subspace
 from refusal_core.activations import Activations, Samples
 from refusal_core.directions import estimate
+from refusal_core.evaluate import estimate_sizes
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site
 from refusal_core.separation import auc, d_prime, left_out_scores, mean_by_group
@@ -155,6 +156,49 @@ def test_scores_of_left_out_pairs_are_those_of_solving_again(
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-7, atol=1e-9)
     whole = torch.cat([a, b]) @ (solved.detect[:, :rank] @ (solved.detect[:, :rank].T @ (a - b).mean(0)))
     assert not np.allclose(whole[:rows].numpy() / float(whole.abs().max()), wanted[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [24, 200], ids=["more rows than inputs", "fewer"])
+@pytest.mark.parametrize("method", ["rv", "pca", "cpca"])
+def test_a_pair_left_out_is_one_that_was_never_there(method: Method, width: int) -> None:
+    """The folds share the neutral covariance; their figures are those of solving each anew, in float64."""
+    draw = np.random.default_rng(3)
+    shape, pairs, rank = np.linspace(2, 0.1, width), np.arange(30) % 5, 2
+    safe, noise, neutral = (draw.normal(size=(n, width)) * shape for n in (30, 30, 40))
+    unsafe = safe + 0.4 * noise + draw.normal(size=width) * shape[::-1]
+    readings = np.empty((2, 30))
+    for pair in range(5):
+        kept, out = pairs != pair, pairs == pair
+        r = (unsafe - safe)[kept]
+        lead = r.mean(0)
+        if method != "rv":
+            matrix = np.cov(r.T)
+            if method == "cpca":
+                ordinary = np.cov(neutral.T)
+                matrix = matrix - 0.5 * ordinary * np.trace(matrix) / np.trace(ordinary)
+            top = np.linalg.eigh(matrix)[1][:, -rank:]
+            lead = top @ (top.T @ lead)
+        lead = lead / (lead @ r.mean(0))
+        readings[:, out] = unsafe[out] @ lead, safe[out] @ lead
+    rows = Samples(*map(torch.from_numpy, (unsafe, safe, neutral, pairs)), False)
+    site = Site("transformer.blocks.0.attn2.to_k", 0, "text", width, width, True)
+    seen = Activations(
+        Fingerprint("wan", "WanPipeline", "0", "0"), "fire", (("a", "b"),), CaptureSettings(), {site: rows}
+    )
+    asked = SubspaceSettings(method=method, rank=rank, alpha=0.5, center=True, relative=True)
+    found = estimate(seen, asked, held_out=True).sites[site].separation
+    wanted = torch.from_numpy(readings)
+    assert found is not None
+    assert found.d_prime == pytest.approx(d_prime(*wanted), rel=1e-6)
+    assert found.auc == pytest.approx(auc(*wanted))
+
+
+def test_the_cost_of_an_estimate_is_measured_beside_its_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate_sizes, "NEUTRAL", 300)
+    monkeypatch.setattr(estimate_sizes, "TWINS", 50)
+    cost = estimate_sizes.measure(48, "cpca", 1)
+    assert (cost.method, cost.width) == ("cpca", 48) and cost.rows >= 350
+    assert cost.ratio == cost.seconds / cost.floor > 0 and cost.peak > 1e8
 
 
 @pytest.mark.parametrize("method", ["rv", "pca", "cpca", "whitened"])

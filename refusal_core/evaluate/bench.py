@@ -27,6 +27,7 @@ from refusal_core.capturing import capture
 from refusal_core.concepts import Preset
 from refusal_core.directions import Estimator
 from refusal_core.edit import Edit, Origin, SiteEdit, load_edit, make_edit, save_edit
+from refusal_core.evaluate.estimate_sizes import estimate_costs
 from refusal_core.export.bake import bake
 from refusal_core.fold import project_out
 from refusal_core.io.files import wait_for_disk
@@ -44,6 +45,7 @@ WAN_14B = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 WIDTH, WIDE = 5120, 13824  # of Wan 2.1 14B
 SHARDS, BLOCKS = 8, 3  # of the synthetic checkpoint: 8 shards of 3 feed-forward blocks
 ROUNDS = 3
+ALLOWED_ESTIMATE = 3.0  # of a site's estimate to the yardstick of its second moments
 ALLOWED_RATIO = 2.0  # of baking to copying the files
 ALLOWED_MEMORY = 500e6  # beside twice the largest edited tensor: torch alone takes 220 MB
 
@@ -74,6 +76,8 @@ def run_benchmarks(
     progress(0.5, "cPCA against the full eigenproblem")
     figures.append(_eigen_ratio())
     if large:
+        progress(0.6, "Estimates at real widths and row counts")
+        figures += estimate_ratios()
         progress(0.9, "Editing and baking at the size of a 14B model")
         figures += edit_of_true_size() + bake_ratios()
     progress(1.0, "Benchmarks are done")
@@ -184,6 +188,20 @@ def edit_of_true_size(width: int = WIDTH, wide: int = WIDE) -> list[Figure]:
         Figure("edit of one Wan 2.1 14B block", block, "s", on),
         Figure(f"the same for all {blocks} blocks, extrapolated", block * blocks, "s", on),
     ]
+
+
+def estimate_ratios() -> list[Figure]:
+    """Estimate a site with held-out figures at the widths of Wan 2.1 14B, against the least it can cost."""
+    figures = []
+    for width, rounds in ((WIDTH, 3), (WIDE, 1)):
+        for cost in estimate_costs(width, rounds):
+            on = f"H = {width}, {cost.rows} ordinary rows, random: {cost.seconds:.1f} s"
+            on += f" against {cost.floor:.1f} s; {cost.peak / 1e9:.1f} GB, rows and torch included"
+            if width == WIDTH:
+                on = f"{_verdict(cost.ratio, ALLOWED_ESTIMATE)}, allowed {ALLOWED_ESTIMATE:g}; {on}"
+            name = f"estimate by {cost.method} / Gram matrix and Cholesky factor"
+            figures.append(Figure(name, cost.ratio, "ratio", on))
+    return figures
 
 
 def bake_ratios(gigabytes: float = 4.0) -> list[Figure]:
