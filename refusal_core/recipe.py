@@ -13,16 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 from refusal_core.capturing import capture
 from refusal_core.concepts import Concept, Preset, PromptPair
 from refusal_core.directions import Directions, Estimator
-from refusal_core.edit import Edit, make_edit
+from refusal_core.edit import Edit, combine, make_edit
 from refusal_core.errors import InputError
 from refusal_core.models.model import Model
-from refusal_core.progress import Progress, silent
+from refusal_core.progress import Progress, each, silent
 from refusal_core.settings import (
     MOST_ROWS,
     CaptureSettings,
     EditSettings,
     Method,
-    SamplingSettings,
     SubspaceSettings,
     check_layers,
     recipe_knobs,
@@ -167,6 +166,16 @@ def build(
     return make_edit(found, recipe.edit), found
 
 
+def build_together(
+    model: Model, recipes: Sequence[Recipe], *, progress: Progress = silent
+) -> tuple[Edit, tuple[str, ...]]:
+    """Make one edit of several concepts, with notes on what was clamped. Raises as ``build``, ``combine``."""
+    built = [build(model, recipe, progress=step) for recipe, step in each(progress, recipes)]
+    notes = dict.fromkeys(note for _, directions in built for note in directions.notes)
+    edits = [made for made, _ in built]
+    return (edits[0] if len(edits) == 1 else combine(*edits)), tuple(notes)
+
+
 def concept_phrases(concept: Concept) -> list[str]:
     """Return what the pairs' unsafe prompts add, each phrase once: all that the edits know of the concept."""
     return list(dict.fromkeys(added_words(pair) for pair in concept.pairs))
@@ -208,21 +217,4 @@ def _plain_pair(pair: PromptPair) -> dict[str, str | None]:
         "safe": pair.safe,
         "unsafe_image": unsafe_image,
         "safe_image": safe_image,
-    }
-
-
-def describe(
-    model: Model, recipe: Recipe, made: Edit, prompt: str, sampling: SamplingSettings
-) -> dict[str, object]:
-    """Return all that is needed to make a video again, as plain data for JSON."""
-    image = sampling.image.name if sampling.image else None
-    return {
-        "format": "refusal-studio recipe",
-        "version": 1,
-        "model": {"name": model.name, **asdict(model.fingerprint)},
-        **plain_recipe(recipe),
-        "sites": [site.name for site in made.sites],
-        "prompt": prompt,
-        "sampling": asdict(sampling) | {"image": image, "defaults": asdict(model.defaults)},
-        "versions": made.origins[0].versions,
     }

@@ -233,7 +233,8 @@ def look(path: Path, wanted: tuple[str, ...]) -> tuple[str, tuple[str, ...], tup
     from refusal_core.io.video import load_video
 
     recipe = load_video(path)[1]
-    got = (recipe["concept"], recipe["prompt"], str(recipe["sampling"]["seed"]), recipe["shows"])
+    concept = recipe["edits"][0]["concept"]["name"]
+    got = (concept, recipe["prompt"], str(recipe["sampling"]["seed"]), recipe["shows"])
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     shutil.rmtree(path.parent, ignore_errors=True)
     return digest, wanted, got

@@ -98,7 +98,8 @@ def test_compare_writes_three_videos_and_the_recipe(
     names = {"original.mp4", "unlearned.mp4", "side_by_side.mp4", "recipe.json"}
     assert {p.name for p in tmp_path.iterdir()} == names
     recipe = json.loads((tmp_path / "recipe.json").read_text())
-    assert (recipe["prompt"], recipe["sampling"]["seed"], recipe["concept"]) == (prompt, 7, "fire")
+    named = [edit["concept"]["name"] for edit in recipe["edits"]]
+    assert (recipe["prompt"], recipe["sampling"]["seed"], named) == (prompt, 7, ["fire"])
     video, inside = load_video(tmp_path / "unlearned.mp4")
     assert inside == {**recipe, "shows": "unlearned"}
     assert len(video.frames) == 17

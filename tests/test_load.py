@@ -40,7 +40,8 @@ def test_a_video_of_anothers_would_be_noticed(tmp_path: Path) -> None:
 
     (tmp_path / "a").mkdir()
     concept, prompt, seed = wish(0, 0)
-    recipe = {"concept": concept, "prompt": prompt, "sampling": {"seed": seed + 1}, "shows": "original"}
+    edits, sampling = [{"concept": {"name": concept}}], {"seed": seed + 1}
+    recipe = {"edits": edits, "prompt": prompt, "sampling": sampling, "shows": "original"}
     path = save_video(Video(np.zeros((2, 16, 16, 3), np.uint8), 8.0), tmp_path / "a" / "a.mp4", recipe)
     _, wanted, got = look(path, (concept, prompt, str(seed), "original"))
     assert wanted != got

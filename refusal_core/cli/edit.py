@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,11 @@ from refusal_core.cli.options import Changes, ConceptOptions, Json, ModelOptions
 from refusal_core.cli.screen import progress_bar, show_rows
 from refusal_core.models.load_settings import LoadSettings
 from refusal_core.settings import Knob, SamplingSettings
+
+if TYPE_CHECKING:
+    from refusal_core.io.video import VideoPair
+    from refusal_core.recipe import Recipe
+    from refusal_core.workbench.remaking import VideoRecipe
 
 
 def edit(
@@ -44,6 +50,13 @@ class ShownOptions:
 
     prompt: str | None = Knob("What the videos show; by default the preset's prompt.").at(None)
     out: Path = Knob("The folder to write to.").at(Path("out"))
+    recipe: Path | None = Knob("Make the video again that this mp4, or its recipe.json, tells of.").at(None)
+
+
+BESIDE_A_RECIPE = frozenset(
+    ("recipe", "out", "model", "guess", "device", "offload", "denoiser", "denoiser_2", "image")
+)
+"""What may stand beside ``--recipe``: where things lie and run. All else is told by the recipe."""
 
 
 def compare(
@@ -54,27 +67,59 @@ def compare(
     sampling: SamplingSettings,
     loading: LoadSettings,
 ) -> None:
-    """Generate a prompt without and with the edit: original, unlearned and side-by-side mp4, recipe."""
+    """Generate a prompt without and with the edit: original, unlearned and side-by-side mp4, recipe.
+
+    With --recipe its video is made again: on the same machine every frame is the same.
+    """
+    from refusal_core.progress import part
+    from refusal_core.recipe import build_together
+    from refusal_core.sampling import compare as compare_videos
+    from refusal_core.workbench.remaking import as_told, describe, other_versions
+
+    told = None if shown.recipe is None else _told(shown.recipe, changes.given, sampling, loading)
+    with progress_bar("Loading") as progress:
+        step = part(progress, 0.0, 0.1)
+        if told is None:
+            loaded = model.load(loading, step)
+            preset, recipe = concept.recipe(loaded, changes)
+            recipes: tuple[Recipe, ...] = (recipe,)
+            text = preset.prompt if shown.prompt is None else shown.prompt
+        else:
+            named = model if "model" in changes.given else replace(model, model=told.model)
+            loaded = as_told(told, named.load(told.loading, step))
+            recipes, text, sampling = told.edits, told.prompt, told.sampling
+        made, clamped = build_together(loaded, recipes, progress=part(progress, 0.1, 0.3))
+        written = describe(loaded, recipes, made, text, sampling)
+        pair = compare_videos(loaded, made, text, sampling, progress=part(progress, 0.3, 1.0))
+    _save(pair, written, shown.out)
+    for note in (*clamped, *(other_versions(told, made) if told else ())):
+        print(f"Note: {note}")
+
+
+def _told(
+    file: Path, given: frozenset[str], sampling: SamplingSettings, loading: LoadSettings
+) -> VideoRecipe:
+    """Return a file's recipe on this machine; refuse options that it tells itself."""
+    from refusal_core.errors import InputError
+    from refusal_core.settings import values_of
+    from refusal_core.workbench.remaking import load_video_recipe
+
+    if told := sorted(given - BESIDE_A_RECIPE):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in told)
+        raise InputError(f"The recipe tells {options} itself: leave that out, or leave out --recipe.")
+    values = values_of(sampling, loading)
+    return load_video_recipe(file, {name: values[name] for name in given & values.keys()})
+
+
+def _save(pair: VideoPair, written: Mapping[str, object], out: Path) -> None:
     from refusal_core.io.files import write_json
     from refusal_core.io.video import save_video
-    from refusal_core.progress import part
-    from refusal_core.recipe import build, describe
-    from refusal_core.sampling import compare as compare_videos
 
-    with progress_bar("Loading") as progress:
-        loaded = model.load(loading, part(progress, 0.0, 0.1))
-        preset, recipe = concept.recipe(loaded, changes)
-        made, directions = build(loaded, recipe, progress=part(progress, 0.1, 0.3))
-        text = preset.prompt if shown.prompt is None else shown.prompt
-        pair = compare_videos(loaded, made, text, sampling, progress=part(progress, 0.3, 1.0))
-    out, written = shown.out, describe(loaded, recipe, made, text, sampling)
     save_video(pair.original, out / "original.mp4", {**written, "shows": "original"})
     save_video(pair.unlearned, out / "unlearned.mp4", {**written, "shows": "unlearned"})
     pair.save(out / "side_by_side.mp4", {**written, "shows": "original | unlearned"})
     write_json(out / "recipe.json", written)
     print(f"{out}: original.mp4, unlearned.mp4, side_by_side.mp4, recipe.json")
-    for note in directions.notes:
-        print(f"Note: {note}")
 
 
 def info(file: Annotated[Path, typer.Argument(help="An edit file.")], json: Json = None) -> None:

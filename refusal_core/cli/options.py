@@ -31,6 +31,7 @@ class Changes:
     """What options change in the recipe that a preset recommends, by the names of the settings' knobs."""
 
     values: Mapping[str, object] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()  # every option of the command that was given, of whatever step
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
 
     def run(**given: Any) -> None:  # as typer calls it
+        every = frozenset(name for name, value in given.items() if value is not None)
         for name, kind in values.items():
             mine = {knob.name: given.pop(knob.name) for knob in _knobs(kind)}
             said = {key: value for key, value in mine.items() if value is not None}
@@ -109,7 +111,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
                 if knob.input == "text" and said.get(knob.name, "x").strip() == "":
                     what = knob.name.replace("_", " ")
                     raise InputError(f"The {what} is empty; write a {what}, or leave the option out.")
-            given[name] = Changes(said) if kind is Changes else with_values(kind(), said)
+            given[name] = Changes(said, every) if kind is Changes else with_values(kind(), said)
         command(**given)
 
     run.__name__, run.__doc__, run.__annotations__ = command.__name__, command.__doc__, {}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,8 +139,7 @@ def load_video(path: Path, *, limit: int = MAX_READ_BYTES) -> tuple[Video, dict[
     path = Path(path)
     with open_ordinary(path, MAX_FILE) as file:
         try:
-            with decoding(file, "-f ffmetadata") as stream:
-                comment = _comment(stream.read(2 * MAX_RECIPE))
+            comment = _read_comment(file)
             with decoding(file, _FRAMES) as stream:
                 video = _read_frames(stream, path.name, limit)
         except TimeoutError as e:
@@ -148,6 +147,31 @@ def load_video(path: Path, *, limit: int = MAX_READ_BYTES) -> tuple[Video, dict[
         except (OSError, ValueError, MemoryError) as e:
             raise FileError(f"{path.name} cannot be read as a video; choose an mp4.") from e
     return video, _recipe(comment)
+
+
+def load_recipe(path: Path) -> dict[str, Any]:
+    """Read what makes a video again, from its comment tag or from JSON ({} where there is none).
+
+    No frame is decoded, so that videos of any length are read.
+
+    Raises:
+        FileError: no readable mp4 and no JSON.
+    """
+    path = Path(path)
+    with open_ordinary(path, MAX_FILE) as file:
+        try:
+            text = file.read(MAX_RECIPE + 1) if path.suffix.lower() == ".json" else None
+            if text is None:
+                return _recipe(_read_comment(file))
+            found = parse_json(text)
+        except (OSError, ValueError, MemoryError) as e:
+            raise FileError(f"{path.name} cannot be read; give an mp4, or the recipe.json of one.") from e
+    return found if isinstance(found, dict) else {}
+
+
+def _read_comment(file: BinaryIO) -> str:
+    with decoding(file, "-f ffmetadata") as stream:
+        return _comment(stream.read(2 * MAX_RECIPE))
 
 
 def _read_frames(stream: IO[bytes], name: str, limit: int) -> Video:

@@ -24,10 +24,11 @@ from refusal_core.io.video import Video, save_video, side_by_side
 from refusal_core.models.calling import check_prompts
 from refusal_core.models.load import LoadSettings, Needs, bundled_models, describe_needs
 from refusal_core.progress import Progress, each, part, silent
-from refusal_core.recipe import EditRequest, Recipe, changed, describe, own_name, preset_recipe
+from refusal_core.recipe import EditRequest, Recipe, changed, own_name, preset_recipe
 from refusal_core.settings import SamplingSettings
 from refusal_core.workbench.cached import CachedModel
 from refusal_core.workbench.pairs import Row, note_pair, pairs_of
+from refusal_core.workbench.remaking import describe
 from refusal_core.workbench.values import (
     Comparison,
     Cosines,
@@ -277,7 +278,8 @@ class Workbench:
     ) -> Iterator[tuple[Video, dict[str, object]]]:
         """Yield the original video of a prompt, then the unlearned one, each with what makes it again."""
         cached = self.cached(request.model)
-        written = describe(cached.model, request.recipe, made, prompt, sampling)
+        recipes = (request.recipe, *request.further)
+        written = describe(cached.model, recipes, made, prompt, sampling)
         yield cached.original(prompt, sampling, part(progress, 0.0, 0.5)), {**written, "shows": "original"}
         changed_video = cached.unlearned(made, prompt, sampling, part(progress, 0.5, 1.0))
         yield changed_video, {**written, "shows": "unlearned"}
