@@ -150,6 +150,12 @@ def open_page(page: Page, url: str) -> None:
         page.wait_for_function(SHOWN, timeout=30_000)
 
 
+def unfold(page: Page, *names: str) -> None:
+    """Open parts of the page that are folded at first, such as the expert's settings."""
+    for name in names:
+        page.locator(f"#{name} > button.label-wrap").click()
+
+
 def compare(page: Page) -> None:
     """Press Compare and wait for both videos."""
     page.locator("#run").click()

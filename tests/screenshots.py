@@ -51,8 +51,8 @@ def chromium_path() -> str:
     return path
 
 
-def take(folder: Path, progress: Progress = silent) -> list[Path]:
-    """Serve the app on the bundled model and take a picture of each page, filled, in each width and theme.
+def take(folder: Path, model: str = "toyworld-language", progress: Progress = silent) -> list[Path]:
+    """Serve the app on a bundled model and take a picture of each page, filled, in each width and theme.
 
     Raises:
         MissingExtraError: playwright or Chromium is not installed.
@@ -63,7 +63,7 @@ def take(folder: Path, progress: Progress = silent) -> list[Path]:
         raise MissingExtraError("Screenshots need playwright: pip install playwright.") from e
     path = chromium_path()
     folder.mkdir(parents=True, exist_ok=True)
-    workbench, paths = Workbench("toyworld"), []
+    workbench, paths = Workbench(model), []
     with tempfile.TemporaryDirectory() as runs, served(workbench, History(Path(runs))) as address:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
@@ -102,9 +102,13 @@ def _pages(page: Any, address: str, folder: Path, case: str) -> list[Path]:
 def _compare(page: Any) -> None:
     page.locator("#run").click()
     page.wait_for_selector("#status [data-state=done]", timeout=SLOW)
+
+
+def _expert(page: Any) -> None:
     page.locator("#more button.label-wrap").click()
     page.locator("#seeds-run").click()
     page.wait_for_selector("#status [data-state=done] >> text=4 / 4", timeout=SLOW)
+    page.locator("#expert > button.label-wrap").click()
     page.locator("#map-make").click()
     page.wait_for_selector("#map button", timeout=SLOW)
 
@@ -144,6 +148,7 @@ def _tab(page: Any, number: int) -> None:
 
 STEPS: tuple[tuple[str, Callable[[Any], None]], ...] = (
     ("workbench", _compare),
+    ("expert", _expert),
     ("sweep", _sweep),
     ("evaluate", _evaluate),
     ("review", _review),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import compare, open_page, served
+from conftest import compare, open_page, served, unfold
 from PIL import Image
 from playwright.sync_api import Browser, expect
 from test_cli import run
@@ -65,6 +65,7 @@ def test_images_stand_beside_the_pairs_and_start_the_videos(
         expect(page.locator(f"#images_{side}")).to_contain_text(f"{side}-4")
     page.locator("#start-image input[type=file]").set_input_files(picture(tmp_path / "start.png", 200))
     page.wait_for_selector("#start-image img")
+    unfold(page, "expert")
     page.locator("#sites").get_by_label("cross-attention", exact=True).check()
     page.locator("#sites").get_by_label("text", exact=True).uncheck()
     compare(page)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
-from conftest import compare, open_page
+from conftest import compare, open_page, unfold
 from playwright.sync_api import Browser, Page, expect
 
 from refusal_core.concepts import list_presets
@@ -103,6 +103,7 @@ def test_no_text_is_empty() -> None:
 
 
 def test_the_spectrum_follows_a_slider_without_the_model(page: Page, workbench: Workbench) -> None:
+    unfold(page, "expert")
     page.locator("#spectrum-read").click()
     expect(page.locator("#spectrum li")).not_to_have_count(0, timeout=60_000)
     expect(page.locator("#spectrum li.used")).to_have_count(1)
@@ -117,7 +118,7 @@ def test_the_spectrum_follows_a_slider_without_the_model(page: Page, workbench: 
 
 
 def test_pasted_rows_join_the_table_and_odd_ones_are_warned_of(page: Page) -> None:
-    page.get_by_text(TEXT["paste"], exact=True).click()
+    unfold(page, "pairs-more", "paste-more")
     page.locator("#pasted textarea").fill(
         "a red circle on fire\ta red circle\na red cross\tthe sky over grass"
     )
@@ -130,7 +131,7 @@ def test_pasted_rows_join_the_table_and_odd_ones_are_warned_of(page: Page) -> No
 
 
 def test_several_concepts_show_their_cosines_and_go_together(page: Page) -> None:
-    page.get_by_text(TEXT["also"], exact=True).first.click()
+    unfold(page, "expert", "also-more")
     page.locator("#also").get_by_label("Bleeding: gore").check()
     page.locator("#cosines-run").click()
     expect(page.locator("#cosines td span")).to_have_count(4, timeout=60_000)
@@ -140,6 +141,7 @@ def test_several_concepts_show_their_cosines_and_go_together(page: Page) -> None
 
 
 def test_the_model_picker_says_what_a_model_needs_before_it_loads(page: Page) -> None:
+    unfold(page, "model-more")
     page.locator("#model-look").click()
     expect(page.locator("#model-state")).to_contain_text("GB of weights in float32", timeout=30_000)
     page.locator("#model input").fill("/nowhere")
@@ -161,6 +163,7 @@ def test_other_prompts_and_other_seeds_fill_their_grids(page: Page) -> None:
 
 
 def test_every_control_is_reached_by_the_keyboard(page: Page) -> None:
+    unfold(page, "model-more", "pairs-more", "expert")
     page.locator("#map-make").click()
     page.wait_for_selector("#map button", timeout=SLOW)
     page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
@@ -336,10 +339,12 @@ def test_the_history_stays_over_a_reload_and_loads_into_the_workbench(browser: B
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     open_page(page, url)
+    unfold(page, "expert")
     page.locator("#method").get_by_text(TEXT["method_rv"]).click()
     compare(page)
     page.reload()
     expect(page.locator("#run")).to_be_visible(timeout=30_000)
+    unfold(page, "expert")
     expect(page.locator("#method").get_by_label(TEXT["method_whitened"])).to_be_checked()
     tab(page, 5)
     expect(page.locator("#history .thumbnail-item")).to_have_count(1, timeout=30_000)
@@ -365,6 +370,7 @@ def test_the_history_stays_over_a_reload_and_loads_into_the_workbench(browser: B
 
 
 def test_filled_pages_do_not_scroll_sideways_on_a_phone(phone: Page) -> None:
+    unfold(phone, "model-more", "pairs-more", "expert")
     phone.locator("#map-make").click()
     phone.wait_for_selector("#map button", timeout=SLOW)
     compare(phone)
@@ -386,6 +392,7 @@ def test_axe_finds_nothing_serious(browser: Browser, url: str, theme: str) -> No
     page = context.new_page()
     open_page(page, f"{url}?__theme={theme}")
     compare(page)
+    unfold(page, "model-more", "pairs-more", "expert")
     page.locator("#map-make").click()
     page.wait_for_selector("#map button", timeout=SLOW)
     page.add_script_tag(path=AXE_FILE_PATH)

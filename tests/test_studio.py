@@ -13,7 +13,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from conftest import compare, open_page
+from conftest import compare, open_page, unfold
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
@@ -77,6 +77,7 @@ def test_what_is_not_judged_clean_is_blurred_until_asked_for(page: Page) -> None
 
 def test_a_preset_fills_table_and_prompt_and_marks_the_result_stale(page: Page, workbench: Workbench) -> None:
     star = next(p for p in workbench.presets() if p.concept.name == "star-logo")
+    unfold(page, "pairs-more", "expert")
     page.locator("#preset input").click()
     page.get_by_role("option", name="Star logo").click()
     expect(page.locator("#prompt textarea")).to_have_value(star.prompt)
@@ -86,6 +87,7 @@ def test_a_preset_fills_table_and_prompt_and_marks_the_result_stale(page: Page, 
 
 
 def test_a_row_that_cannot_be_used_gets_its_sentence_under_the_table(page: Page) -> None:
+    unfold(page, "pairs-more")
     cell = page.locator("#pairs [data-testid=cell-1-1]")
     cell.dblclick()
     page.keyboard.press("Control+A")
@@ -99,6 +101,7 @@ def test_a_row_that_cannot_be_used_gets_its_sentence_under_the_table(page: Page)
 def test_prompts_are_never_run_as_html(page: Page) -> None:
     script = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
     attack = script + " red" * 20  # too long, so that it comes back in a message
+    unfold(page, "pairs-more")
     cell = page.locator("#pairs [data-testid=cell-0-0]")
     cell.dblclick()
     page.keyboard.press("Control+A")
@@ -113,11 +116,18 @@ def test_prompts_are_never_run_as_html(page: Page) -> None:
 
 def test_a_setting_changed_after_a_result_marks_it_stale(page: Page) -> None:
     compare(page)
+    changed = page.locator("#strip .rs-changed")
+    expect(changed).to_be_hidden()
+    unfold(page, "expert")
     page.locator("#method").get_by_text(TEXT["method_rv"]).click()
     expect(page.locator("#status")).to_contain_text(TEXT["stale"])
+    expect(page.locator("#strip")).to_contain_text(TEXT["method_rv"])
+    page.locator("#pages [role=tab]:visible").nth(1).click()
+    expect(changed).to_be_visible()  # on every page
 
 
 def test_a_click_on_the_map_picks_kind_and_layer(page: Page) -> None:
+    unfold(page, "expert")
     page.locator("#map-make").click()
     cells = page.locator("#map button")
     # The text entry is one place; self-attention has not yet seen the concept in the first layer.

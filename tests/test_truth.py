@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from conftest import unfold
 from playwright.sync_api import Page, expect
 
 from refusal_core.errors import InputError
@@ -137,6 +138,7 @@ def test_who_has_a_model_works_on_while_another_is_loaded(monkeypatch: pytest.Mo
 
 
 def test_passing_the_menu_of_presets_overwrites_nothing_and_a_choice_can_be_undone(page: Page) -> None:
+    unfold(page, "pairs-more")
     cell = page.locator("#pairs [data-testid=cell-0-0]")
     cell.dblclick()
     page.keyboard.press("Control+A")

@@ -1,4 +1,4 @@
-"""The page: the workbench's three steps, the other pages, and the handlers that join them."""
+"""The page: a rail of what is asked for, the result beside it, the other pages, and what joins them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from refusal_core.studio import (
     history,
     player,
     review,
+    strip,
     sweep,
     texts,
 )
@@ -29,7 +30,7 @@ from refusal_core.studio.inputs import Studio
 from refusal_core.studio.jobs import GLUE, Runner, Stops, session_of
 from refusal_core.studio.layout import parts
 from refusal_core.studio.limits import PRIVATE, Limits
-from refusal_core.studio.texts import TEXT, escaped
+from refusal_core.studio.texts import TEXT
 from refusal_core.studio.theme import css, theme
 from refusal_core.workbench.examples import load_examples
 from refusal_core.workbench.history import History, data_folder
@@ -84,22 +85,26 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
     with Studio(workbench, **page) as app:
         endpoints.add(runner)  # first: the pages' handlers would take their names
         gr.Textbox(visible=False, label="owner", elem_id="owner")
-        _head(workbench)
+        with gr.Row(elem_id="head"):
+            gr.HTML(f"<h1>{texts.TITLE}</h1><p>{TEXT['lead']}</p>", elem_classes="rs-head")
+            strip.build(facts.title, start)
         with gr.Tabs(elem_id="pages", overflow_behavior="wrap"):
             with gr.Tab(TEXT["tab_workbench"], id="workbench"):
                 with gr.Row(elem_id="columns"):
-                    with gr.Column(scale=5, min_width=320, elem_id="left"):
+                    with gr.Column(min_width=300, elem_id="left"):
                         concept.build(workbench, first)
-                        edit.build(facts, start.recipe.values())
-                    with gr.Column(scale=6, min_width=320, elem_id="right"):
-                        compare.build(facts, first.prompt, shown)
-                        examples.build(cards)
+                        compare.ask(facts, first.prompt)
+                        edit.build(facts, start.recipe.values(), lambda: concept.others(workbench, first))
+                    with gr.Column(min_width=300, elem_id="right"):
+                        compare.build(shown, lambda: examples.build(cards))
                         compare.more()
             form = Form(workbench, parts())
             refresh, outputs = _pages(runner, kept, form)
         gr.HTML(f"<p>{TEXT['safety']}</p>", elem_classes="rs-foot")
+        concept.join_rows(workbench, form.parts)
         compared = handlers.join(runner, kept, form)
         examples.join(form, cards)
+        strip.join(form)
         compared.then(refresh, form["owner"], outputs, **GLUE)  # the history page may be open already
         # In the browser alone: by way of the server it came after a quick first click, whose run was lost.
         app.load(None, None, form["owner"], js=OWNER).then(refresh, form["owner"], outputs, **GLUE)
@@ -111,12 +116,6 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
     # Not open: a program could start jobs beside the queue, as many at once as it likes.
     app.queue(max_size=limits.queue, default_concurrency_limit=4, api_open=False)
     return app
-
-
-def _head(workbench: Workbench) -> None:
-    title = f"<h1>{texts.TITLE}<span class='rs-badge'>{escaped(workbench.facts().title)}</span></h1>"
-    with gr.Row(elem_id="head"):
-        gr.HTML(f"{title}<p>{TEXT['lead']}</p>", elem_classes="rs-head")
 
 
 def _pages(runner: Runner, runs: History, form: Form) -> tuple[Any, Any]:

@@ -1,7 +1,8 @@
-"""Step 3: prompt, seed, original and unlearned side by side, more seeds, and what else changed."""
+"""The comparison: prompt and seed; original and unlearned side by side; more seeds, what else changed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import gradio as gr
@@ -58,37 +59,44 @@ def _pane(kind: str, elem_id: str, video: JudgedVideo | None) -> None:
         gr.HTML(verdict(video), elem_classes="rs-verdict", elem_id=f"{elem_id}-verdict")
 
 
-def build(facts: ModelFacts, prompt: str, shown: RunCard | None) -> None:
-    """Lay out step 3 for a model, with the first preset's prompt and, where there is one, its example."""
-    with card("compare-card"):
-        step_title(3, "step_compare", TEXT["step_compare_note"])
-        with gr.Row(equal_height=True):
-            gr.Textbox(
-                prompt, label=TEXT["prompt"], info=TEXT["prompt_info"], elem_id="prompt", scale=4,
-                min_width=260,
-            )  # fmt: skip
-            (knob,) = (knob for knob in knobs(SamplingSettings) if knob.name == "seed")
-            widget(replace(knob, help=TEXT["seed_info"]), 7, scale=1, min_width=110)
+def ask(facts: ModelFacts, prompt: str) -> None:
+    """Lay out what is compared, with the first preset's prompt."""
+    with card("prompt-card"):
+        gr.Textbox(prompt, label=TEXT["prompt"], max_lines=4, elem_id="prompt")
         gr.Image(
             label=TEXT["start_image"], type="filepath", visible=facts.takes_image, height=160,
             sources=["upload", "clipboard"], elem_id="start-image",
         )  # fmt: skip
         with gr.Row(elem_id="run-row"):
-            gr.Button(TEXT["run"], variant="primary", size="lg", elem_id="run", scale=3, min_width=140)
-            gr.Button(TEXT["stop"], size="lg", elem_id="stop", scale=1, min_width=90)
-        gr.HTML(status("idle", "example_first" if shown else "idle"), elem_id="status")
-        gr.HTML(player.views(), elem_id="views")
-        with gr.Row(elem_id="panes", equal_height=True):
-            _pane("original", "vid-orig", shown.original if shown else None)
-            _pane("unlearned", "vid-edit", shown.unlearned if shown else None)
-        gr.HTML(player.bar(), elem_id="player")
-        with gr.Row():
-            for key, elem_id in (("save_both", "save-both"), ("save_edit", "save-edit")):
-                gr.DownloadButton(TEXT[key], interactive=False, elem_id=elem_id, min_width=140)
+            (knob,) = (knob for knob in knobs(SamplingSettings) if knob.name == "seed")
+            widget(replace(knob, help=""), 7, scale=1, min_width=84)
+            gr.Button(TEXT["run"], variant="primary", elem_id="run", scale=3, min_width=120)
+            gr.Button(TEXT["stop"], elem_id="stop", scale=1, min_width=72)
         if facts.vocabulary:
             with gr.Accordion(TEXT["words"], open=False, elem_id="words-more"):
                 known = " ".join(f"<code>{escaped(word)}</code>" for word in facts.vocabulary)
                 gr.HTML(f"<p>{TEXT['words_info']}</p><p>{known}</p>", elem_id="words")
+
+
+def build(shown: RunCard | None, beside: Callable[[], None]) -> None:
+    """Lay out the result, with an example where there is one; ``beside`` adds to the right of the videos."""
+    with card("compare-card"):
+        with gr.Row(elem_id="result-head"):
+            step_title(3, "step_compare", TEXT["step_compare_note"])
+            gr.HTML(player.views(), elem_id="views")
+        with gr.Row(elem_id="result"):
+            with gr.Column(elem_id="stage", min_width=300):
+                with gr.Row(elem_id="panes", equal_height=True):
+                    _pane("original", "vid-orig", shown.original if shown else None)
+                    _pane("unlearned", "vid-edit", shown.unlearned if shown else None)
+                gr.HTML(player.bar(), elem_id="player")
+            beside()
+        with gr.Row(elem_id="outcome"):
+            gr.HTML(status("idle", "example_first" if shown else "idle"), elem_id="status")
+            for key, elem_id in (("save_both", "save-both"), ("save_edit", "save-edit")):
+                gr.DownloadButton(
+                    TEXT[key], size="sm", interactive=False, elem_id=elem_id, min_width=130, scale=0
+                )
 
 
 def more() -> None:

@@ -1,4 +1,4 @@
-"""Step 1: the model, the preset, the table of pairs, and what else is erased with it."""
+"""The concept: its preset, the folded table of pairs, what else is erased with it; and the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gradio as gr
 from refusal_core.errors import InputError
 from refusal_core.studio import texts
 from refusal_core.studio.jobs import GLUE, QUICK, guarded
-from refusal_core.studio.layout import Chip, card, heading, parts, step_title
+from refusal_core.studio.layout import Chip, card, heading, step_title
 from refusal_core.studio.texts import PAIRS_HEAD, TEXT, escaped
 from refusal_core.workbench.pairs import MAX_SHOWN_PAIRS, parse_pasted
 from refusal_core.workbench.values import PairNote, Preset
@@ -51,63 +51,62 @@ def preset_choices(workbench: Workbench, model: str) -> list[tuple[str, str]]:
 
 
 def build(workbench: Workbench, first: Preset) -> None:
-    """Lay out step 1, with a preset filled in."""
+    """Lay out the concept with a preset filled in; its pairs are folded, their differences in sight."""
     rows = [(pair.unsafe, pair.safe) for pair in first.concept.pairs]
-    choices = preset_choices(workbench, workbench.default_model)
     with card("concept-card"):
         step_title(1, "step_concept")
-        with gr.Row(equal_height=False):
-            gr.Dropdown(
-                list(workbench.model_names()), value=workbench.default_model, label=TEXT["model"],
-                info=TEXT["model_info"], allow_custom_value=not workbench.only_bundled, elem_id="model",
-                scale=3, min_width=220,
-            )  # fmt: skip
-            with gr.Column(scale=1, min_width=130, elem_classes="rs-tight"):
-                gr.Button(TEXT["model_look"], size="sm", elem_id="model-look")
-                gr.Button(TEXT["model_load"], size="sm", elem_id="model-load")
-        gr.HTML("", elem_id="model-state", elem_classes="rs-note")
         gr.Dropdown(
-            choices,
-            value=first.concept.name,
-            label=TEXT["preset"],
-            info=TEXT["preset_info"],
-            elem_id="preset",
-        )
-        gr.Dataframe(
-            [list(row) for row in rows], headers=PAIRS_HEAD, datatype="str", type="array", column_count=2,
-            interactive=True, wrap=True, column_widths=["50%", "50%"], label=TEXT["pairs"], show_label=True,
-            buttons=[], max_height=900, elem_id="pairs",
+            preset_choices(workbench, workbench.default_model), value=first.concept.name, show_label=False,
+            label=TEXT["preset"], elem_id="preset",
         )  # fmt: skip
         gr.HTML(rows_message(workbench.check_pairs(rows)), elem_id="rows-state")
-        with gr.Row():
-            for key, elem_id in ROW_BUTTONS.items():
-                later = {"interactive": False} if key == "undo_preset" else {}
-                gr.Button(TEXT[key], elem_id=elem_id, size="sm", min_width=100, **later)  # type: ignore[arg-type]
-        with gr.Accordion(TEXT["paste"], open=False, elem_id="paste-more"):
-            gr.Textbox(
-                label=TEXT["paste_label"],
-                info=TEXT["paste_info"],
-                lines=3,
-                max_length=20_000,
-                elem_id="pasted",
-            )
-            gr.Button(TEXT["paste_add"], size="sm", elem_id="paste-add")
+        with gr.Accordion(TEXT["pairs"], open=False, elem_id="pairs-more"):
+            _pairs(rows)
         with gr.Accordion(TEXT["images"], open=True, visible=workbench.facts().takes_image, elem_id="images"):
             for key in ("images_unsafe", "images_safe"):
                 kinds = [".png", ".jpg", ".jpeg", ".webp"]
                 gr.File(label=TEXT[key], file_count="multiple", file_types=kinds, height=150, elem_id=key)
-        with gr.Accordion(TEXT["also"], open=False, elem_id="also-more"):
-            others = [choice for choice in choices if choice[1] != first.concept.name]
-            gr.CheckboxGroup(others, label=TEXT["also"], info=TEXT["also_info"], elem_id="also")
-            gr.Textbox(
-                label=TEXT["also_strength"],
-                info=TEXT["also_strength_info"],
-                max_length=80,
-                elem_id="strengths",
-            )
-            gr.Button(TEXT["cosines"], size="sm", elem_id="cosines-run")
-            gr.HTML("", elem_id="cosines")
-    _join_rows(workbench, parts())
+        _models(workbench)
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> None:
+    gr.Dataframe(
+        [list(row) for row in rows], headers=PAIRS_HEAD, datatype="str", type="array", column_count=2,
+        interactive=True, wrap=True, column_widths=["50%", "50%"], label=TEXT["pairs"], show_label=False,
+        buttons=[], max_height=900, elem_id="pairs",
+    )  # fmt: skip
+    with gr.Row():
+        for key, elem_id in ROW_BUTTONS.items():
+            later = {"interactive": False} if key == "undo_preset" else {}
+            gr.Button(TEXT[key], elem_id=elem_id, size="sm", min_width=100, **later)  # type: ignore[arg-type]
+    with gr.Accordion(TEXT["paste"], open=False, elem_id="paste-more"):
+        about = {"label": TEXT["paste_label"], "info": TEXT["paste_info"]}
+        gr.Textbox(lines=3, max_length=20_000, elem_id="pasted", **about)  # type: ignore[arg-type]
+        gr.Button(TEXT["paste_add"], size="sm", elem_id="paste-add")
+
+
+def others(workbench: Workbench, first: Preset) -> None:
+    """Lay out what else is erased with the concept."""
+    choices = preset_choices(workbench, workbench.default_model)
+    with gr.Accordion(TEXT["also"], open=False, elem_id="also-more"):
+        rest = [choice for choice in choices if choice[1] != first.concept.name]
+        gr.CheckboxGroup(rest, label=TEXT["also"], info=TEXT["also_info"], elem_id="also")
+        about = {"label": TEXT["also_strength"], "info": TEXT["also_strength_info"]}
+        gr.Textbox(max_length=80, elem_id="strengths", **about)  # type: ignore[arg-type]
+        gr.Button(TEXT["cosines"], size="sm", elem_id="cosines-run")
+        gr.HTML("", elem_id="cosines")
+
+
+def _models(workbench: Workbench) -> None:
+    with gr.Accordion(TEXT["model"], open=False, elem_id="model-more"):
+        gr.Dropdown(
+            list(workbench.model_names()), value=workbench.default_model, label=TEXT["model"],
+            info=TEXT["model_info"], allow_custom_value=not workbench.only_bundled, elem_id="model",
+        )  # fmt: skip
+        with gr.Row():
+            gr.Button(TEXT["model_look"], size="sm", elem_id="model-look", min_width=120)
+            gr.Button(TEXT["model_load"], size="sm", elem_id="model-load", min_width=120)
+        gr.HTML("", elem_id="model-state", elem_classes="rs-note")
 
 
 ROW_BUTTONS = {
@@ -118,14 +117,14 @@ ROW_BUTTONS = {
 }
 
 
-def _join_rows(workbench: Workbench, part: dict[str, Any]) -> None:
+def join_rows(workbench: Workbench, part: dict[str, Any]) -> None:
     """Let the buttons under the table change its rows, and each change say what is to be said of them."""
     pairs, pasted, model, state = part["pairs"], part["pasted"], part["model"], part["rows-state"]
 
     def check(table: Any, name: str) -> tuple[str, str]:
         notes = workbench.check_pairs(rows_of(table)[:MAX_SHOWN_PAIRS], name)
         chip: Chip = "failed" if any(note.error for note in notes) else "ready"
-        return rows_message(notes), heading(1, "step_concept", chip)
+        return rows_message(notes), heading("step_concept", chip)
 
     def add_row(table: Any) -> list[list[str]]:
         rows = [list(r) for r in table or []]

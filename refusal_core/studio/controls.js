@@ -213,9 +213,10 @@ function refreshViews() {
   }
   parts('blur').forEach(button => attribute(button, 'aria-pressed', String(!isRevealed())));
   const frame = part('frame'), range = part('divider'), [first] = clips;
+  if (isPair()) // the panes, too, take the shape of their videos
+    document.body.style.setProperty('--rs-ratio', String(first.video.videoWidth / first.video.videoHeight));
   if (!frame || view() === 'side') return;
   frame.style.setProperty('--rs-divider', `${state.divider}%`);
-  frame.style.setProperty('--rs-ratio', String(first.video.videoWidth / first.video.videoHeight));
   if (range && Number(range.value) !== Math.round(state.divider)) range.value = String(state.divider);
   attribute(range, 'aria-valuetext', `${Math.round(state.divider)} %`);
 }

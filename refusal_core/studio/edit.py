@@ -1,8 +1,8 @@
-"""Step 2: the settings of an edit, made from their knobs; the spectrum and the map of separation below."""
+"""The settings of an edit, made from their knobs: two in sight; the others, spectrum and map folded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import groupby
@@ -18,6 +18,7 @@ from refusal_core.studio.texts import FIGURES_HEAD, TEXT
 from refusal_core.workbench.values import Estimate, ModelFacts
 
 NUMBERS = ("whole", "number")
+IN_SIGHT = ("rank", "strength")  # all others are an expert's
 LAYERS = ("first-layer", "last-layer")  # one setting, two sliders
 
 
@@ -58,16 +59,21 @@ def rows_of(estimate: Estimate) -> list[list[Any]]:
     ]
 
 
-def build(facts: ModelFacts, values: dict[str, object]) -> None:
-    """Lay out step 2 for a model, with the first preset's settings."""
+def build(facts: ModelFacts, values: dict[str, object], more: Callable[[], None]) -> None:
+    """Lay out the settings for a model, as its first preset has them; ``more`` adds to the expert's."""
     # The method comes first: the others hang on it.
     knobs = sorted(recipe_knobs(), key=lambda knob: knob.name != "method")
+    seen = [knob for knob in knobs if knob.name in IN_SIGHT]
     with card("edit-card"):
         step_title(2, "step_edit")
-        _add([knob for knob in knobs if not knob.expert], facts, values)
-        with gr.Accordion(TEXT["more"], open=False, elem_id="edit-more"):
-            _add([knob for knob in knobs if knob.expert], facts, values)
-        _views(facts.site_names)
+        for knob in seen:
+            widget(knob, values[knob.name])
+        with gr.Accordion(TEXT["expert"], open=False, elem_id="expert"):
+            _add([knob for knob in knobs if not knob.expert and knob not in seen], facts, values)
+            with gr.Accordion(TEXT["more"], open=False, elem_id="edit-more"):
+                _add([knob for knob in knobs if knob.expert], facts, values)
+            more()
+            _views(facts.site_names)
     made = parts()
     first, last = (made[name] for name in LAYERS)
     made["method"].input(_about, made["method"], made["method-info"], **GLUE)

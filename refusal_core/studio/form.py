@@ -94,8 +94,8 @@ class Form:
         """Return the status line and the headings of a changed form."""
         return {
             self["status"]: status("stale", "stale"),
-            self["title-2"]: heading(2, "step_edit", "stale"),
-            self["title-3"]: heading(3, "step_compare", "stale", TEXT["step_compare_note"]),
+            self["title-2"]: heading("step_edit", "stale"),
+            self["title-3"]: heading("step_compare", "stale", TEXT["step_compare_note"]),
         }
 
 

@@ -179,7 +179,7 @@ def _join_views(runner: Runner, form: Form) -> None:
 
 def _join_compare(runner: Runner, runs: History, form: Form) -> Any:
     def show(state: State, key: str) -> Values:
-        title = heading(3, "step_compare", CHIPS[state], TEXT["step_compare_note"])
+        title = heading("step_compare", CHIPS[state], TEXT["step_compare_note"])
         started = _emptied(form) if state == "working" else {}
         return {
             form["status"]: status(state, "queued" if started else key),
@@ -198,7 +198,7 @@ def _join_compare(runner: Runner, runs: History, form: Form) -> Any:
         yield show("done", "done") | {
             form["save-edit"]: gr.DownloadButton(value=edit_file, interactive=True),
             form["spectrum"]: charts.spectrum(view),
-            form["title-2"]: heading(2, "step_edit", "ready"),
+            form["title-2"]: heading("step_edit", "ready"),
             form["status"]: status("done", "done", " ".join(result.notes)),  # with the last thing done
         }
 

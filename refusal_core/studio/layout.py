@@ -1,4 +1,4 @@
-"""The frame of the page: cards, numbered headings with their state, the status line."""
+"""The frame of the page: cards, headings with their state, the status line."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def card(elem_id: str) -> gr.Column:
 
 def step_title(number: int, key: str, note: str = "") -> None:
     """Show a step's heading, ready."""
-    gr.HTML(heading(number, key, "ready", note), elem_classes="rs-step", elem_id=f"title-{number}")
+    gr.HTML(heading(key, "ready", note), elem_classes="rs-step", elem_id=f"title-{number}")
 
 
-def heading(number: int, key: str, chip: Chip, note: str = "") -> str:
+def heading(key: str, chip: Chip, note: str = "") -> str:
     """Return a step's heading with its state."""
     return (
-        f"<h2><b>{number}</b>{TEXT[key]}<em>{note}</em>"
+        f"<h2>{TEXT[key]}<em>{note}</em>"
         f"<i class='rs-chip' data-chip='{chip}'>{TEXT[f'state_{chip}']}</i></h2>"
     )
 
