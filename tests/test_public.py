@@ -429,7 +429,7 @@ def test_a_video_has_a_path_none_can_guess_and_goes_with_its_session(site: Site)
         assert site.ask(f"/gradio_api/file={folder}").status == 403  # nothing is listed
     client.close()
     until = time.monotonic() + 30
-    while path.exists() and time.monotonic() < until:
+    while path.parent.exists() and time.monotonic() < until:
         time.sleep(0.2)
     assert site.ask(address).status == 403
     assert not path.parent.exists()
