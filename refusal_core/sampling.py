@@ -91,6 +91,17 @@ def generate_batch(
     return [Video(clip, model.defaults.fps) for clip in np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)]
 
 
+def size_note(model: Model, settings: SamplingSettings, made: Video) -> tuple[str, ...]:
+    """Return a note where a pipeline rounded the frames or the size that were asked for; else nothing."""
+    d = model.defaults
+    asked = settings.frames or d.frames, settings.height or d.height, settings.width or d.width
+    frames, height, width = made.frames.shape[:3]
+    said = [f"{asked[0]} frames asked, {frames} made"] if asked[0] != frames else []
+    if asked[1:] != (height, width):
+        said.append(f"{asked[2]}x{asked[1]} asked, {width}x{height} made")
+    return (f"{'; '.join(said)}: the model's pipeline rounds it.",) if said else ()
+
+
 class _Steps:
     """Tells progress at each denoiser call: every pipeline has those, whatever callbacks it knows."""
 

@@ -21,12 +21,14 @@ from refusal_core.evaluate.family_steps import CONCEPT, FamilyResult, try_famili
 from refusal_core.hooks import watch_calls
 from refusal_core.models import hub_files
 from refusal_core.models.families import FAMILIES, LEFT_OUT
+from refusal_core.models.families.family import Defaults
 from refusal_core.models.inventory import inventory
-from refusal_core.models.model import family_of
+from refusal_core.models.model import family_of, wrap_pipeline
 from refusal_core.models.sites import select
 from refusal_core.models.tiny import NAMES, tiny_model
 from refusal_core.models.tiny.recipes import RECIPES
 from refusal_core.recipe import preset_recipe
+from refusal_core.sampling import size_note
 from refusal_core.settings import CaptureSettings, SamplingSettings
 
 # (blocks, parameters in billions, cross-attention sites and their width): diffusers' own published models
@@ -56,6 +58,21 @@ PUBLISHED = {
 }
 
 
+# Frames, height, width, frames a second, steps: of those that were made for others than their family's
+MADE_FOR = {
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers": (81, 720, 1280, 16, 50),
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": (81, 720, 1280, 16, 40),
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": (121, 704, 1280, 24, 50),
+    "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers": (81, 720, 1280, 16, 50),
+    "Wan-AI/Wan2.1-VACE-14B-diffusers": (81, 720, 1280, 16, 50),
+    "THUDM/CogVideoX1.5-5B": (81, 768, 1360, 16, 50),
+}
+
+
+def sizes(d: Defaults) -> tuple[float, ...]:
+    return d.frames, d.height, d.width, d.fps, d.steps
+
+
 @pytest.fixture(scope="module")
 def rows() -> dict[str, FamilyResult]:
     return {row.id: row for row in try_families()}
@@ -80,6 +97,40 @@ def test_a_published_model_has_the_layers_it_is_known_for(source: str) -> None:
     assert round(found.parameters / 1e9, 2) == pytest.approx(billions, abs=0.011)
     assert 1 + max(site.block for site in found.sites if site.kind != "temporal") == blocks
     assert (len(crossing), crossing[0].inputs) == (count, width)
+    assert sizes(found.defaults) == MADE_FOR.get(source, sizes(found.family.defaults))
+
+
+def test_a_loaded_model_takes_the_defaults_that_its_own_configuration_tells() -> None:
+    """Wan 2.2 5B beside its family's others: at their rate it would play half as slowly again."""
+    pipeline = tiny_model("wan").pipeline
+    family = family_of("WanPipeline")
+    assert wrap_pipeline(pipeline, "a/b").defaults == family.defaults
+    pipeline.transformer.register_to_config(in_channels=48)
+    assert sizes(wrap_pipeline(pipeline, "a/b").defaults) == (121, 704, 1280, 24, 50)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "source", "made_for"),
+    [
+        ("SkyReelsV2Pipeline", "Skywork/SkyReels-V2-T2V-14B-720P-Diffusers", (121, 720, 1280, 24, 50)),
+        ("SkyReelsV2Pipeline", "720P/SkyReels-V2-T2V-14B-540P-Diffusers", (97, 544, 960, 24, 50)),
+        ("WanImageToVideoPipeline", "/models/Wan2.1-I2V-14B-720P-Diffusers", (81, 720, 1280, 16, 50)),
+        ("TextToVideoSDPipeline", "ali-vilab/text-to-video-ms-1.7b", (16, 256, 256, 8, 50)),
+    ],
+)
+def test_where_no_configuration_tells_the_published_name_does(
+    pipeline: str, source: str, made_for: tuple[float, ...]
+) -> None:
+    assert sizes(family_of(pipeline).defaults_of(source, lambda *_: None)) == made_for
+
+
+def test_what_a_pipeline_rounds_is_said() -> None:
+    model = tiny_model("wan")
+    settings = SamplingSettings(frames=8, steps=1)
+    (note,) = size_note(model, settings, rc.generate(model, "a robot", settings))
+    assert note == "8 frames asked, 9 made: the model's pipeline rounds it."
+    settings = SamplingSettings(frames=5, steps=1)
+    assert size_note(model, settings, rc.generate(model, "a robot", settings)) == ()
 
 
 def test_of_a_model_that_is_not_in_the_table_the_configurations_are_fetched(

@@ -74,6 +74,7 @@ def compare(
     from refusal_core.progress import part
     from refusal_core.recipe import build_together
     from refusal_core.sampling import compare as compare_videos
+    from refusal_core.sampling import size_note
     from refusal_core.workbench.remaking import as_told, describe, other_versions
 
     told = None if shown.recipe is None else _told(shown.recipe, changes.given, sampling, loading)
@@ -92,7 +93,8 @@ def compare(
         written = describe(loaded, recipes, made, text, sampling)
         pair = compare_videos(loaded, made, text, sampling, progress=part(progress, 0.3, 1.0))
     _save(pair, written, shown.out)
-    for note in (*clamped, *(other_versions(told, made) if told else ())):
+    rounded = size_note(loaded, sampling, pair.original)
+    for note in (*clamped, *rounded, *(other_versions(told, made) if told else ())):
         print(f"Note: {note}")
 
 

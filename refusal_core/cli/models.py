@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,16 +39,24 @@ def show(
     json: Json = None,
 ) -> None:
     """Print a model's editable layers with their shapes, from its configuration: no weights are needed."""
-    from refusal_core.models.inventory import inventory
-    from refusal_core.models.load import bundled_folder
+    from dataclasses import asdict
 
-    found = inventory(bundled_folder(model) or model)
+    from refusal_core.models.inventory import inventory
+    from refusal_core.models.load import bundled_folder, read_defaults
+
+    folder = bundled_folder(model) or model
+    found = inventory(folder)
     small = found.parameters < 1e8
     count = f"{found.parameters / 1e6:.2f} M" if small else f"{found.parameters / 1e9:.2f} B"
     memory = f"{found.parameters * 2 / 1e6:.0f} MB" if small else f"{found.parameters * 2 / 1e9:.1f} GB"
     print(f"{found.source}: {found.family.title}, {count} parameters to denoise")
     print(f"memory for these weights: {memory} in bfloat16")
     print(f"licence: {found.licence}")
+    d = read_defaults(Path(folder)) or found.defaults
+    print(
+        f"made for {d.frames} frames of {d.width}x{d.height}, {d.fps:g} a second, {d.steps} steps,"
+        f" guidance {d.guidance_scale:g}"
+    )
     for kind, inputs, outputs, sites in found.shapes():
         print(f"{sites:5d} x {kind:18s} {inputs:6d} -> {outputs}")
     print(f"layers 0-{max(site.block for site in found.sites)}, first site {found.sites[0].name}")
@@ -56,7 +65,7 @@ def show(
     heads = ("kind", "inputs", "outputs", "sites")
     shapes = [dict(zip(heads, shape, strict=True)) for shape in found.shapes()]
     facts = {"model": found.source, "family": found.family.name, "parameters": found.parameters}
-    save_json(json, {**facts, "licence": found.licence, "shapes": shapes})
+    save_json(json, {**facts, "licence": found.licence, "defaults": asdict(d), "shapes": shapes})
 
 
 @app.command()

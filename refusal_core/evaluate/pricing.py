@@ -68,7 +68,7 @@ def price(source: str, preset: Preset, values: Mapping[str, object] | None = Non
         InputError: a setting is not known, or cannot be.
     """
     found = inventory(source)
-    sizes = read_defaults(Path(source)) or found.family.defaults
+    sizes = read_defaults(Path(source)) or found.defaults
     recipe = changed(Recipe(preset.concept), preset.recommended_for(source))
     if not any(site.kind in recipe.capture.kinds for site in found.sites):
         recipe = changed(recipe, {"sites": found.family.default_kinds})

@@ -15,9 +15,9 @@ from torch import nn
 
 from refusal_core.errors import FileError, ModelError
 from refusal_core.models.families import FAMILIES
-from refusal_core.models.families.family import Family, Network
+from refusal_core.models.families.family import Defaults, Family, Network
 from refusal_core.models.hub_files import fetch
-from refusal_core.models.model import family_of
+from refusal_core.models.model import config_of, family_of
 from refusal_core.models.sites import Site, list_sites
 
 MAX_CONFIG = 1 << 20
@@ -34,6 +34,7 @@ class Inventory:
     parameters: int  # of the denoisers together
     largest: int  # of one of them
     licence: str
+    defaults: Defaults  # what the checkpoint was made for
     networks: tuple[Network, ...] = ()  # what the denoisers are built with
 
     def counts(self) -> dict[str, int]:
@@ -104,7 +105,10 @@ def _measure(source: str, family: Family, networks: Sequence[Network], licence: 
     built = [(network.attribute, build_on_meta(network)) for network in networks]
     sites = tuple(site for site, _, _ in list_sites(built, family))
     counts = [sum(p.numel() for p in module.parameters()) for _, module in built]
-    return Inventory(source, family, sites, sum(counts), max(counts, default=0), licence, tuple(networks))
+    parts = {attribute: config_of(module) for attribute, module in built}
+    defaults = family.defaults_of(source, lambda part, value: parts.get(part, {}).get(value))
+    size = sum(counts), max(counts, default=0)
+    return Inventory(source, family, sites, *size, licence, defaults, tuple(networks))
 
 
 def build_on_meta(network: Network) -> nn.Module:

@@ -139,7 +139,10 @@ def wrap_pipeline(pipeline: Any, name: str, family: Family | None = None) -> Mod
         family.name, type(pipeline).__name__, _config_hash(pipeline, family), _weights_hash(layers)
     )
     sites = tuple(site for site, _, _ in listed)
-    return Model(name, name, pipeline, family, family.defaults, sites, layers, layouts, fingerprint)
+    defaults = family.defaults_of(
+        name, lambda part, value: config_of(getattr(pipeline, part, None)).get(value)
+    )
+    return Model(name, name, pipeline, family, defaults, sites, layers, layouts, fingerprint)
 
 
 def family_of(kind: str) -> Family:
@@ -171,13 +174,14 @@ def _denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
 
 def _config_hash(pipeline: Any, family: Family) -> str:
     configs = [
-        {k: v for k, v in sorted(_config(module).items()) if not k.startswith("_")}
+        {k: v for k, v in sorted(config_of(module).items()) if not k.startswith("_")}
         for _, module in _denoisers(pipeline, family)
     ]
     return hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _config(module: nn.Module) -> dict[str, Any]:
+def config_of(module: nn.Module | None) -> dict[str, Any]:
+    """Return a network's configuration; of none, nothing."""
     config = getattr(module, "config", {})
     return config.to_dict() if hasattr(config, "to_dict") else dict(config)
 

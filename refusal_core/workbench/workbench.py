@@ -25,6 +25,7 @@ from refusal_core.models.calling import check_prompts
 from refusal_core.models.load import LoadSettings, Needs, bundled_models, describe_needs
 from refusal_core.progress import Progress, each, part, silent
 from refusal_core.recipe import EditRequest, Recipe, changed, own_name, preset_recipe
+from refusal_core.sampling import size_note
 from refusal_core.settings import SamplingSettings
 from refusal_core.workbench.cached import CachedModel
 from refusal_core.workbench.pairs import Row, note_pair, pairs_of
@@ -266,6 +267,7 @@ class Workbench:
         pair = self.pair(request, made, text, sampling, part(progress, 0.3, 1.0))
         video, written = next(pair)
         original = shown(video, written)
+        notes += size_note(self.cached(request.model).model, sampling, video)
         yield Comparison(original, None, None, notes)
         changed_video, written = next(pair)
         unlearned = shown(changed_video, written)

@@ -8,6 +8,7 @@ from refusal_core.models.families.family import (
     Blocks,
     Defaults,
     Family,
+    Variant,
     cross_attention_sites,
     published,
 )
@@ -110,6 +111,7 @@ CROSS_ATTENTION: tuple[Family, ...] = (
         text_arguments=("encoder_hidden_states", "pooled_projections", "text_rope_pos"),
         guidance="passes",
         defaults=Defaults(121, 512, 768, 24.0, 50, 5.0, 512),
+        variants=(Variant(Defaults(241, 512, 768, 24.0, 50, 5.0, 512), named="-10s-"),),
         templated=True,
         checkpoints=(
             published(
@@ -134,6 +136,7 @@ CROSS_ATTENTION: tuple[Family, ...] = (
         entry=("caption_projection.linear_1",),
         text_arguments=_MASKED,
         defaults=Defaults(81, 480, 832, 16.0, 50, 6.0, 300),
+        variants=(Variant(Defaults(81, 704, 1280, 16.0, 50, 6.0, 300), {"transformer.sample_size": 22}),),
         templated=True,
         size_multiple=32,
         arguments={"clean_caption": False, "use_resolution_binning": False},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -41,6 +42,15 @@ class Defaults:
     steps: Annotated[int, Field(ge=1, le=1000)]
     guidance_scale: Annotated[float, Field(ge=0, le=100)]
     text_length: Annotated[int, Field(ge=1, le=10_000)]  # tokens the text encoder is given
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A checkpoint of a family that was made for other defaults; it is known by one of these."""
+
+    defaults: Defaults
+    told_by: Mapping[str, Any] = field(default_factory=dict)  # values such as {"transformer.in_channels": 48}
+    named: str = ""  # part of its published name, where no configuration tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,21 @@ class Family:
     lora: Literal["pipeline", "model"] | None = "pipeline"  # what loads a LoRA in plain diffusers
     comfyui: Mapping[str, str | Stacked] = field(default_factory=dict)  # regular expression -> ComfyUI's name
     checkpoints: tuple[Checkpoint, ...] = ()
+    variants: tuple[Variant, ...] = ()  # the first that fits holds, before ``defaults``
     note: str = ""
+
+    def defaults_of(self, name: str, told: Callable[[str, str], object]) -> Defaults:
+        """Return what a checkpoint was made for.
+
+        Args:
+            name: its hub id or folder.
+            told: returns a value of a part's configuration, by both their names; None where there is none.
+        """
+        for variant in self.variants:
+            values = [told(*key.split(".")) == value for key, value in variant.told_by.items()]
+            if all(values) if values else variant.named in PurePath(name).name:
+                return variant.defaults
+        return self.defaults
 
 
 Sites = dict[SiteKind, tuple[str, ...]]

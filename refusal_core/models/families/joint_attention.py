@@ -11,6 +11,7 @@ from refusal_core.models.families.family import (
     Defaults,
     Family,
     Stacked,
+    Variant,
     joint_attention_sites,
     published,
 )
@@ -46,7 +47,11 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         entry=("context_embedder.proj_in",),
         text_arguments=(*_MASKED, "pooled_projections"),
         guidance="embedded",
-        defaults=Defaults(129, 720, 1280, 15.0, 50, 6.0, 256),
+        defaults=Defaults(129, 720, 1280, 24.0, 50, 6.0, 256),
+        variants=(
+            # SkyReels V1, image to video: guided by a second pass, not by the scale that is an input
+            Variant(Defaults(97, 544, 960, 24.0, 50, 1.0, 256), {"transformer.in_channels": 32}),
+        ),
         templated=True,
         unguided={"true_cfg_scale": 1.0},  # the guidance scale is an input of the network, not a second pass
         comfyui={
@@ -72,6 +77,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         entry=("context_embedder.proj_in",),
         text_arguments=(*_MASKED, "encoder_hidden_states_2", "encoder_attention_mask_2"),
         defaults=Defaults(121, 480, 832, 24.0, 50, 6.0, 1000),
+        variants=(Variant(Defaults(121, 720, 1280, 24.0, 50, 6.0, 1000), {"transformer.target_size": 960}),),
         templated=True,
         unguided={},
         guidance="component",
@@ -106,6 +112,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         latents="BFCHW",
         text_arguments=("encoder_hidden_states",),
         defaults=Defaults(49, 480, 720, 8.0, 50, 6.0, 226),
+        variants=(Variant(Defaults(81, 768, 1360, 16.0, 50, 6.0, 226), {"transformer.patch_size_t": 2}),),
         size_multiple=8,
         checkpoints=(
             published("THUDM/CogVideoX-2b", _COG, APACHE, num_attention_heads=30, num_layers=30),
@@ -113,10 +120,7 @@ JOINT_ATTENTION: tuple[Family, ...] = (
             published("THUDM/CogVideoX1.5-5B", _COG, CARD, patch_size_t=2, patch_bias=False, **_COG_5B),
             published("THUDM/CogVideoX-5b-I2V", _COG, CARD, in_channels=32, **_COG_5B),
         ),
-        note=(
-            "Text and video share every weight of a block: the text side has its entry only. CogVideoX 1.5 is"
-            " made for 81 frames of 1360x768 at 16 a second: ask for that size and number."
-        ),
+        note="Text and video share every weight of a block: the text side has its entry only.",
     ),
     Family(
         name="mochi",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from refusal_core.models.families.family import Blocks, Defaults, Family, cross_attention_sites, published
+from refusal_core.models.families.family import (
+    Blocks,
+    Defaults,
+    Family,
+    Variant,
+    cross_attention_sites,
+    published,
+)
 
 _UNET: dict[str, Any] = {"block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2}
 _UNET3D = _UNET | {"cross_attention_dim": 1024, "attention_head_dim": 64}
@@ -31,6 +38,7 @@ UNETS: tuple[Family, ...] = (
         latents_argument="sample",
         text_arguments=("encoder_hidden_states",),
         defaults=Defaults(24, 320, 576, 8.0, 50, 9.0, 77),
+        variants=(Variant(Defaults(16, 256, 256, 8.0, 50, 9.0, 77), named="text-to-video-ms"),),
         size_multiple=8,
         lora=None,
         checkpoints=(

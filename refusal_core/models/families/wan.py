@@ -13,6 +13,7 @@ from refusal_core.models.families.family import (
     Defaults,
     Family,
     Network,
+    Variant,
     cross_attention_sites,
     published,
 )
@@ -47,6 +48,12 @@ _5B: dict[str, Any] = {
 _IMAGE: dict[str, Any] = {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}
 _LARGE_SKYREELS: dict[str, Any] = {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40}
 
+_LARGE = {"transformer.num_attention_heads": 40}
+_TWO = {"transformer_2.num_attention_heads": 40}
+# As upstream has them: 14B is made for 720p as well as for 480p, the two experts of 2.2 for fewer steps.
+_720P = Defaults(81, 720, 1280, 16.0, 50, 5.0, 512)
+_TI2V = Variant(Defaults(121, 704, 1280, 24.0, 50, 5.0, 512), {"transformer.in_channels": 48})
+
 _TEXT = Family(
     name="wan",
     title="Wan 2.1 and 2.2, text to video",
@@ -58,6 +65,11 @@ _TEXT = Family(
     guidance="passes",
     defaults=Defaults(81, 480, 832, 16.0, 50, 5.0, 512),
     comfyui=_WAN_COMFYUI,
+    variants=(
+        _TI2V,
+        Variant(Defaults(81, 720, 1280, 16.0, 40, 4.0, 512), _TWO),
+        Variant(_720P, _LARGE),
+    ),
     checkpoints=(
         published("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "WanTransformer3DModel", APACHE, **_SMALL),
         published("Wan-AI/Wan2.1-T2V-14B-Diffusers", "WanTransformer3DModel", APACHE),
@@ -79,6 +91,11 @@ WAN: tuple[Family, ...] = (
             published("Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", "WanTransformer3DModel", APACHE, **_IMAGE),
             _two_experts("Wan-AI/Wan2.2-I2V-A14B-Diffusers", APACHE, in_channels=36),
         ),
+        variants=(
+            _TI2V,
+            Variant(Defaults(81, 720, 1280, 16.0, 40, 3.5, 512), _TWO),
+            Variant(_720P, named="720P"),  # its networks are those of 480P
+        ),
         note="The image branch of Wan 2.1 is summed with the text before the output projection.",
     ),
     replace(
@@ -91,6 +108,7 @@ WAN: tuple[Family, ...] = (
             _vace("Wan-AI/Wan2.1-VACE-14B-diffusers"),
         ),
         batches=False,
+        variants=(Variant(_720P, _LARGE),),
         note="Control blocks (vace_blocks) are left as they are.",
     ),
     replace(
@@ -105,6 +123,7 @@ WAN: tuple[Family, ...] = (
         ),
         denoisers=("transformer",),
         defaults=Defaults(97, 544, 960, 24.0, 50, 6.0, 512),
+        variants=(Variant(Defaults(121, 720, 1280, 24.0, 50, 6.0, 512), named="720P"),),
         checkpoints=(
             published("Skywork/SkyReels-V2-T2V-14B-540P-Diffusers", _SKYREELS, CARD, **_LARGE_SKYREELS),
             published("Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers", _SKYREELS, CARD, **_SMALL),
