@@ -18,11 +18,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from refusal_core.edit import Edit, resolved
+from refusal_core.edit import Edit, SiteEdit, resolved
 from refusal_core.errors import MemoryLimitError, ModelError
-from refusal_core.fold import project_out, shift_bias
+from refusal_core.fold import lora_factors, project_out, shift_bias
 from refusal_core.models.model import Model
-from refusal_core.models.slots import Slot, slot_of
+from refusal_core.models.quantised import dequantised, kind_of
+from refusal_core.models.slots import Beside, Change, Place, slot_of
 
 PATIENCE = 0.1  # seconds between two looks for a Ctrl-C while another thread has the model
 
@@ -49,7 +50,7 @@ def replaced(model: Model, weights: Mapping[str, Tensor]) -> AbstractContextMana
         weights: new W [O, H] by the name of the site.
     """
 
-    def make() -> list[tuple[Slot, Tensor]]:
+    def make() -> list[tuple[Place, Any]]:
         return [(slot_of(model.layers[name], name, "weight"), new) for name, new in weights.items()]
 
     return _Swap(model, make)
@@ -58,9 +59,9 @@ def replaced(model: Model, weights: Mapping[str, Tensor]) -> AbstractContextMana
 class _Swap(AbstractContextManager[Model]):
     """New tensors in place of old ones. A class, as a generator's ``finally`` can be broken off by Ctrl-C."""
 
-    def __init__(self, model: Model, make: Callable[[], list[tuple[Slot, Tensor]]]) -> None:
+    def __init__(self, model: Model, make: Callable[[], list[tuple[Place, Any]]]) -> None:
         self._model, self._make = model, make
-        self._originals: list[tuple[Slot, Tensor]] = []
+        self._originals: list[tuple[Place, Any]] = []
 
     def __enter__(self) -> Model:
         assert not self._originals, "a block is entered once at a time"
@@ -83,7 +84,7 @@ class _Swap(AbstractContextManager[Model]):
             raise
         return self._model
 
-    def _new_values(self) -> list[tuple[Slot, Tensor]]:
+    def _new_values(self) -> list[tuple[Place, Any]]:
         return self._make()
 
     def __exit__(
@@ -175,7 +176,7 @@ def _open(model: Model) -> list[_Swap]:
     return _OPEN.setdefault(model.denoisers[0], [])
 
 
-def _restore(originals: list[tuple[Slot, Tensor]]) -> None:
+def _restore(originals: list[tuple[Place, Any]]) -> None:
     """Put every tensor back, the last one first, whatever happens; then raise the first error there was."""
     first: BaseException | None = None
     while originals:
@@ -204,7 +205,7 @@ def check_fits(edit: Edit, model: Model) -> None:
         )
 
 
-def _new_weights(model: Model, edit: Edit) -> list[tuple[Slot, Tensor]]:
+def _new_weights(model: Model, edit: Edit) -> list[tuple[Place, Any]]:
     """Return each weight that changes, with its new value."""
     check_fits(edit, model)
     try:
@@ -213,7 +214,7 @@ def _new_weights(model: Model, edit: Edit) -> list[tuple[Slot, Tensor]]:
         raise MemoryLimitError("Too little memory to edit the weights; choose fewer layers or sites.") from e
 
 
-def _edited(model: Model, edit: Edit) -> Iterator[tuple[Slot, Tensor]]:
+def _edited(model: Model, edit: Edit) -> Iterator[tuple[Place, Any]]:
     """Yield each weight that changes, with its new value."""
     for site, whole in edit.sites.items():
         layer = model.layers.get(site.name)
@@ -222,12 +223,25 @@ def _edited(model: Model, edit: Edit) -> Iterator[tuple[Slot, Tensor]]:
         change = resolved(whole, edit.origins, site.name)
         if not change.strength.any():
             continue
+        if change.level is not None and layer.bias is None:
+            raise ModelError("The edit moves a bias, and this layer has none; make it with anchor zero.")
+        if kind_of(layer) is not None:
+            yield Beside(layer), _beside(layer, change)
+            continue
         slot = slot_of(layer, site.name, "weight")
         weight = slot.get()
         yield slot, project_out(weight, change.remove, change.detect, change.strength)
         if change.level is None:
             continue
-        if layer.bias is None:
-            raise ModelError("The edit moves a bias, and this layer has none; make it with anchor zero.")
         bias = slot_of(layer, site.name, "bias")
         yield bias, shift_bias(weight, bias.get(), change.remove, change.strength, change.level)
+
+
+def _beside(layer: nn.Linear, edit: SiteEdit) -> Change:
+    """Return the edit of a layer that keeps its weight: W~ x + b~ = (W x + b) + B (A x) + W U D level."""
+    weight = dequantised(layer)
+    a, b = lora_factors(weight, edit.remove, edit.detect, edit.strength)
+    if edit.level is None:
+        return Change(a, b)
+    nothing = weight.new_zeros(len(weight))
+    return Change(a, b, shift_bias(weight, nothing, edit.remove, edit.strength, edit.level))

@@ -13,6 +13,8 @@ awk '/^[^ #]/ { skip = /^(torch|triton)==|^(nvidia|cuda)-/ } !skip' tests/locked
     --only-binary :all: --no-binary pyvips -r "$venv/locked.txt"
 "$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check \
     -r requirements.txt -r tests/requirements.txt -c tests/constraints.txt
+[ -d "$venv/apart/torchao" ] || "$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check --no-deps \
+    --require-hashes --target "$venv/apart" -r tests/apart.txt
 if ! command -v chromium >/dev/null && [ -z "${REFUSAL_CHROMIUM:-}" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null

@@ -197,7 +197,7 @@ def test_a_file_in_the_place_of_a_model_is_named_as_what_it_is(
         rc.load_model(str(tmp_path / "lora.safetensors"))
     with pytest.raises(ModelError, match=r"holds one network; give its pipeline's folder .* as --denoiser"):
         rc.load_model(str(tmp_path / "whole.safetensors"))
-    with pytest.raises(FileError, match=r"is no \.safetensors file"):
+    with pytest.raises(FileError, match=r"is no \.safetensors or \.gguf file"):
         denoiser(folder, tmp_path / "other.ckpt")
 
 

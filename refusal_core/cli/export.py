@@ -23,11 +23,15 @@ def export(
     model: ModelOptions,
     loading: LoadSettings,
     form: Annotated[str, typer.Option("--form", help="lora, comfyui or weights.")] = "lora",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="For a quantised model: the folder with its whole weights."),
+    ] = None,
 ) -> None:
     """Export an edit as an exact LoRA (diffusers or ComfyUI) or as a whole edited pipeline."""
     from refusal_core.edit import load_edit
     from refusal_core.errors import InputError
-    from refusal_core.export.lora import export_lora, export_weights
+    from refusal_core.export.lora import Naming, export_lora, export_weights
 
     if form not in ("lora", "comfyui", "weights"):
         raise InputError(f"Form '{form}' is not known; choose lora, comfyui or weights.")
@@ -41,7 +45,8 @@ def export(
         if form == "weights":
             written = export_weights(made, loaded, out)
         else:
-            written = export_lora(made, loaded, out, naming="diffusers" if form == "lora" else "comfyui")
+            naming: Naming = "diffusers" if form == "lora" else "comfyui"
+            written = export_lora(made, loaded, out, naming=naming, checkpoint=checkpoint)
     for path in written.paths:
         print(path)
     print(f"{written.edited} layers edited, weights in {loaded.precision}\n")

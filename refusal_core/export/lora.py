@@ -18,9 +18,10 @@ from refusal_core.errors import FileError, InputError, ModelError
 from refusal_core.export.snippets import comfyui_snippet, lora_snippet, weights_snippet
 from refusal_core.fold import lora_factors
 from refusal_core.io.files import new_folder, save_tensors, write_json
-from refusal_core.io.shards import read_header, read_index
+from refusal_core.io.shards import Entry, read_header, read_index
 from refusal_core.models.families.family import DEFAULTS_FILE, Stacked
 from refusal_core.models.model import Model
+from refusal_core.models.quantised import kind_of
 from refusal_core.models.sites import Site
 from refusal_core.models.slots import slot_of
 
@@ -37,7 +38,9 @@ class Export:
     edited: int
 
 
-def export_lora(edit: Edit, model: Model, path: Path, *, naming: Naming = "diffusers") -> Export:
+def export_lora(
+    edit: Edit, model: Model, path: Path, *, naming: Naming = "diffusers", checkpoint: Path | None = None
+) -> Export:
     """Write the edit as a LoRA that gives exactly W~ = W + B A (``fold.lora_factors``).
 
     B holds W U, so the LoRA is exact for these weights alone; an edit file is what carries over to a
@@ -48,11 +51,14 @@ def export_lora(edit: Edit, model: Model, path: Path, *, naming: Naming = "diffu
         model: gives the weights.
         path: ``.safetensors``; a model of two experts gets two files, ``-2`` in the second's name.
         naming: ``diffusers`` for ``load_lora_weights``, ``comfyui`` for ComfyUI's loader.
+        checkpoint: a diffusers folder to read the weights from, one by one, in place of the model's: that of
+            full precision where the model is quantised.
 
     Raises:
         InputError: the edit moves a bias, which no LoRA carries.
         ModelError: the edit was made for another model, nothing loads a LoRA into this family, or no such
-            naming is known for it.
+            naming is known for it, or it is quantised and no checkpoint was given.
+        FileError: the checkpoint lacks a layer, or has it in another shape.
     """
     family = model.family
     check_fits(edit, model)
@@ -64,7 +70,7 @@ def export_lora(edit: Edit, model: Model, path: Path, *, naming: Naming = "diffu
         raise ModelError(f"ComfyUI's names for {family.title} are not known; export for diffusers.")
     paths = []
     for number, prefix in enumerate(model.denoiser_names):
-        factors = _factors(edit, model, prefix)
+        factors = _factors(edit, model, prefix, checkpoint)
         if not factors:
             continue
         target = path if number == 0 else path.with_stem(f"{path.stem}-{number + 1}")
@@ -75,8 +81,11 @@ def export_lora(edit: Edit, model: Model, path: Path, *, naming: Naming = "diffu
     return Export(tuple(paths), use, sum(len(read_header(path)) // 2 for path in paths))
 
 
-def _factors(edit: Edit, model: Model, prefix: str) -> dict[Site, tuple[Tensor, Tensor]]:
+def _factors(
+    edit: Edit, model: Model, prefix: str, checkpoint: Path | None
+) -> dict[Site, tuple[Tensor, Tensor]]:
     """Return A [m, H] and B [O, m] of each site of one denoiser."""
+    index = None if checkpoint is None else read_index(checkpoint / prefix)
     factors = {}
     for site, change in edit.sites.items():
         if not site.name.startswith(f"{prefix}."):
@@ -84,9 +93,31 @@ def _factors(edit: Edit, model: Model, prefix: str) -> dict[Site, tuple[Tensor, 
         if change.level is not None:
             raise InputError("The edit moves a bias, which no LoRA carries; make it with anchor zero.")
         clean = resolved(change, edit.origins, site.name)
-        weight = slot_of(model.layers[site.name], site.name, "weight").get()
+        weight = _held(model, site) if index is None else _saved(index, site, prefix)
         factors[site] = lora_factors(weight, clean.remove, clean.detect, clean.strength)
     return factors
+
+
+def _held(model: Model, site: Site) -> Tensor:
+    if kind := kind_of(model.layers[site.name]):
+        raise ModelError(
+            f"The model is quantised ({kind}), and a LoRA is for whole weights: give their folder as"
+            " --checkpoint."
+        )
+    weight: Tensor = slot_of(model.layers[site.name], site.name, "weight").get()
+    return weight
+
+
+def _saved(index: Mapping[str, Entry], site: Site, prefix: str) -> Tensor:
+    name = f"{site.name.removeprefix(f'{prefix}.')}.weight"
+    entry = index.get(name)
+    if entry is None or tuple(entry.shape) != (site.outputs, site.inputs):
+        raise FileError(f"The checkpoint has no {name} of the edit's shape; give the model's own.")
+    with safe_open(entry.path, framework="pt") as file:
+        weight: Tensor = file.get_tensor(name)
+    if not weight.is_floating_point() or weight.dtype.itemsize < 2:
+        raise FileError(f"{name} of the checkpoint is {weight.dtype}; give one of full precision.")
+    return weight
 
 
 def _named(
@@ -149,6 +180,11 @@ def export_weights(edit: Edit, model: Model, folder: Path) -> Export:
     """
     folder = Path(folder)
     _refuse_adapters(model)
+    for layer in model.layers.values():
+        if kind := kind_of(layer):
+            raise ModelError(
+                f"The model is quantised ({kind}): bake the edit into the folder of full precision instead."
+            )
     if any(p.is_meta for denoiser in model.denoisers for p in denoiser.parameters()):
         raise ModelError("Weights that are offloaded one by one cannot be written; use bake on the folder.")
     with new_folder(folder) as temporary:

@@ -22,7 +22,7 @@ from refusal_core.models.families.family import DEFAULTS_FILE, Defaults
 from refusal_core.models.hub_files import NO_PIPELINE, fetch_pipeline, published_parameters, why_not
 from refusal_core.models.inventory import inventory, read_config
 from refusal_core.models.load_settings import LoadSettings
-from refusal_core.models.model import Model, denoiser_places, family_of, wrap_pipeline
+from refusal_core.models.model import DENOISERS, Model, denoiser_places, family_of, wrap_pipeline
 from refusal_core.models.packaged import packaged_parts
 from refusal_core.models.parts import load_parts, network_class
 from refusal_core.models.single_file import expect_model, load_denoiser
@@ -182,7 +182,12 @@ def _from_pretrained(path: str, source: str, settings: LoadSettings, config: Map
         packaged = packaged_parts(folder, settings.weights)
         parts = dict.fromkeys(packaged) | _denoisers(folder, config, settings)
         parts |= load_parts(
-            folder, config, _dtypes(folder, settings, config), denoiser_places(_class_in(config)), parts
+            folder,
+            config,
+            _dtypes(folder, settings, config),
+            denoiser_places(_class_in(config)),
+            parts,
+            settings.quantise,
         )
         kind = getattr(diffusers, _class_in(config), diffusers.DiffusionPipeline)
         pipeline: Any = kind.from_pretrained(
@@ -316,7 +321,8 @@ def needed_bytes(path: str, settings: LoadSettings) -> int | None:
             return None
         parts = {"largest": found.largest, "rest": found.parameters - found.largest}
     width = 2 if settings.dtype == "saved" else settings.weights.itemsize  # as nearly all are published
-    sizes = [n * (4 if name == "vae" else width) for name, n in parts.items()]
+    small = () if settings.quantise == "none" else DENOISERS  # these in a byte each
+    sizes = [n * (4 if name == "vae" else 1 if name in small else width) for name, n in parts.items()]
     return (max(sizes, default=0) if settings.offload == "model" else sum(sizes)) or None
 
 

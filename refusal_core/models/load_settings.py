@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Offload = Literal["none", "model", "sequential", "group"]
 Dtype = Literal["auto", "saved", "float32", "float16", "bfloat16"]
+Quantise = Literal["none", "int8", "fp8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,12 @@ class LoadSettings:
     ).at("auto")
     offload: Offload = Knob("Where the GPU is too small: what waits in the computer's memory.").at("none")
     revision: str | None = Knob("Of a hub id: a tag or a commit.").at(None)
-    denoiser: Path | None = Knob("A single .safetensors file to take the (first) denoiser from.").at(None)
+    quantise: Quantise = Knob(
+        "The denoisers' weights in a byte each: int8 by torchao, or fp8 that is cast as each layer runs."
+    ).at("none")
+    denoiser: Path | None = Knob("A single .safetensors or .gguf file to take the (first) denoiser from.").at(
+        None
+    )
     denoiser_2: Path | None = Knob("One for the second denoiser, of Wan 2.2 that for little noise.").at(None)
     compiled: bool | None = Knob(
         "Compile blocks: faster videos after a wait; by default where a bundled model makes thousands.",
@@ -40,6 +46,8 @@ class LoadSettings:
         check_settings(self)
         if self.compiled and self.offload != "none":
             raise InputError("Compile or offload, not both; leave out --compile.")
+        if self.compiled and self.quantise != "none":
+            raise InputError("Compile or quantise, not both; leave out --compile.")
 
     @property
     def place(self) -> str:

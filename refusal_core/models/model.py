@@ -16,6 +16,7 @@ from refusal_core.errors import ModelError
 from refusal_core.models.families import FAMILIES, LEFT_OUT
 from refusal_core.models.families.family import Defaults, Family, Layout
 from refusal_core.models.load_settings import LoadSettings
+from refusal_core.models.quantised import dequantised, is_plain, kind_of
 from refusal_core.models.sites import Site, list_sites
 
 DENOISERS = ("transformer", "unet", "transformer_2")  # what pipelines call them
@@ -56,8 +57,10 @@ class Model:
 
     @property
     def precision(self) -> str:
-        """The dtype of the editable weights, such as ``bfloat16``."""
-        return str(next(iter(self.layers.values())).weight.dtype).removeprefix("torch.")
+        """The dtype of the editable weights, such as ``bfloat16``, or how they are quantised."""
+        first, *_ = layers = list(self.layers.values())
+        dtype = str(first.weight.dtype).removeprefix("torch.")
+        return next(filter(None, map(kind_of, layers)), dtype)
 
     @property
     def denoisers(self) -> tuple[nn.Module, ...]:
@@ -174,7 +177,8 @@ def _denoisers(pipeline: Any, family: Family) -> list[tuple[str, nn.Module]]:
 
 def _config_hash(pipeline: Any, family: Family) -> str:
     configs = [
-        {k: v for k, v in sorted(config_of(module).items()) if not k.startswith("_")}
+        # Quantised or not, it is one model: an edit made on either fits the other.
+        {k: v for k, v in sorted(config_of(module).items()) if k[0] != "_" and k != "quantization_config"}
         for _, module in _denoisers(pipeline, family)
     ]
     return hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -192,5 +196,6 @@ def _weights_hash(layers: Mapping[str, nn.Linear]) -> str:
         shape = (layer.out_features, layer.in_features)
         digest.update(f"{name} {shape}".encode())
         if layer.weight.device.type != "meta":
-            digest.update(layer.weight.detach().flatten()[:16].float().cpu().numpy().tobytes())
+            weight = layer.weight if is_plain(layer) else dequantised(layer)
+            digest.update(weight.detach().flatten()[:16].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from refusal_core.errors import ModelError
+from refusal_core.models.load_settings import Quantise
+from refusal_core.models.quantised import quantise_options, store_in_fp8
 
 logger = logging.getLogger(__name__)
 SHOWN = 3  # names in a sentence
@@ -48,6 +50,7 @@ def load_parts(
     dtypes: Mapping[str, torch.dtype],
     denoisers: Collection[str],
     without: Collection[str],
+    quantise: Quantise = "none",
 ) -> dict[str, nn.Module]:
     """Return the networks of a pipeline's folder by their places.
 
@@ -60,6 +63,7 @@ def load_parts(
         dtypes: by place, and ``default``.
         denoisers: places in which nothing may be left over but tables.
         without: places that are filled already.
+        quantise: how the denoisers are, while they load.
 
     Raises:
         ModelError: something is missing, or left over that would change what the network computes.
@@ -71,16 +75,19 @@ def load_parts(
             continue
         if (home / "adapter_config.json").exists():  # transformers would put it in, diffusers not
             raise ModelError(f"{name} has an adapter beside its weights; {FUSE}")
-        loaded, report = _load(kind, home, dtypes.get(name, dtypes["default"]))
+        dtype, how = dtypes.get(name, dtypes["default"]), quantise if name in denoisers else "none"
+        loaded, report = _load(kind, home, {"dtype": dtype, **quantise_options(how)})
         left = set(report["unexpected_keys"])
         check_names(name, set(report["missing_keys"]), left if name in denoisers else _meant(left))
+        if how == "fp8":
+            store_in_fp8(loaded, dtype)
         parts[name] = loaded
     return parts
 
 
-def _load(kind: Any, home: Path, dtype: torch.dtype) -> tuple[nn.Module, Mapping[str, Any]]:
+def _load(kind: Any, home: Path, how: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
     """Return a part and its loader's report on names."""
-    options = {"dtype": dtype, "output_loading_info": True, "local_files_only": True}
+    options = {**how, "output_loading_info": True, "local_files_only": True}
     if any(home.glob("*.safetensors")):
         loaded: tuple[nn.Module, Mapping[str, Any]] = kind.from_pretrained(
             home, use_safetensors=True, **options

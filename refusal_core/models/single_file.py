@@ -1,4 +1,4 @@
-"""A denoiser from one safetensors file, whoever wrote it: by diffusers' names or the original's, fp8 too."""
+"""A denoiser from one file, whoever wrote it: by diffusers' names or the original's, fp8 and GGUF too."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from refusal_core.io.shards import read_header
 from refusal_core.models.families.family import Network
 from refusal_core.models.inventory import build_on_meta, read_config
 from refusal_core.models.parts import ADAPTER, FUSE, check_names, network_class
+from refusal_core.models.quantised import FP8, SUFFIX, gguf_options, read_gguf, shape_of
 
 PREFIX = re.compile(r"^(model\.)?diffusion_model\.")  # of files that hold a whole model
-FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 SCALES = ("scale_weight", "weight_scale")  # as ComfyUI and others call them
 # Of the input, which is not rounded here; and marks that say there are scales.
 UNUSED = ("scale_input", "input_scale", "comfy_quant", "scaled_fp8")
@@ -52,7 +52,7 @@ def load_denoiser(file: Path, folder: Path, entry: object, attribute: str, dtype
     Weights in fp8 are multiplied by their scales.
 
     Args:
-        file: .safetensors.
+        file: .safetensors, or .gguf.
         folder: of the pipeline.
         entry: of the denoiser in the pipeline's index.
         attribute: its place there.
@@ -62,21 +62,24 @@ def load_denoiser(file: Path, folder: Path, entry: object, attribute: str, dtype
         FileError: it is no sound safetensors file.
         ModelError: it is a LoRA, half a file, another network, or quantised in a way that is not read.
     """
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise FileError(f"'{file.name}' is no .safetensors file; other formats are not read.")
-    if is_lora(read_header(file)):
+    gguf = file.suffix == SUFFIX
+    if file.suffix not in (".safetensors", SUFFIX) or not file.is_file():
+        raise FileError(f"'{file.name}' is no .safetensors or .gguf file; other formats are not read.")
+    saved = read_gguf(file) if gguf else None
+    if is_lora(saved if saved is not None else read_header(file)):
         raise ModelError(f"'{file.name}' is a LoRA, no denoiser; {FUSE}")
     kind: Any = network_class(entry)
     config = read_config(folder / attribute / "config.json")
     expected = build_on_meta(Network(attribute, kind.__name__, config)).state_dict()
-    plain = {PREFIX.sub("", name): tensor for name, tensor in load_file(file).items()}
+    saved = load_file(file) if saved is None else saved
+    plain = {PREFIX.sub("", name): tensor for name, tensor in saved.items()}
     tensors = _by_diffusers_names(_unscaled(plain, file.name, dtype), set(expected), kind, config)
     if not set(tensors) & set(expected):
         raise ModelError(f"'{file.name}' is no {kind.__name__}; give a file of this kind of model.")
     check_names(f"'{file.name}'", set(expected) - set(tensors), set(tensors) - set(expected))
     for name, tensor in expected.items():
-        if tensors[name].shape != tensor.shape:
-            sizes = f"{list(tensors[name].shape)}, the model's is {list(tensor.shape)}"
+        if (shape := shape_of(tensors[name])) != tensor.shape:
+            sizes = f"{list(shape)}, the model's is {list(tensor.shape)}"
             raise ModelError(f"{name} of '{file.name}' is {sizes}; give a file of the same model size.")
     loaded: nn.Module = kind.from_single_file(
         {name: tensors[name] for name in expected},
@@ -84,6 +87,7 @@ def load_denoiser(file: Path, folder: Path, entry: object, attribute: str, dtype
         subfolder=attribute,
         dtype=dtype,
         use_safetensors=True,
+        **(gguf_options(dtype) if gguf else {}),
     )
     return loaded
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from refusal_core.errors import ModelError, SiteError
 from refusal_core.models.families.family import Blocks, Family, Layout
+from refusal_core.models.quantised import is_plain, kind_of
 from refusal_core.settings import SiteKind
-
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +83,11 @@ def _site(denoiser: nn.Module, prefix: str, path: str, block: int, kind: SiteKin
         raise ModelError(f"The model has no layer {name}; it is not of the family it claims.")
     while isinstance(base := getattr(layer, "base_layer", None), nn.Module):
         layer = base  # wrapped by peft: the edit belongs into the weight below the adapter
-    # Quantised layers keep the class name Linear; the type of the weight tells them apart.
-    if (
-        type(layer) is not nn.Linear
-        or type(layer.weight) is not nn.Parameter
-        or layer.weight.dtype not in _FLOATS
-    ):
+    if not isinstance(layer, nn.Linear) or not (is_plain(layer) or kind_of(layer)):
+        weight = getattr(layer, "weight", None)
         raise ModelError(
-            f"{name} is a {type(layer).__name__} with a {type(layer.weight).__name__} of"
-            f" {layer.weight.dtype}; edit the unquantised model, then quantise the result."
+            f"{name} is a {type(layer).__name__} with a {type(weight).__name__} of"
+            f" {getattr(weight, 'dtype', None)}; edit the unquantised model, then quantise the result."
         )
     return Site(name, block, kind, layer.in_features, layer.out_features, layer.bias is not None), layer
 

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from refusal_core.errors import ModelError
+from refusal_core.models.quantised import is_plain, kind_of
+
+
+class Place(Protocol):
+    """What holds a value of a layer that can be exchanged: a tensor in a ``Slot``, a change ``Beside``."""
+
+    def get(self) -> Any: ...
+
+    def put(self, value: Any) -> None: ...
+
+    def put_unmoved(self, value: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,12 +51,57 @@ class Slot:
             self.store[self.key] = value
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """What is added to a layer's output: y + B (A x) + shift, with A [m, H], B [O, m], shift [O]."""
+
+    a: Tensor
+    b: Tensor
+    shift: Tensor | None = None
+
+    def added(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return y [..., O] with the change for x [..., H]."""
+        a, b = self.a.to(x.device, x.dtype), self.b.to(y.device, y.dtype)
+        changed = y + nn.functional.linear(nn.functional.linear(x, a).to(y.dtype), b)
+        return changed if self.shift is None else changed + self.shift.to(y.device, y.dtype)
+
+
+_BESIDE: WeakKeyDictionary[nn.Module, tuple[Change, RemovableHandle]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """The place beside a layer whose own numbers cannot be replaced, as quantised ones; None: empty."""
+
+    layer: nn.Linear
+
+    def get(self) -> Change | None:
+        """Return the change that rides there by now."""
+        found = _BESIDE.get(self.layer)
+        return None if found is None else found[0]
+
+    def put(self, value: Change | None) -> None:
+        """Let a change ride there in place of what did; the layer's own tensors are not touched."""
+        if (old := _BESIDE.pop(self.layer, None)) is not None:
+            old[1].remove()
+        if value is not None:
+            handle = self.layer.register_forward_hook(lambda _layer, inputs, y: value.added(inputs[0], y))
+            _BESIDE[self.layer] = value, handle
+
+    put_unmoved = put
+
+
 def slot_of(layer: nn.Linear, name: str, attribute: str) -> Slot:
     """Return the slot of a layer's ``weight`` or ``bias``.
 
     Raises:
-        ModelError: the tensor is on disk, or its true copy is out of reach; the sentence says what to do.
+        ModelError: the tensor is on disk, quantised, or its true copy is out of reach; the sentence says what
+            to do.
     """
+    if attribute == "weight" and not is_plain(layer):
+        raise ModelError(
+            f"{name} is quantised ({kind_of(layer)}): its numbers cannot be replaced; load it unquantised."
+        )
     parameter = getattr(layer, attribute)
     hook = getattr(layer, "_hf_hook", None)
     if parameter.device.type != "meta":
