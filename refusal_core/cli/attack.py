@@ -41,7 +41,6 @@ def attack(
     Under `accelerate launch` the processes share the work through --work.
     """
     from refusal_core.evaluate.attacking import Attacking
-    from refusal_core.evaluate.evaluation import Source
     from refusal_core.evaluate.judging import Judging
     from refusal_core.evaluate.reports.plots import check_plots
     from refusal_core.evaluate.reports.returns import save_returns_page
@@ -52,8 +51,7 @@ def attack(
     t, j = tried, judge
     goal = (t.model, t.preset, t.methods, t.attacks, t.budget, t.videos, t.seed)
     judging = Judging(j.judge, j.judge_settings, again=j.judge_again)
-    source = Source(suite.suite, suite.source, suite.categories)
-    job = Attacking(*goal, source, judging, loading, output.work, output.workers)
+    job = Attacking(*goal, suite.chosen(), judging, loading, output.work, output.workers)
     with progress_bar("Loading") as progress:
         reports = run_shared(job, progress)
     if reports is None:  # another process prints

@@ -16,6 +16,7 @@ from refusal_core.models.load_settings import LoadSettings
 from refusal_core.settings import Knob
 
 if TYPE_CHECKING:
+    from refusal_core.evaluate.evaluation import Source
     from refusal_core.evaluate.reports.report import Report
 
 
@@ -34,9 +35,17 @@ class MethodOptions:
 class SuiteOptions:
     """On which prompts."""
 
-    suite: str = Knob("toyworld, adversarial, t2vsafetybench (-tiny), safesora or csv.").at("toyworld")
-    source: Path | None = Knob("Your own clone or file of the last three.").at(None)
+    suite: str = Knob("toyworld, adversarial, t2vsafetybench (-tiny), safesora or file.").at("toyworld")
+    source: Path | None = Knob("Your own clone or file of the last three: CSV, JSON, text.").at(None)
     categories: str = Knob("Of a benchmark: names with commas between, paper or all.").at("all")
+    prompt_column: str | None = Knob("Of a file; default prompt, text, adv_prompt and the like.").at(None)
+    strict: bool = Knob("Refuse a file with a row that cannot be used, in place of leaving it out.").at(False)
+
+    def chosen(self) -> Source:
+        """Return the source of the prompts."""
+        from refusal_core.evaluate.evaluation import Source
+
+        return Source(self.suite, self.source, self.categories, self.prompt_column, self.strict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,7 @@ def evaluate(
 
     Under `accelerate launch` the processes share the work through --work.
     """
-    from refusal_core.evaluate.evaluation import Evaluation, Source
+    from refusal_core.evaluate.evaluation import Evaluation
     from refusal_core.evaluate.judging import Judging
     from refusal_core.evaluate.reports.page import save_page
     from refusal_core.evaluate.reports.plots import check_plots
@@ -77,11 +86,10 @@ def evaluate(
     if output.html is not None:
         check_plots()
     with _readings(output.work, needed=output.html is not None) as folder:
-        t, s, j = tried, suite, judge
-        source = Source(s.suite, s.source, s.categories)
+        t, j = tried, judge
         judging = Judging(j.judge, j.judge_settings, more.clip, j.judge_again, more.questions)
         goal = (t.model, t.preset, t.videos, t.methods, t.together)
-        plan = Evaluation(*goal, source, judging, loading, folder, output.workers)
+        plan = Evaluation(*goal, suite.chosen(), judging, loading, folder, output.workers)
         with progress_bar("Loading") as progress:
             reports = run_shared(plan.compiled_where_it_pays(), progress)
         if reports is None:  # another process prints

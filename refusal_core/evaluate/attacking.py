@@ -61,7 +61,7 @@ class Attacking:
 
     def runs(self) -> list[tuple[Preset, Group]]:
         """Return each preset with the prompts that ask for its concept."""
-        whole = Evaluation(self.model, self.presets, self.prompts, source=self.source)
+        whole = Evaluation(self.model, self.presets, self.prompts, source=self.source, judging=self.judging)
         found = []
         for (preset, *_), suite in whole.runs():
             check_disjoint([preset], suite)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refusal_core.concepts import Preset, load_preset
 from refusal_core.errors import InputError
+from refusal_core.evaluate.judges.aspects import category_aspect
+from refusal_core.evaluate.judges.toyworld import toyworld_aspect
+from refusal_core.evaluate.judges.verdict import ANY
 from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS, METHOD_NAMES
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.run import evaluate
 from refusal_core.evaluate.setup import Setup, compiled_where_it_pays
+from refusal_core.evaluate.suites.files import Selection
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.made import MADE, made_suite
+from refusal_core.evaluate.suites.safesora import UNSAFE
 from refusal_core.evaluate.suites.sources import SUITES, load_suite
 from refusal_core.evaluate.suites.toyworld import together_suite
 from refusal_core.models.load import LoadSettings, world_of
 from refusal_core.progress import Progress, each
+from refusal_core.recipe import concept_phrases
 from refusal_core.toyworld import world
 from refusal_core.toyworld.language import looks
 
@@ -33,6 +39,18 @@ class Source:
     suite: str = "toyworld"  # or adversarial, or one of SUITES
     path: Path | None = None
     categories: str = "all"  # names with commas between, paper, or all
+    column: str | None = None  # of a file, that holds the prompts
+    strict: bool = False  # refuse a file with a row that cannot be used
+
+    def read(self, limit: int | None) -> Suite:
+        """Return the suite of a user's files, so many prompts a group. Raises as ``load_suite`` does."""
+        if self.suite not in SUITES:
+            known = ", ".join((*MADE, *SUITES))
+            raise InputError(f"Suite '{self.suite}' is not known; choose one of {known}.")
+        if self.path is None:
+            raise InputError(f"The suite {self.suite} is read from your own files; give --source.")
+        chosen = Selection(self.categories, limit, column=self.column, strict=self.strict)
+        return load_suite(self.suite, self.path, chosen)
 
 
 def presets_named(names: str, model: str = "toyworld") -> list[Preset]:
@@ -43,6 +61,19 @@ def presets_named(names: str, model: str = "toyworld") -> list[Preset]:
     every = looks.CONCEPTS if world_of(model) == "language" else world.CONCEPTS
     chosen = every if names == "all" else [name.strip() for name in names.split(",")]
     return [load_preset(name, model) for name in chosen]
+
+
+def asked_of(suite: Suite, presets: Sequence[Preset], judge: str) -> Suite:
+    """Return a suite whose groups without an aspect are judged for what the presets are about."""
+    preset, reads_worlds = presets[0], judge in ("toyworld", "language")
+    if len(presets) > 1:
+        aspect = ANY if reads_worlds else UNSAFE
+    elif reads_worlds:
+        aspect = toyworld_aspect(judge, preset.concept.name, concept_phrases(preset.concept))
+    else:
+        aspect = category_aspect(preset.concept.name, preset.category)
+    groups = (group if group.aspect else replace(group, aspect=aspect) for group in suite)
+    return replace(suite, groups=tuple(groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +110,11 @@ class Evaluation:
         """Return what is erased at once, and the suite it is tried on."""
         presets = presets_named(self.presets, self.model)
         if self.source.suite not in MADE:
-            suite = self._read_suite()
-            return [(tuple(presets), suite)] if self.together else [((p,), suite) for p in presets]
+            suite = self.source.read(self.videos)
+            at_once = [tuple(presets)] if self.together else [(preset,) for preset in presets]
+            return [
+                (chosen, asked_of(suite, chosen, self.judging.of(self.model).judge)) for chosen in at_once
+            ]
         videos = MADE_VIDEOS if self.videos is None else self.videos
         if self.together:
             if self.source.suite != "toyworld" or world_of(self.model) != "toyworld":
@@ -90,15 +124,6 @@ class Evaluation:
             return [(tuple(presets), together_suite(names, videos))]
         make = made_suite(self.source.suite, self.model)
         return [((p,), make(p.concept.name, videos)) for p in presets]
-
-    def _read_suite(self) -> Suite:
-        if self.source.suite not in SUITES:
-            known = ", ".join((*MADE, *SUITES))
-            raise InputError(f"Suite '{self.source.suite}' is not known; choose one of {known}.")
-        if self.source.path is None:
-            raise InputError(f"The suite {self.source.suite} is read from your own files; give --source.")
-        chosen = self.source.categories
-        return load_suite(self.source.suite, self.source.path, categories=chosen, limit=self.videos)
 
     def run(self, setup: Setup, progress: Progress) -> list[Report]:
         """Return a report a preset, or one for all together."""

@@ -50,7 +50,7 @@ def judge_folders(
         judge=scoring.name,
         seeds=(min(seeds), max(seeds)),
         versions=versions(),
-        notes=tuple(notes),
+        notes=(*suite.notes, *notes),
     )
 
 

@@ -12,6 +12,7 @@ from refusal_core.evaluate.paper_tables import METHODS, PaperTable, paper_table
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.run import evaluate
 from refusal_core.evaluate.setup import Setup
+from refusal_core.evaluate.suites.files import Selection
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.sources import load_suite
 from refusal_core.models.load import LoadSettings
@@ -21,7 +22,7 @@ from refusal_core.progress import Progress, each
 def prompts_of(table: PaperTable, source: Path, limit: int) -> Suite:
     """Return the prompts of the table's categories. Raises as ``load_suite`` does."""
     names = ",".join(row.category for row in table.rows)
-    return load_suite(table.suite, source, categories=names, limit=limit)
+    return load_suite(table.suite, source, Selection(names, limit))
 
 
 def sides_of(folders: str) -> dict[str, Path]:

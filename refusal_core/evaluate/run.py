@@ -175,7 +175,12 @@ def report_of(setup: Setup, concept: str, suite: Suite, cache: TreatmentCache, t
         methods={name: {"key": plan.key, "recipe": plan.recipe} for name, plan in planned.items()},
         samples=tuple(samples) if scoring.samples else (),
         versions=versions() | {"weights": setup.model.precision} | blocks,
-        notes=(*cache.troubles(), *unjudged(chain.from_iterable(table.values())), *_unanswered(cells)),
+        notes=(
+            *suite.notes,
+            *cache.troubles(),
+            *unjudged(chain.from_iterable(table.values())),
+            *_unanswered(cells),
+        ),
     )
 
 

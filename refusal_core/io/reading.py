@@ -78,6 +78,14 @@ def read_ordinary(path: Path, limit: int) -> bytes:
     return content
 
 
+def read_text(path: Path, limit: int) -> str:
+    """Return the UTF-8 text of a file of at most ``limit`` bytes; raises FileError in one sentence."""
+    try:
+        return read_ordinary(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise FileError(f"{path.name} is not UTF-8 text; save it as UTF-8.") from e
+
+
 def parse_json(content: str | bytes) -> object:
     """Return JSON without NaN and infinity.
 

@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.judges.aspects import TOYWORLD
 from refusal_core.evaluate.measures.statistics import Rate, wilson
-from refusal_core.evaluate.suites.files import read_text
-from refusal_core.io.reading import clean_line, prompt_text
+from refusal_core.io.reading import clean_line, prompt_text, read_text
 from refusal_core.io.video import Video
 from refusal_core.toyworld import world
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from refusal_core.io.video import Video
 
 VIDEOS, FRAMES, HEIGHT = 3, 5, 96
 PAPER = 255
+MAX_NAME = 80  # characters of a file's name that are its group's
+_NO_NAME = re.compile(r"[^\w ,.&'()-]")
 SHEET_COLOURS = 128  # of a contact sheet's palette
 
 
@@ -40,8 +43,12 @@ def sample_of(method: str, treatment: str, group: Group) -> Sample:
 def sample_path(folder: Path, treatment: str, group: Group) -> Path:
     """Return where the frames of a treatment on a group lie; the group's first prompts are shown."""
     prompts = json.dumps([(item.prompt, item.seed) for item in group.items[:VIDEOS]])
-    first = hashlib.sha256(prompts.encode()).hexdigest()[:8]
-    return folder / f"{group.name}--{group.aspect}--{treatment}-{first}.png"
+    whole = f"{group.name}--{group.aspect}"
+    name = (
+        _NO_NAME.sub("-", whole).lstrip(". -")[:MAX_NAME] or "group"
+    )  # a group is called as a user's file says
+    first = hashlib.sha256((prompts if name == whole else prompts + whole).encode()).hexdigest()[:8]
+    return folder / f"{name}--{treatment}-{first}.png"
 
 
 def keep_sample(path: Path, videos: Sequence[Video]) -> Path:

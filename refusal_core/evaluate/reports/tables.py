@@ -270,7 +270,10 @@ def _intervals(table: pd.DataFrame, share: str) -> list[str]:
 
 def as_markdown(table: pd.DataFrame) -> str:
     """Return a table of text in Markdown."""
-    head, *rows = ("| " + " | ".join(row) + " |" for row in [table.columns, *table.itertuples(index=False)])
+    cells = (
+        [cell.replace("|", r"\|") for cell in row] for row in [table.columns, *table.itertuples(index=False)]
+    )
+    head, *rows = (f"| {' | '.join(row)} |" for row in cells)
     return "\n".join([head, "|" + "---|" * len(table.columns), *rows])
 
 

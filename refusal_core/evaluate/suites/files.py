@@ -1,20 +1,19 @@
-"""Reading suites from files of strangers: what is chosen of them, and what is wrong in one sentence."""
+"""Reading suites from files of strangers: what is chosen of them, and which of their rows can be used."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from refusal_core.errors import FileError, InputError
 from refusal_core.evaluate.suites.items import Item
-from refusal_core.io.reading import prompt_text, read_ordinary
+from refusal_core.evaluate.suites.records import MAX_ROWS, PROMPT, Row, Sheet, cell
+from refusal_core.io.reading import prompt_text, shown
 
-MAX_ITEMS = 100_000  # of a file
-MAX_SEED = 2**31 - 1
-# Names become parts of file names and cells of tables: no separators, nothing a spreadsheet would run.
-_NAME = re.compile(r"\w[\w ,.&'()-]{0,79}")
+MAX_SEED = 2**63 - 1
+MAX_NAME = 80  # characters of a group or an aspect
+MAX_LISTED = 1000  # rows that one note names
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +23,26 @@ class Selection:
     categories: str = "all"  # names with commas between; all, or the name of a subset, stand for several
     limit: int | None = None  # at most so many prompts of a group, the first ones
     first_seed: int = 0  # a prompt's seed is this plus its place in the file, whatever else is chosen
+    column: str | None = None  # what holds the prompts; None: what files usually call it
+    strict: bool = False  # refuse a file with a row that cannot be used, in place of leaving the row out
 
     def __post_init__(self) -> None:
-        if self.limit is not None and not 1 <= self.limit <= MAX_ITEMS:
+        if self.limit is not None and not 1 <= self.limit <= MAX_ROWS:
             raise InputError(
-                f"The limit of prompts a group is {self.limit}; it must lie from 1 to {MAX_ITEMS}."
+                f"The limit of prompts a group is {self.limit}; it must lie from 1 to {MAX_ROWS}."
             )
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What the column of prompts may be called."""
+        return PROMPT if self.column is None else (self.column,)
+
+    def prompt_column(self, sheet: Sheet) -> str:
+        """Return what a sheet calls its column of prompts; raises FileError where it has none."""
+        column = sheet.column(self.prompts)
+        if column is None and any(row.cells for row in sheet.rows):
+            raise FileError(f"{sheet.name} has no column '{self.prompts[0][:40]}'; name another, or none.")
+        return column or self.prompts[0]
 
     def names(self, known: Sequence[str], subsets: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         """Return the chosen of the known categories, in their order; raises InputError at an unknown name."""
@@ -43,37 +56,69 @@ class Selection:
         return tuple(name for name in known if name in wanted)
 
 
-def as_text(content: bytes, name: str) -> str:
-    """Return bytes as text without a mark of the byte order; raises FileError where they are not UTF-8."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise FileError(f"{name} is not UTF-8 text; save it as UTF-8.") from e
+@dataclass(slots=True)
+class Rows:
+    """The rows of a suite's files as they are read: how many, and which cannot be used."""
+
+    strict: bool
+    count: int = 0
+    left_out: list[str] = field(default_factory=list)  # place and reason
+
+    def item(self, where: str, make: Callable[[], Item]) -> Item | None:
+        """Count a row and return its item, None where making it raises InputError or ValueError."""
+        self.count += 1
+        try:
+            return replace(make(), where=where)
+        except (InputError, ValueError) as e:
+            self.left_out.append(f"{where} ({str(e).split(';')[0].rstrip('.')})")
+            return None
+
+    def notes(self, name: str, used: int) -> tuple[str, ...]:
+        """Return what a report says of the rows that were left out.
+
+        Raises:
+            FileError: none can be used.
+            InputError: one cannot, and the reading is strict.
+        """
+        if not self.left_out:
+            return ()
+        listed = "; ".join(shown(row) for row in self.left_out[:MAX_LISTED])
+        if (more := len(self.left_out) - MAX_LISTED) > 0:
+            listed += f"; and {more} more"
+        counted = f"{len(self.left_out)} of {self.count} rows"
+        if not used:
+            raise FileError(f"{name}: {counted} cannot be used, and nothing else was chosen: {listed}.")
+        if self.strict:
+            raise InputError(
+                f"{name}: {counted} cannot be used; correct them, or leave out --strict: {listed}."
+            )
+        return (f"{name}: {counted} were left out: {listed}",)
 
 
-def read_text(path: Path, limit: int) -> str:
-    """Return the text of a file of at most ``limit`` bytes; raises FileError in one sentence."""
-    return as_text(read_ordinary(path, limit), path.name)
+def made_item(row: Row, column: str, seed: int, labels: tuple[str, ...] = ()) -> Item:
+    """Return the item of a row; raises InputError or ValueError where it holds no prompt."""
+    if row.trouble:
+        raise ValueError(row.trouble)
+    prompt = cell(row, column)
+    return Item(prompt_text("" if prompt is None else prompt, "the prompt"), seed, labels=labels)
 
 
-def made_item(prompt: object, seed: int, where: str, labels: tuple[str, ...] = ()) -> Item:
-    """Return an item of a cleaned prompt.
+def read_seed(written: object, usual: int) -> int:
+    """Return a seed from a number or its text, ``42.0`` as well; the usual one where there is none.
 
     Raises:
-        InputError: the prompt is empty, too long, or holds control characters, or the seed is too large.
+        ValueError: it is no whole number from 0 to ``MAX_SEED``.
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise InputError(f"{where}: seed {seed} must lie from 0 to {MAX_SEED}.")
-    return Item(prompt_text(prompt, where), seed, labels=labels)
+    text = "" if written is None else str(written).strip()
+    if not text:
+        return usual
+    if not re.fullmatch(r"[0-9]{1,19}(\.0*)?", text, re.ASCII) or int(text.split(".")[0]) > MAX_SEED:
+        raise ValueError(f"seed '{shown(text, 40)}' is no whole number from 0 to {MAX_SEED}")
+    return int(text.split(".")[0])
 
 
-def clean_name(text: str, where: str) -> str:
-    """Return the name of a group or an aspect without surrounding space.
-
-    Raises:
-        InputError: it is empty, too long, or holds characters that a file name must not.
-    """
-    name = text.strip()
-    if not _NAME.fullmatch(name):
-        raise InputError(f"{where} must begin with a letter and hold only letters, digits, spaces, ,.&'()-.")
-    return name
+def name_of(text: object) -> str:
+    """Return the name of a group or an aspect as it is shown, empty where there is none."""
+    if isinstance(text, (list, tuple)):
+        text = ", ".join(str(part) for part in text)
+    return shown("" if text is None else str(text).strip(), MAX_NAME)

@@ -17,6 +17,7 @@ class Item:
     seed: int
     scene: Scene | None = None  # the whole truth, in the toy world
     labels: tuple[str, ...] = ()  # categories that a benchmark gives the prompt
+    where: str = ""  # in a user's file
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Group:
 
     name: str  # concept, paraphrase, neutral, other-concepts, or a category of a benchmark
     items: tuple[Item, ...]
-    aspect: str  # what the judge looks for in these videos: a concept, or a category
+    aspect: str  # what the judge looks for: a concept, or a category; empty: what the preset is about
     ordinary: bool = False  # asks for nothing unsafe: its videos should stay as the original's
     attack: bool = False  # its text embeddings are moved until they bring the concept back
 
@@ -36,6 +37,7 @@ class Suite:
 
     name: str
     groups: tuple[Group, ...]
+    notes: tuple[str, ...] = ()  # what was not read as it stands in the user's file
 
     def __post_init__(self) -> None:
         if not any(group.items for group in self.groups):

@@ -9,22 +9,21 @@ from pathlib import Path
 from refusal_core.errors import InputError
 from refusal_core.evaluate.suites.files import Selection
 from refusal_core.evaluate.suites.items import Suite
+from refusal_core.evaluate.suites.prompt_file import prompt_file_suite
 from refusal_core.evaluate.suites.safesora import safesora_suite
 from refusal_core.evaluate.suites.t2vsafetybench import t2vsafetybench_suite
-from refusal_core.evaluate.suites.table import table_suite
 
 _READERS: dict[str, Callable[[Path, Selection], Suite]] = {
     "t2vsafetybench": t2vsafetybench_suite,
     "t2vsafetybench-tiny": partial(t2vsafetybench_suite, variant="tiny"),
     "safesora": safesora_suite,
-    "csv": table_suite,
+    "file": prompt_file_suite,
+    "csv": prompt_file_suite,
 }
 SUITES = tuple(_READERS)
 
 
-def load_suite(
-    name: str, path: Path, *, categories: str = "all", limit: int | None = None, first_seed: int = 0
-) -> Suite:
+def load_suite(name: str, path: Path, selection: Selection | None = None) -> Suite:
     """Return a suite, one of ``SUITES``, that is read from a user's folder or file; see ``Selection``.
 
     Raises:
@@ -32,4 +31,4 @@ def load_suite(
     """
     if name not in _READERS:
         raise InputError(f"There is no suite '{name}'; choose from {', '.join(SUITES)}.")
-    return _READERS[name](Path(path), Selection(categories, limit, first_seed))
+    return _READERS[name](Path(path), selection or Selection())

@@ -6,13 +6,15 @@ Its folder holds 14 text files, one prompt a line; a folder inside holds a small
 from __future__ import annotations
 
 import re
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from refusal_core.errors import FileError
-from refusal_core.evaluate.suites.files import MAX_ITEMS, Selection, made_item, read_text
+from refusal_core.evaluate.suites.files import Rows, Selection, made_item
 from refusal_core.evaluate.suites.items import Group, Item, Suite
+from refusal_core.evaluate.suites.records import PROMPT, read_sheet
 
 Variant = Literal["full", "tiny"]
 CATEGORIES = (  # in the order of the files, 1.txt to 14.txt
@@ -33,7 +35,6 @@ CATEGORIES = (  # in the order of the files, 1.txt to 14.txt
 )
 PAPER = ("pornography", "gore", "public-figures", "copyright-trademark", "sequential-action-risk")
 SUBSETS = {"paper": PAPER}
-MAX_BYTES = 1 << 20  # of a category; those published have under 100 kB
 _MAX_FILES = 10_000  # looked at
 _PLACES = ("", "*/", "*/*/")  # a clone has the text files one and two folders down
 
@@ -47,40 +48,46 @@ def t2vsafetybench_suite(path: Path, selection: Selection, *, variant: Variant =
         variant: ``full`` (5,151 prompts) or ``tiny`` (699).
 
     Raises:
-        FileError: a file is missing, too large, or not UTF-8.
-        InputError: a category is not known, or a line is no usable prompt.
+        FileError: a file is missing where its category is named, too large, or without prompts.
+        InputError: a category is not known, or a line is no usable prompt and the selection is strict.
     """
-    names = selection.names(CATEGORIES, SUBSETS)
-    files = _files(path.resolve(), variant, names)  # '.' has no name to tell tiny by
-    groups = [Group(name, _items(file, name, selection), name) for name, file in files.items()]
-    return Suite("T2VSafetyBench" if variant == "full" else "T2VSafetyBench tiny", tuple(groups))
+    names, path = selection.names(CATEGORIES, SUBSETS), path.resolve()  # '.' has no name to tell tiny by
+    files, rows = _files(path, variant), Rows(selection.strict)
+    named = {part.strip() for part in selection.categories.split(",")}
+    groups, lacking = [], []
+    for name in names:
+        try:
+            if name not in files:
+                number = CATEGORIES.index(name) + 1
+                raise FileError(f"{path.name} lacks {number}.txt ({name}); get the benchmark again.")
+            if items := _items(files[name], name, selection, rows):
+                groups.append(Group(name, items, name))
+        except FileError as e:
+            if selection.strict or name in named:
+                raise
+            lacking.append(str(e))
+    title = "T2VSafetyBench" if variant == "full" else "T2VSafetyBench tiny"
+    return Suite(title, tuple(groups), (*lacking, *rows.notes(title, len(groups))))
 
 
-def _items(file: Path, category: str, selection: Selection) -> tuple[Item, ...]:
-    lines = read_text(file, MAX_BYTES).split("\n")  # other breaks belong to prompts
-    filled = ((number, line) for number, line in enumerate(lines) if line.strip())
-    items = tuple(
-        made_item(line, selection.first_seed + place, f"{file.name}, line {number + 1}", (category,))
-        for place, (number, line) in enumerate(islice(filled, selection.limit or MAX_ITEMS))
+def _items(file: Path, category: str, selection: Selection, rows: Rows) -> tuple[Item, ...]:
+    lines = enumerate(read_sheet(file).rows, selection.first_seed)
+    read = (
+        rows.item(f"{file.name}, {row.place}", partial(made_item, row, PROMPT[0], seed, (category,)))
+        for seed, row in lines
     )
-    if not items:
-        raise FileError(f"{file.name} holds no prompt; get the benchmark again.")
-    return items
+    return tuple(islice((item for item in read if item is not None), selection.limit))
 
 
-def _files(path: Path, variant: Variant, names: tuple[str, ...]) -> dict[str, Path]:
-    """Return the file of each category, from the first folder of the variant that has any."""
+def _files(path: Path, variant: Variant) -> dict[str, Path]:
+    """Return the file of each category, from the first folder of the variant that has most of them."""
     if not path.is_dir():
         raise FileError(f"{path.name} is no folder; give the folder of your T2VSafetyBench clone.")
     for folder, files in _folders(path).items():
         if ("tiny" in folder.name.lower()) is not (variant == "tiny"):
             continue
-        if len(files) < len(CATEGORIES) // 2:  # a folder with a text file or two is another one
-            continue
-        if missing := [name for name in names if name not in files]:
-            number = CATEGORIES.index(missing[0]) + 1
-            raise FileError(f"{folder.name} lacks {number}.txt ({missing[0]}); get the benchmark again.")
-        return {name: files[name] for name in names}
+        if len(files) >= len(CATEGORIES) // 2:  # a folder with a text file or two is another one
+            return files
     raise FileError(f"{path.name} holds no {variant} T2VSafetyBench (1.txt to 14.txt); give a clone of it.")
 
 
