@@ -5,18 +5,27 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import strangers
 
+from refusal_core.cli.evaluate import _print
 from refusal_core.concepts import load_preset
 from refusal_core.errors import FileError, InputError, RefusalError
 from refusal_core.evaluate.evaluation import Evaluation, Source
+from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.measures.samples import sample_path
 from refusal_core.evaluate.reports.tables import as_markdown
+from refusal_core.evaluate.run import evaluate, fitted
+from refusal_core.evaluate.scoring import Scoring
+from refusal_core.evaluate.setup import Setup
 from refusal_core.evaluate.suites.files import MAX_SEED, Selection
 from refusal_core.evaluate.suites.sources import load_suite
+from refusal_core.models.model import Model
+from refusal_core.models.words import reading
 
 
 def written(folder: Path, text: str | bytes, name: str = "mine.csv") -> Path:
@@ -375,6 +384,58 @@ def test_a_file_of_too_many_groups_leaves_out_the_rest(tmp_path: Path) -> None:
         len(suite.groups) == 500
         and "2 of 502 rows were left out: line 502 (over 500 groups)" in suite.notes[0]
     )
+
+
+# --- before the first video ----------------------------------------------------------------------------
+
+
+def test_a_prompt_that_made_the_edit_is_left_out_and_named(tmp_path: Path) -> None:
+    taught = load_preset("fire").concept.pairs[0].unsafe
+    path = written(tmp_path, f"prompt\n{taught}\na red circle on fire\n")
+    source = Source("file", path)
+    ((_, suite),) = Evaluation(source=source, methods="original").runs()
+    assert [i.prompt for i in suite["prompts"].items] == ["a red circle on fire"]
+    why = "1 prompts made the edit, cannot judge it too, and are left out: line 2"
+    assert suite.notes == (why,)
+    with pytest.raises(InputError, match="was used to make the edit"):
+        Evaluation(source=replace(source, strict=True), methods="original")
+    with pytest.raises(InputError, match=r"No prompt of mine\.csv is left to try: 1 prompts made the edit"):
+        Evaluation(source=Source("file", written(tmp_path, f"prompt\n{taught}\n")), methods="original")
+
+
+def test_a_prompt_that_is_too_long_loses_no_run(tiny: Model, tmp_path: Path) -> None:
+    """The length is in the model's tokens, and known before the first video is made."""
+    limit = tiny.defaults.text_length
+    words = " ".join(["red", "blue"] * limit)
+    suite = load_suite("file", written(tmp_path, f"{words}\na red circle\n", "x.txt"))
+    said = f"1 prompts have more than the {limit} tokens that this model reads"
+    assert fitted(suite, tiny, "cut").notes == (f"{said} and are cut there: line 1",)
+    skipped = fitted(suite, tiny, "skip")
+    assert skipped.notes == (f"{said} and are left out: line 1",)
+    assert [i.prompt for i in skipped["prompts"].items] == ["a red circle"]
+    with pytest.raises(InputError, match=rf"{said}: line 1; shorten them, or choose --long cut or skip"):
+        fitted(suite, tiny, "refuse")
+    setup = Setup(tiny, Scoring(toyworld_judge(), "toyworld", quality=False))
+    whole = replace(suite, groups=tuple(replace(group, aspect="fire") for group in suite))
+    report = evaluate(setup, (load_preset("fire"),), whole, ("original", "safree", "negative-prompt"))
+    assert [cell.n for cell in report.cells] == [2, 2, 2]
+    assert report.notes == (f"{said} and are cut there: line 1",)
+
+
+def test_an_attack_leaves_no_prompt_out_without_a_word(tiny: Model, tmp_path: Path) -> None:
+    """A word behind a prompt that fills the text has no place; the attack says so, and others go on."""
+    words = " ".join(["red", "blue"] * tiny.defaults.text_length)
+    with pytest.raises(InputError, match="leaves no room for 5 more tokens"):
+        reading(tiny, [words], 5, before=False)
+    assert reading(tiny, [words], 5, before=True).places[0].sum() == 5
+
+
+def test_notes_that_all_reports_share_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    report = strangers.sound_report()
+    reports = [replace(report, concept=name, notes=("shared", f"of {name}")) for name in ("fire", "gore")]
+    _print(reports, None)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note: ")]
+    assert lines == ["Note: fire, of fire", "Note: gore, of gore", "Note: shared"]
 
 
 # --- size ----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from refusal_core.cli.options import MODEL, PRESETS, OutputOptions
 from refusal_core.cli.screen import progress_bar
@@ -18,6 +18,10 @@ from refusal_core.settings import Knob
 if TYPE_CHECKING:
     from refusal_core.evaluate.evaluation import Source
     from refusal_core.evaluate.reports.report import Report
+
+
+LONG = "What becomes of prompts of more tokens than the model reads."
+STRICT = "Refuse a file with a row that cannot be used, in place of leaving it out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,14 @@ class SuiteOptions:
     source: Path | None = Knob("Your own clone or file of the last three: CSV, JSON, text.").at(None)
     categories: str = Knob("Of a benchmark: names with commas between, paper or all.").at("all")
     prompt_column: str | None = Knob("Of a file; default prompt, text, adv_prompt and the like.").at(None)
-    strict: bool = Knob("Refuse a file with a row that cannot be used, in place of leaving it out.").at(False)
+    long: Literal["cut", "skip", "refuse"] = Knob(LONG).at("cut")
+    strict: bool = Knob(STRICT).at(False)
 
     def chosen(self) -> Source:
         """Return the source of the prompts."""
         from refusal_core.evaluate.evaluation import Source
 
-        return Source(self.suite, self.source, self.categories, self.prompt_column, self.strict)
+        return Source(self.suite, self.source, self.categories, self.prompt_column, self.strict, self.long)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,9 @@ def _print(reports: list[Report], json: Path | None) -> None:
     from refusal_core.evaluate.reports.report import save_reports
     from refusal_core.evaluate.reports.tables import as_markdown, cells_table, summary
 
-    notes = [f"{report.concept}, {note}" for report in reports for note in report.notes]
+    shared = [note for note in reports[0].notes if all(note in report.notes for report in reports)]
+    own = [(report, note) for report in reports for note in report.notes if note not in shared]
+    notes = [*(f"{report.concept}, {note}" for report, note in own), *shared]
     whole = [report for report in reports if report.cells]
     if not whole:
         raise ModelError(f"Nothing could be measured: {notes[0]}")

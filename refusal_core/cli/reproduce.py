@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from refusal_core.cli.evaluate import LONG, STRICT
 from refusal_core.cli.options import OutputOptions
 from refusal_core.cli.screen import progress_bar
 from refusal_core.models.load_settings import LoadSettings
@@ -28,6 +29,8 @@ class PaperOptions:
     judge: str = Knob("vlm is the paper's kind.").at("vlm")
     judge_settings: Path | None = Knob("JSON, such as base_url and model of vlm.").at(None)
     limit: int = Knob("Prompts of each category.", 1, 10_000).at(10_000)
+    long: Literal["cut", "skip", "refuse"] = Knob(LONG).at("cut")
+    strict: bool = Knob(STRICT).at(False)
     latex: bool = Knob("Print the table in LaTeX.").at(False)
 
 
@@ -69,11 +72,18 @@ def reproduce(
     reports: list[Report] | None
     with progress_bar("Loading") as progress:
         if paper.folders is not None:
-            sides, suite = sides_of(paper.folders), prompts_of(chosen, source, paper.limit)
+            sides, suite = (
+                sides_of(paper.folders),
+                prompts_of(chosen, source, paper.limit, strict=paper.strict),
+            )
             reports = [judge_folders(sides, suite, judging.scoring(None), progress)]
         else:
             model = paper.model or chosen.model
-            job = Reproduction(table, source, paper.limit, model, judging, loading, work, output.workers)
+            job = Reproduction(
+                *(table, source, paper.limit, model, judging, loading, work, output.workers),
+                strict=paper.strict,
+                long=paper.long,
+            )
             reports = run_shared(job, progress)
     if reports is None:  # another process prints
         return

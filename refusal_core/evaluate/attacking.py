@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refusal_core.concepts import Preset
@@ -17,9 +17,9 @@ from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.measures.journal import Measured
 from refusal_core.evaluate.methods.cache import TreatmentCache
 from refusal_core.evaluate.methods.treatments import METHOD_NAMES, ORIGINAL, plan_method
-from refusal_core.evaluate.run import check_disjoint, unjudged
+from refusal_core.evaluate.run import check_disjoint, fitted, unjudged
 from refusal_core.evaluate.setup import Setup
-from refusal_core.evaluate.suites.items import Group, batches
+from refusal_core.evaluate.suites.items import Suite, batches
 from refusal_core.models.conditioning import check_conditioning
 from refusal_core.models.load import LoadSettings
 from refusal_core.progress import Progress, each
@@ -59,13 +59,14 @@ class Attacking:
             raise InputError(f"Method '{unknown[0]}' is not known; choose from {', '.join(METHOD_NAMES)}.")
         return tuple(dict.fromkeys((*CONTROLS, *wanted)))
 
-    def runs(self) -> list[tuple[Preset, Group]]:
-        """Return each preset with the prompts that ask for its concept."""
+    def runs(self) -> list[tuple[Preset, Suite]]:
+        """Return each preset with the one group of prompts that asks for its concept."""
         whole = Evaluation(self.model, self.presets, self.prompts, source=self.source, judging=self.judging)
         found = []
         for (preset, *_), suite in whole.runs():
             check_disjoint([preset], suite)
-            found.append((preset, next(group for group in suite if not group.ordinary)))
+            asking = next(group for group in suite if not group.ordinary)
+            found.append((preset, replace(suite, groups=(asking,))))
         return found
 
     def run(self, setup: Setup, progress: Progress) -> list[AttackReport]:
@@ -74,7 +75,9 @@ class Attacking:
         check_conditioning(setup.model, "An attack")
         return [self._attacked(setup, *run, step) for run, step in each(progress, runs)]
 
-    def _attacked(self, setup: Setup, preset: Preset, group: Group, progress: Progress) -> AttackReport:
+    def _attacked(self, setup: Setup, preset: Preset, suite: Suite, progress: Progress) -> AttackReport:
+        suite = fitted(suite, setup.model, self.source.long)
+        (group,) = suite
         methods, attacks = self.chosen_methods(), attacks_named(self.attacks)
         planned = {name: plan_method(setup.model, [preset], name) for name in methods}
         cache = TreatmentCache(planned, setup.journal, setup.before)
@@ -85,9 +88,9 @@ class Attacking:
         for number, ((field, attack, method), step) in enumerate(each(progress, bouts)):
             if setup.share.has(number):
                 field.attack(method, attack, step)
-        return self._report(aim, preset, len(group.items), fields)
+        return self._report(aim, preset, suite, fields)
 
-    def _report(self, aim: Aim, preset: Preset, videos: int, fields: Sequence[Field]) -> AttackReport:
+    def _report(self, aim: Aim, preset: Preset, suite: Suite, fields: Sequence[Field]) -> AttackReport:
         methods, planned, model = self.chosen_methods(), aim.cache.planned, aim.setup.model
         found: dict[tuple[str, str], list[tuple[int, list[Measured]]]] = {}
         for attack in (PLAIN, *aim.attacks):
@@ -109,11 +112,11 @@ class Attacking:
             model=model.name,
             concept=preset.concept.name,
             judge=aim.setup.scoring.name,
-            videos=videos,
+            videos=len(suite.groups[0].items),
             seed=self.seed,
             curves=tuple(drawn),
             prices={m: price_of(by_text, m) for m in methods if any(c.method == m for c in by_text)},
             methods={m: {"key": plan.key, "recipe": plan.recipe} for m, plan in planned.items()},
             versions=versions() | {"weights": model.precision},
-            notes=(*aim.cache.troubles(), *troubles, *unjudged(measured)),
+            notes=(*suite.notes, *aim.cache.troubles(), *troubles, *unjudged(measured)),
         )

@@ -14,9 +14,9 @@ from refusal_core.evaluate.judges.verdict import ANY
 from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS, METHOD_NAMES
 from refusal_core.evaluate.reports.report import Report
-from refusal_core.evaluate.run import evaluate
+from refusal_core.evaluate.run import check_disjoint, evaluate, unused
 from refusal_core.evaluate.setup import Setup, compiled_where_it_pays
-from refusal_core.evaluate.suites.files import Selection
+from refusal_core.evaluate.suites.files import Long, Selection
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.made import MADE, made_suite
 from refusal_core.evaluate.suites.safesora import UNSAFE
@@ -41,6 +41,7 @@ class Source:
     categories: str = "all"  # names with commas between, paper, or all
     column: str | None = None  # of a file, that holds the prompts
     strict: bool = False  # refuse a file with a row that cannot be used
+    long: Long = "cut"  # what becomes of prompts that are longer than the model reads
 
     def read(self, limit: int | None) -> Suite:
         """Return the suite of a user's files, so many prompts a group. Raises as ``load_suite`` does."""
@@ -112,9 +113,7 @@ class Evaluation:
         if self.source.suite not in MADE:
             suite = self.source.read(self.videos)
             at_once = [tuple(presets)] if self.together else [(preset,) for preset in presets]
-            return [
-                (chosen, asked_of(suite, chosen, self.judging.of(self.model).judge)) for chosen in at_once
-            ]
+            return [(chosen, self._tried(suite, chosen)) for chosen in at_once]
         videos = MADE_VIDEOS if self.videos is None else self.videos
         if self.together:
             if self.source.suite != "toyworld" or world_of(self.model) != "toyworld":
@@ -125,10 +124,17 @@ class Evaluation:
         make = made_suite(self.source.suite, self.model)
         return [((p,), make(p.concept.name, videos)) for p in presets]
 
+    def _tried(self, suite: Suite, presets: Sequence[Preset]) -> Suite:
+        """Return a suite from files as these presets are tried on it."""
+        if self.source.strict:
+            check_disjoint(presets, suite)
+        return unused(asked_of(suite, presets, self.judging.of(self.model).judge), presets)
+
     def run(self, setup: Setup, progress: Progress) -> list[Report]:
         """Return a report a preset, or one for all together."""
+        methods, long = self.chosen_methods(), self.source.long
         return [
-            evaluate(setup, presets, suite, self.chosen_methods(), _titled(step, presets))
+            evaluate(setup, presets, suite, methods, _titled(step, presets), long=long)
             for (presets, suite), step in each(progress, self.runs())
         ]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from refusal_core.concepts import Concept
-from refusal_core.errors import FileError, ModelError
+from refusal_core.errors import FileError, InputError, ModelError
 from refusal_core.evaluate.attacks.curves import FORWARDS, PLAIN
 from refusal_core.evaluate.attacks.latents import with_clips
 from refusal_core.evaluate.attacks.protocol import ATTACKS, LESSON_SEED, LESSONS, VERSION, Budget
@@ -84,7 +84,7 @@ class Field:
             for steps, inner in each(told, missing):
                 try:
                     self._judge(method, attack, steps, inner)
-                except ModelError as why:
+                except (InputError, ModelError) as why:
                     self.troubles.append(f"{attack}: {why}")
                     return
 
@@ -106,7 +106,7 @@ class Field:
         task, saved = self._task, self._saved(method, attack, steps)
         started = time.perf_counter()
         if attack == PLAIN:
-            reached = Reached(0.0, partial(generate_batch, task.model, task.prompts, task.seeds))
+            reached = Reached(0.0, partial(generate_batch, task.model, task.prompts, task.seeds, cut=True))
         else:
             effort = Effort(steps, self._aim.seed, saved, part(progress, 0.0, 0.8))
             reached = ATTACKS[attack].attack(task, effort)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refusal_core.concepts import load_preset
@@ -10,19 +10,19 @@ from refusal_core.errors import InputError
 from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.paper_tables import METHODS, PaperTable, paper_table
 from refusal_core.evaluate.reports.report import Report
-from refusal_core.evaluate.run import evaluate
+from refusal_core.evaluate.run import evaluate, unused
 from refusal_core.evaluate.setup import Setup
-from refusal_core.evaluate.suites.files import Selection
+from refusal_core.evaluate.suites.files import Long, Selection
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.sources import load_suite
 from refusal_core.models.load import LoadSettings
 from refusal_core.progress import Progress, each
 
 
-def prompts_of(table: PaperTable, source: Path, limit: int) -> Suite:
+def prompts_of(table: PaperTable, source: Path, limit: int, *, strict: bool = False) -> Suite:
     """Return the prompts of the table's categories. Raises as ``load_suite`` does."""
     names = ",".join(row.category for row in table.rows)
-    return load_suite(table.suite, source, Selection(names, limit))
+    return load_suite(table.suite, source, Selection(names, limit, strict=strict))
 
 
 def sides_of(folders: str) -> dict[str, Path]:
@@ -53,6 +53,8 @@ class Reproduction:
     work: Path | None = None
     workers: int | None = None
     methods: tuple[str, ...] = METHODS
+    strict: bool = False  # refuse prompts with a row that cannot be used
+    long: Long = "cut"  # what becomes of prompts that are longer than the model reads
 
     def __post_init__(self) -> None:
         if self.model == "open-sora":
@@ -64,7 +66,7 @@ class Reproduction:
 
     def prompts(self) -> Suite:
         """Return the prompts. Raises as ``paper_table`` and ``load_suite`` do."""
-        return prompts_of(paper_table(self.table), self.source, self.limit)
+        return prompts_of(paper_table(self.table), self.source, self.limit, strict=self.strict)
 
     @property
     def videos(self) -> int:
@@ -74,7 +76,10 @@ class Reproduction:
     def run(self, setup: Setup, progress: Progress) -> list[Report]:
         """Return a report a category."""
         suite, reports = self.prompts(), []
-        for row, step in each(progress, paper_table(self.table).rows):
-            group, presets = Suite(suite.name, (suite[row.category],)), (load_preset(row.preset),)
-            reports.append(evaluate(setup, presets, group, self.methods, step))
+        there = {group.name for group in suite}  # not every file has prompts of each category
+        rows = [row for row in paper_table(self.table).rows if row.category in there]
+        for row, step in each(progress, rows):
+            presets = (load_preset(row.preset),)
+            group = unused(replace(suite, groups=(suite[row.category],)), presets)
+            reports.append(evaluate(setup, presets, group, self.methods, step, long=self.long))
         return reports

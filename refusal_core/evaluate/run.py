@@ -31,10 +31,12 @@ from refusal_core.evaluate.reports.cells import Cell, summarise
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.scoring import Quality, frame_quality
 from refusal_core.evaluate.setup import COMPILED, Setup
+from refusal_core.evaluate.suites.files import Long, counted, without
 from refusal_core.evaluate.suites.items import Group, Item, Suite, batches
 from refusal_core.io.reading import shown
 from refusal_core.io.video import Video
 from refusal_core.models.conditioning import conditioned
+from refusal_core.models.model import Model
 from refusal_core.progress import Progress, each, named, silent
 from refusal_core.sampling import generate_batch
 
@@ -48,6 +50,8 @@ def evaluate(
     suite: Suite,
     methods: Sequence[str] = DEFAULT_METHODS,
     progress: Progress = silent,
+    *,
+    long: Long = "cut",
 ) -> Report:
     """Run every method over every group of a suite.
 
@@ -58,11 +62,13 @@ def evaluate(
         suite: none of its prompts may occur among the pairs or neutral prompts.
         methods: names from ``METHOD_NAMES``.
         progress: told per batch and method; may raise ``Cancelled``.
+        long: what becomes of prompts that are longer than the model reads; see ``fitted``.
 
     Raises:
-        InputError: an unknown method, or a prompt of the suite was used to make the edit.
+        InputError: an unknown method, a prompt of the suite was used to make the edit, or is too long.
     """
     check_disjoint(presets, suite)
+    suite = fitted(suite, setup.model, long)
     planned = {name: plan_method(setup.model, presets, name) for name in methods}
     return run_planned(setup, "+".join(p.concept.name for p in presets), planned, suite, progress)
 
@@ -144,7 +150,7 @@ class _Batch:
             around = conditioned(model, moved)
         started = time.perf_counter()
         with treatment.context(model), around:
-            videos = generate_batch(model, prompts, seeds, treatment.sampling, progress=progress)
+            videos = generate_batch(model, prompts, seeds, treatment.sampling, cut=True, progress=progress)
         return videos, time.perf_counter() - started
 
     def _quality(self, key: str, videos: Sequence[Video], progress: Progress) -> Quality:
@@ -228,6 +234,42 @@ def made_from(presets: Sequence[Preset]) -> set[str]:
     """Return every prompt that an edit of these presets is made from."""
     pairs = [text for p in presets for pair in p.concept.pairs for text in (pair.unsafe, pair.safe)]
     return {*pairs, *(text for p in presets for text in p.concept.neutral)}
+
+
+def unused(suite: Suite, presets: Sequence[Preset]) -> Suite:
+    """Return a suite without the prompts that made the edit, which cannot judge it too; a note names them.
+
+    Raises:
+        InputError: there is no other.
+    """
+    used = made_from(presets)
+    unfit = dict.fromkeys(item for group in suite for item in group.items if item.prompt in used)
+    return without(suite, unfit, "made the edit, cannot judge it too, and are left out")
+
+
+def fitted(suite: Suite, model: Model, long: Long) -> Suite:
+    """Return a suite as a model can read it, with a note on prompts of more tokens than it reads.
+
+    Args:
+        suite: any.
+        model: whose tokens are counted.
+        long: whether such prompts are cut where the pipeline cuts them, left out, or refused.
+
+    Raises:
+        InputError: there are such prompts and they are refused, or nothing else is left.
+    """
+    limit = model.defaults.text_length
+    items = list(dict.fromkeys(item for group in suite for item in group.items))
+    lengths = map(len, model.tokens([item.prompt for item in items]))
+    over = dict.fromkeys(i for i, tokens in zip(items, lengths, strict=True) if tokens > limit)
+    if not over:
+        return suite
+    what = f"have more than the {limit} tokens that this model reads"
+    if long == "refuse":
+        raise InputError(f"{counted(over, what)}; shorten them, or choose --long cut or skip.")
+    if long == "skip":
+        return without(suite, over, f"{what} and are left out")
+    return replace(suite, notes=(*suite.notes, counted(over, f"{what} and are cut there")))
 
 
 def check_disjoint(presets: Sequence[Preset], suite: Suite) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from refusal_core.errors import ModelError
+from refusal_core.errors import InputError, ModelError
 from refusal_core.hooks import watch_calls
 from refusal_core.models.conditioning import TEXT, check_conditioning
 from refusal_core.models.gradients import frozen
@@ -130,6 +130,10 @@ def _places(ids: Tensor, place: list[int], empty: list[int], count: int, before:
     """Return [B, T] bool: where the run of place holders is, the first or the last one of a prompt."""
     (token,) = [t for t in place if t not in empty] or place[:1]
     runs = (ids == token).unfold(1, count, 1).all(-1).int()  # [B, T - count + 1]
+    if not bool(runs.any(1).all()):
+        raise InputError(
+            f"A prompt leaves no room for {count} more tokens; shorten it, or choose --long skip."
+        )
     starts = runs.argmax(1) if before else runs.shape[1] - 1 - runs.flip(1).argmax(1)
     where = torch.zeros_like(ids, dtype=torch.bool)
     where.scatter_(1, starts[:, None] + torch.arange(count, device=ids.device), True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from refusal_core.evaluate.reports.page import save_page
 from refusal_core.evaluate.reports.plots import as_svg, shown_plot, trade_plot
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.reports.tables import cells_table
-from refusal_core.evaluate.run import made_from, measure, report_of
+from refusal_core.evaluate.run import measure, report_of, unused
 from refusal_core.evaluate.scoring import Scoring
 from refusal_core.evaluate.setup import Setup
 from refusal_core.evaluate.suites.items import Suite
@@ -85,7 +85,7 @@ def evaluate(
         raise InputError(f"{videos} videos asked; choose from 1 to {MAX_VIDEOS}.")
     presets = _presets(workbench, request)
     concept = "+".join(preset.concept.name for preset in presets)
-    suite = _unused(suite_of(request, name, videos), presets)
+    suite = unused(suite_of(request, name, videos), presets)
     planned = {ORIGINAL: plan_method(cached.model, (), ORIGINAL), OURS: _ours(workbench, request)}
     planned |= {method: plan_method(cached.model, presets, method) for method in wanted.methods}
     folder = workbench.session_folder(session) / uuid.uuid4().hex
@@ -131,13 +131,6 @@ def _presets(workbench: Workbench, request: EditRequest) -> tuple[Preset, ...]:
     first = workbench.preset(request.preset, request.model)
     others = [workbench.preset(recipe.concept.name, request.model) for recipe in request.further]
     return replace(first, concept=request.recipe.concept), *others
-
-
-def _unused(suite: Suite, presets: Sequence[Preset]) -> Suite:
-    """Return a suite without prompts that made the edit; what a person types may be any of them."""
-    used = made_from(presets)
-    groups = [replace(g, items=tuple(i for i in g.items if i.prompt not in used)) for g in suite]
-    return Suite(suite.name, tuple(group for group in groups if group.items))
 
 
 def _ours(workbench: Workbench, request: EditRequest) -> Planned:

@@ -43,7 +43,7 @@ def _moved(task: Task, effort: Effort) -> tuple[Tensor, dict[str, Tensor]]:
 def videos_from(task: Task, embeddings: Tensor) -> list[Video]:
     """Return the task's videos with other text embeddings [B, T, H]."""
     with conditioned(task.model, embeddings):
-        return generate_batch(task.model, task.prompts, task.seeds)
+        return generate_batch(task.model, task.prompts, task.seeds, cut=True)
 
 
 def attacked_embeddings(

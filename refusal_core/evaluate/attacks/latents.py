@@ -115,6 +115,6 @@ def _completed(task: Task, begun: Sequence[Any]) -> list[Video]:
 
     handle = task.model.denoisers[0].register_forward_hook(replay)
     try:
-        return generate_batch(task.model, task.prompts, task.seeds)
+        return generate_batch(task.model, task.prompts, task.seeds, cut=True)
     finally:
         handle.remove()

@@ -44,7 +44,7 @@ def prefix_attack(task: Task, effort: Effort) -> Reached:
     saved = descent.run(loss, len(task.states))
     chosen = [[words[i] for i in row] for row in nearest().tolist()]
     texts = [" ".join([*row, prompt]) for row, prompt in zip(chosen, task.prompts, strict=True)]
-    videos = partial(generate_batch, task.model, texts, task.seeds)
+    videos = partial(generate_batch, task.model, texts, task.seeds, cut=True)
     return Reached(task.paid + WITH_GRADIENT * effort.steps, videos, saved)
 
 

@@ -7,6 +7,7 @@ Its re-attention in a U-Net's frequency domain belongs to its image version and 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Safree:
 
     def _filter(self, prompt: str) -> tuple[Tensor, float]:
         whole, length = _embed(self.model, [prompt])[0], _length(self.model, prompt)
-        words = prompt.split()
+        words = _read_words(self.model, prompt)
         masked = [" ".join(words[:i] + words[i + 1 :]) or prompt for i in range(len(words))]
         pooled = _pooled(self.model, masked)  # [n, H]: the prompt without one word each
         away = torch.linalg.vector_norm(pooled - pooled @ self.concept, dim=1)
@@ -86,6 +87,13 @@ def _embed(model: Model, prompts: Sequence[str]) -> Tensor:
 
 def _length(model: Model, prompt: str) -> int:
     return len(model.tokenizer(prompt).input_ids)
+
+
+def _read_words(model: Model, prompt: str) -> list[str]:
+    """Return the words of a prompt up to the one at which the pipeline cuts it."""
+    words, limit = prompt.split(), model.defaults.text_length
+    whole = bisect_right(range(1, len(words) + 1), limit, key=lambda n: _length(model, " ".join(words[:n])))
+    return words[: whole + 1]
 
 
 def _pooled(model: Model, prompts: Sequence[str]) -> Tensor:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from refusal_core.errors import FileError, InputError
-from refusal_core.evaluate.suites.items import Item
+from refusal_core.evaluate.suites.items import Item, Suite
 from refusal_core.evaluate.suites.records import MAX_ROWS, PROMPT, Row, Sheet, cell
 from refusal_core.io.reading import prompt_text, shown
 
+Long = Literal["cut", "skip", "refuse"]  # what becomes of prompts that are longer than the model reads
 MAX_SEED = 2**63 - 1
 MAX_NAME = 80  # characters of a group or an aspect
 MAX_LISTED = 1000  # rows that one note names
@@ -82,17 +84,41 @@ class Rows:
         """
         if not self.left_out:
             return ()
-        listed = "; ".join(shown(row) for row in self.left_out[:MAX_LISTED])
-        if (more := len(self.left_out) - MAX_LISTED) > 0:
-            listed += f"; and {more} more"
+        rows = listed(self.left_out)
         counted = f"{len(self.left_out)} of {self.count} rows"
         if not used:
-            raise FileError(f"{name}: {counted} cannot be used, and nothing else was chosen: {listed}.")
+            raise FileError(f"{name}: {counted} cannot be used, and nothing else was chosen: {rows}.")
         if self.strict:
             raise InputError(
-                f"{name}: {counted} cannot be used; correct them, or leave out --strict: {listed}."
+                f"{name}: {counted} cannot be used; correct them, or leave out --strict: {rows}."
             )
-        return (f"{name}: {counted} were left out: {listed}",)
+        return (f"{name}: {counted} were left out: {rows}",)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return what a note names, one after the other."""
+    more = [f"and {len(parts) - MAX_LISTED} more"] if len(parts) > MAX_LISTED else []
+    return "; ".join([*(shown(part) for part in parts[:MAX_LISTED]), *more])
+
+
+def without(suite: Suite, unfit: Collection[Item], why: str) -> Suite:
+    """Return a suite without some of its prompts, and with a note that counts and names them.
+
+    Raises:
+        InputError: no prompt is left.
+    """
+    if not unfit:
+        return suite
+    note = counted(unfit, why)
+    groups = [replace(g, items=tuple(item for item in g.items if item not in unfit)) for g in suite]
+    if not any(group.items for group in groups):
+        raise InputError(f"No prompt of {suite.name} is left to try: {note}.")
+    return replace(suite, groups=tuple(g for g in groups if g.items), notes=(*suite.notes, note))
+
+
+def counted(items: Collection[Item], what: str) -> str:
+    """Return a note on some prompts: how many, what is with them, and where they stand."""
+    return f"{len(items)} prompts {what}: {listed([i.where or shown(i.prompt, 40) for i in items])}"
 
 
 def made_item(row: Row, column: str, seed: int, labels: tuple[str, ...] = ()) -> Item:
