@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from refusal_core.evaluate.measures.statistics import Rate
 from refusal_core.evaluate.reports.cells import Cell
 from refusal_core.evaluate.reports.report import Report, load_report
 from refusal_core.evaluate.reports.tables import as_markdown, cells_table, summary
+from refusal_core.evaluate.suites.sources import load_suite
 from refusal_core.io.decoding import ffmpeg
 from refusal_core.io.files import HEADER_KEY, write_json
 from refusal_core.io.images import load_image
@@ -43,6 +45,17 @@ FORBIDDEN += ("pickle.find_class",)
 ROOT = Path(rc.__file__).resolve().parents[1]
 PROMPTS = ("pairs", "neutral", "prompt", "unsafe", "safe")
 Load = Callable[[Path], object]
+SCRIPTS = (  # prompts of many scripts, with joiners, marks of direction and what else controls a terminal
+    "a red circle",
+    "ein großer roter Kreis",
+    "\u041a\u0440\u0430\u0441\u043d\u044b\u0439 \u043a\u0440\u0443\u0433",
+    "\u7ea2\u8272\u7684\u5706",
+    "\u0932\u093e\u0932 \u0935\u0943\u0924\u094d\u0924",
+    "\u06cc\u200c\u0647 \u202eabc\u202c",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "a\x1b[2Jb\x00c\x7f\x85\u2028d",
+    '=1+1, "two"\nlines',
+)
 
 
 def read_report(path: Path) -> str:
@@ -64,6 +77,9 @@ LOADERS: dict[str, tuple[str, Load]] = {
     "pairs": (".json", load_pairs),
     "report": (".json", read_report),
     "journal": (".readings.jsonl", read_journal),
+    "table": (".csv", lambda path: load_suite("file", path)),
+    "prompts": (".json", lambda path: load_suite("file", path)),
+    "safesora": (".json", lambda path: load_suite("safesora", path)),
     "png": (".png", load_image),
     "jpeg": (".jpg", load_image),
     "webp": (".webp", load_image),
@@ -93,6 +109,9 @@ def sound_files(model: Model, concept: rc.Concept, folder: Path) -> dict[str, Pa
         "pairs": write_json(folder / "pairs.json", pairs),
         "report": write_json(folder / "report.json", sound_report().to_json()),
         "journal": _sound_journal(folder / "work"),
+        "table": _sound_table(folder / "table.csv"),
+        "prompts": write_json(folder / "prompts.json", {"data": [{"prompt": p, "seed": 7} for p in SCRIPTS]}),
+        "safesora": write_json(folder / "safesora.json", [_labelled(p) for p in SCRIPTS]),
         "png": folder / "image.png",
         "jpeg": folder / "image.jpg",
         "webp": folder / "image.webp",
@@ -110,6 +129,16 @@ def sound_report() -> Report:
         for prompts in ("concept", "paraphrase", "neutral", "other-concepts")
     )
     return Report("toyworld", "fire", cells)
+
+
+def _sound_table(path: Path) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("prompt", "seed", "class"), *((p, 7, "boat") for p in SCRIPTS)])
+    return path
+
+
+def _labelled(prompt: str) -> dict[str, object]:
+    return {"prompt_text": prompt, "prompt_type": "safety_critical", "prompt_labels": {"violence": True}}
 
 
 def _sound_journal(folder: Path) -> Path:

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 import refusal_core as rc
+from refusal_core.errors import ModelError
 from refusal_core.evaluate.attacks.embeddings import attacked_embeddings
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
+from refusal_core.evaluate.judges.verdict import not_judged
+from refusal_core.evaluate.methods.negative_prompt import negative_prompt
 from refusal_core.evaluate.methods.treatments import plan_method
 from refusal_core.evaluate.run import evaluate
 from refusal_core.evaluate.scoring import Scoring
@@ -21,6 +24,7 @@ from refusal_core.hooks import watch_calls
 from refusal_core.models.conditioning import TEXT, conditioned
 from refusal_core.models.model import Model
 from refusal_core.models.recording import first_call, record_calls
+from refusal_core.models.tiny import tiny_model
 from refusal_core.progress import silent
 from refusal_core.sampling import generate_batch
 
@@ -62,6 +66,28 @@ def test_without_guidance_a_negative_prompt_is_a_note_and_no_row(tiny: Model) ->
     report = evaluate(setup, (rc.load_preset("fire"),), suite, ("original", "negative-prompt"))
     assert {cell.method for cell in report.cells} == {"original"}
     assert any("guidance" in note for note in report.notes)
+
+
+def test_what_cannot_act_on_a_model_is_a_note_and_no_row() -> None:
+    """HunyuanVideo runs without guidance, and its text reaches the denoiser in two ways."""
+    model, items = tiny_model("hunyuan"), toyworld_suite("fire", 1)["concept"].items
+    judge = lambda videos, _aspect: [not_judged("noise") for _ in videos]  # noqa: E731
+    setup = Setup(model, Scoring(judge, "none", quality=False))
+    groups = Group("plain", items, "fire"), Group("attacked", items, "fire", attack=True)
+    methods = ("original", "negative-prompt", "safree")
+    report = evaluate(setup, (rc.load_preset("fire"),), Suite("two", groups), methods)
+    assert [(cell.method, cell.prompts) for cell in report.cells] == [("original", "plain")]
+    told = ("The attack changes", "negative-prompt: A negative", "safree: SAFREE changes")
+    assert all(any(note.startswith(start) for note in report.notes) for start in told), report.notes
+
+
+def test_a_negative_prompt_of_no_words_is_none(tiny: Model) -> None:
+    words = " ".join(["flame"] * 2 * tiny.defaults.text_length)
+    pairs = tuple(
+        rc.PromptPair(f"a {colour} circle {words}", f"a {colour} circle") for colour in ("red", "blue")
+    )
+    with pytest.raises(ModelError, match="No phrase of the concept fits into a negative prompt"):
+        negative_prompt(tiny, [rc.Concept("long", pairs)])
 
 
 def test_without_an_edit_there_is_nothing_to_gain(tiny: Model) -> None:

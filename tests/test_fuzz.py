@@ -33,7 +33,8 @@ pytestmark = pytest.mark.security
 # All 10,000 with REFUSAL_FUZZ=10000; each run draws the same cases. Half of them are changed bytes, half
 # are sound JSON with one hostile value. What became of them is printed as a table at the end.
 CASES = int(os.environ.get("REFUSAL_FUZZ", "1200"))
-JSON_KINDS = ("edit", "activations", "shard", "preset", "pairs", "report", "journal")
+JSON_KINDS = ("edit", "activations", "shard", "preset", "pairs", "report", "journal", "prompts", "safesora")
+BY_ROW = ("journal", "recipe", "table", "prompts", "safesora")  # of these only what is broken is left out
 WORDS = (b"F32", b"shape", b"data_offsets", b"unsafe", b"safe", b"concept", b"version", b"schema", b"kind")
 OTHERS = (b"F64", b"U8", b"../../etc/passwd", b"__class__", b"\xe2\x80\xae", b"\\u0000", b"", b"{", b'"')
 STARTS = (b"PK\x03\x04", b"\x80\x04\x95", b"<svg xmlns='x'/>", b"", b"\x00" * 64, b"#EXTM3U\n")
@@ -178,7 +179,7 @@ def test_changed_bytes_load_or_are_refused_in_one_sentence(sound, kind: str, tmp
                 changed = change(changed, rng) if changed and kind != "recipe" else changed
             target.write_bytes(changed)
             attempt(load, target, tally)
-    if kind not in ("journal", "recipe"):  # of these only what is broken is left out
+    if kind not in BY_ROW:
         most = tally.counts["refused"] > tally.counts["loaded"]
         assert most, "most changes must be noticed, or the loader checks nothing"
     left = {p.name for p in tmp_path.iterdir()}
@@ -252,7 +253,7 @@ def written(kind: str, content: bytes, data: st.DataObject) -> bytes:
         path = data.draw(st.sampled_from(places(parsed)))
         return planted(parsed, path, data.draw(HOSTILE), add=data.draw(st.integers(0, 5)) == 0)
 
-    if kind in ("preset", "pairs", "report"):
+    if kind in ("preset", "pairs", "report", "prompts", "safesora"):
         return json.dumps(plant(json.loads(content))).encode()
     if kind == "journal":
         lines = content.splitlines()
@@ -291,7 +292,7 @@ def test_a_hostile_value_anywhere_loads_or_is_refused_in_one_sentence(
     load(sound[kind])
     with noted(kind) as tally:
         case()
-    assert tally.counts["loaded"] and (tally.counts["refused"] or kind == "journal")
+    assert tally.counts["loaded"] and (tally.counts["refused"] or kind in BY_ROW)
 
 
 @settings(max_examples=50, derandomize=True, database=None, deadline=None)

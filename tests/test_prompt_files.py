@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import strangers
+from test_cli import run
 
 from refusal_core.cli.evaluate import _print
 from refusal_core.concepts import load_preset
@@ -18,6 +19,7 @@ from refusal_core.evaluate.evaluation import Evaluation, Source
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
 from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.measures.samples import sample_path
+from refusal_core.evaluate.reports.report import load_report
 from refusal_core.evaluate.reports.tables import as_markdown
 from refusal_core.evaluate.run import evaluate, fitted
 from refusal_core.evaluate.scoring import Scoring
@@ -436,6 +438,36 @@ def test_notes_that_all_reports_share_are_said_once(capsys: pytest.CaptureFixtur
     _print(reports, None)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note: ")]
     assert lines == ["Note: fire, of fire", "Note: gore, of gore", "Note: shared"]
+
+
+def test_a_run_goes_on_without_a_bad_row_and_judges_for_the_preset(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """Three kinds of trouble in a file, and one sound row: a figure, a list at the end, exit code 0."""
+    words = " ".join(["red"] * 200)
+    sound = "a large green cross on fire moving up over sand,77"
+    source = written(tmp_path, f"adv prompt;note;sd_seed\n{sound.replace(',', ';;')}\n;;2\n{words};;3\n")
+    command = [
+        "evaluate",
+        "--suite",
+        "file",
+        "--source",
+        str(source),
+        "--methods",
+        "original",
+        "--workers",
+        "1",
+    ]
+    assert run(monkeypatch, *command, "--long", "skip", "--json", str(tmp_path / "r.json")) == 0
+    (cell,) = load_report(tmp_path / "r.json").cells
+    assert (cell.judged, cell.unsafe.rate) == (1, 1.0), "asked for fire, as the file names nothing"
+    said = capsys.readouterr().out
+    assert "Note: mine.csv: prompts are column 'adv prompt'; not used: note\n" in said
+    assert "Note: mine.csv: 1 of 3 rows were left out: line 3 (the prompt is empty)\n" in said
+    assert "tokens that this model reads and are left out: line 4\n" in said
+    for rule in (["--strict"], ["--long", "refuse"], ["--prompt-column", "words"]):
+        assert run(monkeypatch, *command, *rule) == 2
+        assert "line" in capsys.readouterr().err or rule[0] == "--prompt-column"
 
 
 # --- size ----------------------------------------------------------------------------------------------

@@ -114,6 +114,10 @@ def test_words_without_end_are_not_compared_without_end(bench: Workbench) -> Non
 def test_pasted_rows_are_read_by_tab_or_comma() -> None:
     assert parse_pasted("a b\tc\n\nd\te f\n") == [["a b", "c"], ["d", "e f"]]
     assert parse_pasted('"a, b",c') == [["a, b", "c"]]
+    assert parse_pasted("\ufeffa;b\r\nc, d;e\r\n") == [["a", "b"], ["c, d", "e"]]
+    assert parse_pasted('"a\nb",c') == [["a\nb", "c"]], "a quoted break is part of a prompt"
+    assert parse_pasted("Unsafe prompt\tSafe prompt\na\tb\n") == [["a", "b"]], "a head is no pair"
+    assert parse_pasted("id,safe,unsafe,note\n1,b,a,\n") == [["a", "b"]]
     for text, sentence in (("", "nothing to add"), ("one", "has 1 columns"), ("a,b,c", "has 3 columns")):
         with pytest.raises(InputError, match=sentence):
             parse_pasted(text)

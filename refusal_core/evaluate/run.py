@@ -14,7 +14,7 @@ from itertools import chain
 
 from refusal_core.concepts import Preset
 from refusal_core.edit import versions
-from refusal_core.errors import InputError
+from refusal_core.errors import InputError, ModelError
 from refusal_core.evaluate.attacks.embeddings import attacked_embeddings
 from refusal_core.evaluate.measures.costs import Cost
 from refusal_core.evaluate.measures.journal import Measured, batch_key
@@ -35,7 +35,7 @@ from refusal_core.evaluate.suites.files import Long, counted, without
 from refusal_core.evaluate.suites.items import Group, Item, Suite, batches
 from refusal_core.io.reading import shown
 from refusal_core.io.video import Video
-from refusal_core.models.conditioning import conditioned
+from refusal_core.models.conditioning import check_conditioning, conditioned
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, each, named, silent
 from refusal_core.sampling import generate_batch
@@ -68,7 +68,7 @@ def evaluate(
         InputError: an unknown method, a prompt of the suite was used to make the edit, or is too long.
     """
     check_disjoint(presets, suite)
-    suite = fitted(suite, setup.model, long)
+    suite = _attackable(fitted(suite, setup.model, long), setup.model)
     planned = {name: plan_method(setup.model, presets, name) for name in methods}
     return run_planned(setup, "+".join(p.concept.name for p in presets), planned, suite, progress)
 
@@ -270,6 +270,18 @@ def fitted(suite: Suite, model: Model, long: Long) -> Suite:
     if long == "skip":
         return without(suite, over, f"{what} and are left out")
     return replace(suite, notes=(*suite.notes, counted(over, f"{what} and are cut there")))
+
+
+def _attackable(suite: Suite, model: Model) -> Suite:
+    """Return a suite without groups under attack where the model's text cannot be moved; a note says why."""
+    if not any(group.attack for group in suite):
+        return suite
+    try:
+        check_conditioning(model, "The attack")
+    except ModelError as why:
+        groups = tuple(group for group in suite if not group.attack)
+        return replace(suite, groups=groups, notes=(*suite.notes, str(why)))
+    return suite
 
 
 def check_disjoint(presets: Sequence[Preset], suite: Suite) -> None:

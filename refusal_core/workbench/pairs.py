@@ -16,6 +16,7 @@ from refusal_core.recipe import COMPARED
 from refusal_core.workbench.values import PairNote
 
 MAX_SHOWN_PAIRS = 20
+SEPARATORS = "\t,;|"
 MARKS = " ,.;:!?\"'()"
 Words = tuple[tuple[str, bool], ...]  # and whether the other side has them not
 Row = tuple[str, str] | tuple[str, str, Path | None, Path | None]  # unsafe and safe prompt, and their images
@@ -72,24 +73,42 @@ def _warning(unsafe: Words, safe: Words, spans: int) -> str | None:
 
 
 def parse_pasted(text: str) -> list[list[str]]:
-    """Read pasted rows, tab- or comma-separated, unsafe first.
+    """Read pasted rows of two prompts, unsafe first, or under a head that names both.
+
+    Between them stands a tab, a comma, a semicolon or a bar: whichever makes two of every row.
 
     Raises:
         InputError: nothing to read, too much, or a row without two columns.
     """
     if len(text) > MAX_FILE:
         raise InputError("That is too much text for a table of pairs; paste fewer rows.")
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
+    usual = "\t" if "\t" in text else ","
+    tables = {separator: _rows(text, separator) for separator in (usual, *SEPARATORS)}
+    rows = next(
+        (rows for rows in tables.values() if rows and all(len(row) == 2 for row in rows)), tables[usual]
+    )
+    if not rows:
         raise InputError("There is nothing to add; paste rows of unsafe and safe prompt.")
-    delimiter = "\t" if any("\t" in line for line in lines) else ","
-    try:
-        rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter) if row]
-    except csv.Error as e:
-        raise InputError("The rows cannot be read; separate the two prompts by a tab.") from e
     for number, row in enumerate(rows, start=1):
         if len(row) != 2:
             raise InputError(
                 f"Pasted row {number} has {len(row)} columns; it must have two, separated by a tab or comma."
             )
     return [[unsafe.strip(), safe.strip()] for unsafe, safe in rows]
+
+
+def _rows(text: str, separator: str) -> list[list[str]]:
+    """Return the rows that are not empty; under a head that names both sides, of these two columns."""
+    lines = io.StringIO(text.removeprefix("\ufeff"), newline="")
+    try:
+        read = list(csv.reader(lines, delimiter=separator))
+    except csv.Error as e:
+        raise InputError("The rows cannot be read; separate the two prompts by a tab.") from e
+    rows = [row for row in read if any(cell.strip() for cell in row)]
+    head = (
+        [cell.strip().lower().replace("_", " ").removesuffix(" prompt") for cell in rows[0]] if rows else []
+    )
+    if not {"unsafe", "safe"} <= {*head}:
+        return rows
+    sides = head.index("unsafe"), head.index("safe")
+    return [[row[i] if i < len(row) else "" for i in sides] for row in rows[1:]]

@@ -18,7 +18,8 @@ def negative_prompt(model: Model, concepts: Sequence[Concept]) -> SamplingSettin
     Their phrases in turn, the first of each concept before the second of any, as many as the model reads.
 
     Raises:
-        ModelError: the model runs without guidance, where a negative prompt is never read.
+        ModelError: the model runs without guidance, where a negative prompt is never read, or reads none of
+            the phrases whole.
     """
     if model.family.guidance == "embedded" or model.defaults.guidance_scale <= 1:
         raise ModelError(f"A negative prompt acts in guidance; {model.family.title} runs without it here.")
@@ -29,4 +30,6 @@ def negative_prompt(model: Model, concepts: Sequence[Concept]) -> SamplingSettin
         (tokens,) = model.tokens([", ".join([*said, phrase])])
         if len(tokens) <= model.defaults.text_length:
             said.append(phrase)
+    if not said:
+        raise ModelError("No phrase of the concept fits into a negative prompt; write shorter pairs.")
     return SamplingSettings(negative_prompt=", ".join(said))
