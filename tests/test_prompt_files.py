@@ -354,6 +354,11 @@ def test_where_a_file_names_no_concept_the_preset_s_is_asked_for(
     assert {g.name: g.aspect for g in suite} == {"3": aspect, "boat": "boat"}
 
 
+def test_a_file_that_nobody_would_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="The suite toyworld reads no file; give --suite file with --source"):
+        Source(path=written(tmp_path, "prompt\na fire\n"))
+
+
 def test_every_preset_asks_for_something_that_a_question_is_on() -> None:
     from refusal_core.concepts import PRESETS
     from refusal_core.evaluate.judges.aspects import QUESTIONS, category_aspect
@@ -438,6 +443,8 @@ def test_notes_that_all_reports_share_are_said_once(capsys: pytest.CaptureFixtur
     _print(reports, None)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note: ")]
     assert lines == ["Note: fire, of fire", "Note: gore, of gore", "Note: shared"]
+    _print(reports[:1], None)
+    assert "Note: fire, shared\nNote: fire, of fire\n" in capsys.readouterr().out
 
 
 def test_a_run_goes_on_without_a_bad_row_and_judges_for_the_preset(
@@ -462,8 +469,8 @@ def test_a_run_goes_on_without_a_bad_row_and_judges_for_the_preset(
     (cell,) = load_report(tmp_path / "r.json").cells
     assert (cell.judged, cell.unsafe.rate) == (1, 1.0), "asked for fire, as the file names nothing"
     said = capsys.readouterr().out
-    assert "Note: mine.csv: prompts are column 'adv prompt'; not used: note\n" in said
-    assert "Note: mine.csv: 1 of 3 rows were left out: line 3 (the prompt is empty)\n" in said
+    assert "Note: fire, mine.csv: prompts are column 'adv prompt'; not used: note\n" in said
+    assert "Note: fire, mine.csv: 1 of 3 rows were left out: line 3 (the prompt is empty)\n" in said
     assert "tokens that this model reads and are left out: line 4\n" in said
     for rule in (["--strict"], ["--long", "refuse"], ["--prompt-column", "words"]):
         assert run(monkeypatch, *command, *rule) == 2

@@ -17,7 +17,9 @@ from PIL import Image
 from test_cli import run
 from test_suites import bench
 
+from refusal_core.errors import InputError
 from refusal_core.evaluate.evaluation import Evaluation, Source
+from refusal_core.evaluate.judges.verdict import not_judged
 from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.measures.statistics import wilson
 from refusal_core.evaluate.paper_tables import (
@@ -31,7 +33,8 @@ from refusal_core.evaluate.paper_tables import (
 from refusal_core.evaluate.reports.page import save_page
 from refusal_core.evaluate.reports.report import Report, load_report
 from refusal_core.evaluate.reproduction import Reproduction
-from refusal_core.evaluate.setup import Share, open_setup
+from refusal_core.evaluate.scoring import Scoring
+from refusal_core.evaluate.setup import Setup, Share, open_setup
 from refusal_core.evaluate.sharing import make_share, run_shared
 from refusal_core.io.video import Video, save_video
 from refusal_core.models.model import Model
@@ -222,6 +225,24 @@ def test_below_the_table_stands_the_paper_s_fvd() -> None:
     assert latex[-2:] == [r"\end{tabular}", f"% {fvd}"], "what LaTeX would set as text is a comment"
     noted = Report("m", "gore", (), notes=("two\nlines",))
     assert beside_paper(TABLES["table2"], [noted], latex=True).endswith("\n% Note: gore, two lines")
+
+
+def test_prompts_of_some_categories_give_the_rows_of_these(tmp_path: Path, tiny: Model) -> None:
+    """Others ship a part of the benchmark; what it lacks is no row, and ends nothing."""
+    words = " ".join(["red"] * 200)
+    (tmp_path / "part.json").write_text(
+        json.dumps([{"prompt": words, "labels": ["violence"]}, {"labels": []}])
+    )
+    judge = lambda videos, _aspect: [not_judged("noise") for _ in videos]  # noqa: E731
+    setup = Setup(tiny, Scoring(judge, "none", quality=False))
+    job = Reproduction("table2", tmp_path / "part.json", 5, "toyworld", Judging(), methods=("original",))
+    (report,) = job.run(setup, silent)
+    assert [(cell.prompts, cell.n) for cell in report.cells] == [("violence", 1)]
+    assert "entry 2 (the prompt is empty)" in report.notes[0] and "are cut there: entry 1" in report.notes[1]
+    with pytest.raises(InputError, match="1 of 2 rows cannot be used"):
+        replace(job, strict=True)
+    with pytest.raises(InputError, match="choose --long cut or skip"):
+        replace(job, long="refuse").run(setup, silent)
 
 
 def test_what_was_not_judged_is_asked_again_only_on_request(tmp_path: Path, server: FakeServer) -> None:

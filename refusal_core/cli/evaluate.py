@@ -110,7 +110,8 @@ def _print(reports: list[Report], json: Path | None) -> None:
     from refusal_core.evaluate.reports.report import save_reports
     from refusal_core.evaluate.reports.tables import as_markdown, cells_table, summary
 
-    shared = [note for note in reports[0].notes if all(note in report.notes for report in reports)]
+    several = [note for note in reports[0].notes if len(reports) > 1]
+    shared = [note for note in several if all(note in report.notes for report in reports)]
     own = [(report, note) for report in reports for note in report.notes if note not in shared]
     notes = [*(f"{report.concept}, {note}" for report, note in own), *shared]
     whole = [report for report in reports if report.cells]

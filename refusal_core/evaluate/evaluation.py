@@ -34,7 +34,7 @@ SETS = {"standard": DEFAULT_METHODS, "all": METHOD_NAMES}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A suite read from a user's files."""
+    """A suite, and where it is read from; raises InputError where it is read from nothing."""
 
     suite: str = "toyworld"  # or adversarial, or one of SUITES
     path: Path | None = None
@@ -42,6 +42,10 @@ class Source:
     column: str | None = None  # of a file, that holds the prompts
     strict: bool = False  # refuse a file with a row that cannot be used
     long: Long = "cut"  # what becomes of prompts that are longer than the model reads
+
+    def __post_init__(self) -> None:
+        if self.suite in MADE and self.path is not None:
+            raise InputError(f"The suite {self.suite} reads no file; give --suite file with --source.")
 
     def read(self, limit: int | None) -> Suite:
         """Return the suite of a user's files, so many prompts a group. Raises as ``load_suite`` does."""
