@@ -25,6 +25,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 WHITENED: tuple[Method, ...] = ("whitened", "null-space", "switch", "placebo")  # made from whitening
 Pool = Literal["frame", "timestep", "pair", "token"]
 Trajectory = Literal["shared", "own"]
+PhraseKind = Literal["state", "object", "person", "action", "style"]
 Anchor = Literal["zero", "mean"]
 Input = Literal["yes-no", "whole", "number", "choice", "choices", "layers", "text", "path"]
 LAST_LAYER = 9999  # where the model, and so its number of layers, is not known yet

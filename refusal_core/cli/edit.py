@@ -39,9 +39,18 @@ def edit(
         _, recipe = concept.recipe(loaded, changes)
         made, directions = build(loaded, recipe, held_out=True, progress=progress)
         save_edit(made, out)
+    _print_made(concept, recipe)
     print(f"{out}: {len(made.sites)} sites, {out.stat().st_size / 1024:.0f} kB")
     for note in directions.notes:
         print(f"Note: {note}")
+
+
+def _print_made(options: ConceptOptions, recipe: Recipe) -> None:
+    """Print the pairs that were made from a phrase, so that a person sees what was removed."""
+    if options.concept is not None:
+        for pair in recipe.concept.pairs:
+            print(f"pair      {pair.unsafe}  |  {pair.safe}")
+        print(f"and {len(recipe.concept.neutral)} ordinary prompts, such as: {recipe.concept.neutral[-1]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,7 @@ def compare(
         made, clamped = build_together(loaded, recipes, progress=part(progress, 0.1, 0.3))
         written = describe(loaded, recipes, made, text, sampling)
         pair = compare_videos(loaded, made, text, sampling, progress=part(progress, 0.3, 1.0))
+    _print_made(concept, recipes[0])
     _save(pair, written, shown.out)
     rounded = size_note(loaded, sampling, pair.original)
     for note in (*clamped, *rounded, *(other_versions(told, made) if told else ())):

@@ -13,7 +13,7 @@ import typer
 from refusal_core.errors import InputError
 from refusal_core.models.load_settings import LoadSettings
 from refusal_core.progress import Progress, silent
-from refusal_core.settings import STEPS, Knob, knobs, recipe_knobs, with_values
+from refusal_core.settings import STEPS, Knob, PhraseKind, knobs, recipe_knobs, with_values
 
 if TYPE_CHECKING:
     from refusal_core.concepts import Preset
@@ -58,17 +58,33 @@ class ConceptOptions:
 
     preset: str = PRESET.at("fire")
     pairs: Path | None = Knob("JSON with prompt pairs of your own, instead of the preset's.").at(None)
+    concept: str | None = Knob("In place of a preset: a phrase, such as 'on fire'; pairs are made of it.").at(
+        None
+    )
+    kind: PhraseKind = Knob("What the phrase of --concept is: decides how sentences say it.").at("state")
 
     def recipe(self, model: Model, changes: Changes) -> tuple[Preset, Recipe]:
         """Return the preset, and its recipe for a model with what the options change."""
         from refusal_core.concepts import load_pairs, load_preset
         from refusal_core.recipe import changed, preset_recipe
 
-        preset = load_preset(self.preset, model.name)
+        preset = self._of_phrase(model, changes) or load_preset(self.preset, model.name)
         recipe = changed(preset_recipe(preset, model), changes.values, model.block_count)
         if self.pairs is not None:
             recipe = replace(recipe, concept=replace(recipe.concept, pairs=load_pairs(self.pairs)))
         return preset, recipe
+
+    def _of_phrase(self, model: Model, changes: Changes) -> Preset | None:
+        """Return a preset made from the phrase that is given, None where none is."""
+        if self.concept is None:
+            if "kind" in changes.given:
+                raise InputError("--kind says what the phrase of --concept is; give both, or leave it out.")
+            return None
+        if other := sorted(changes.given & {"pairs", "preset"}):
+            raise InputError(f"Give --concept or --{other[0]}, not both.")
+        from refusal_core.workbench.phrasing import phrase_preset
+
+        return phrase_preset(self.concept, self.kind, model.name)
 
 
 @dataclass(frozen=True, slots=True)
