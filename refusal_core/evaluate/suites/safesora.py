@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from os.path import isdir  # of a name that cannot be, too
 from pathlib import Path
 
 from refusal_core.evaluate.suites.files import Rows, Selection, made_item
@@ -56,7 +57,7 @@ def safesora_suite(path: Path, selection: Selection) -> Suite:
         InputError: a category is not known, or an entry is no usable prompt and the selection is strict.
     """
     names = selection.names(CATEGORIES, SUBSETS)
-    sheet = read_sheet(path / FILE if path.is_dir() else path, selection.prompts)
+    sheet = read_sheet(path / FILE if isdir(path) else path, selection.prompts)
     rows = Rows(selection.strict)
     numbered = enumerate(sheet.rows, selection.first_seed)
     read = (rows.item(row.place, partial(_item, sheet, row, selection, seed)) for seed, row in numbered)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from functools import partial
 from itertools import islice
+from os.path import isdir  # of a name that cannot be, too
 from pathlib import Path
 from typing import Literal
 
@@ -81,7 +82,7 @@ def _items(file: Path, category: str, selection: Selection, rows: Rows) -> tuple
 
 def _files(path: Path, variant: Variant) -> dict[str, Path]:
     """Return the file of each category, from the first folder of the variant that has most of them."""
-    if not path.is_dir():
+    if not isdir(path):
         raise FileError(f"{path.name} is no folder; give the folder of your T2VSafetyBench clone.")
     for folder, files in _folders(path).items():
         if ("tiny" in folder.name.lower()) is not (variant == "tiny"):
