@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -115,6 +116,24 @@ def test_the_spectrum_follows_a_slider_without_the_model(page: Page, workbench: 
     print(f"slider to spectrum: {page.evaluate('performance.now() - window.began'):.0f} ms")
     expect(page.locator("#status")).to_contain_text(TEXT["stale"])
     expect(page.locator("#title-2 [data-chip=stale]")).to_have_count(1)
+
+
+def test_a_phrase_writes_the_pairs_and_they_can_be_brought_back(page: Page) -> None:
+    first = page.locator("#pairs [data-testid=cell-0-0]")
+    unfold(page, "pairs-more", "phrase-more")
+    before = first.text_content() or ""
+    prompt = page.locator("#prompt textarea").input_value()
+    page.locator("#phrase input, #phrase textarea").fill("covered in lava")
+    page.locator("#phrase-write").click()
+    expect(page.locator("[data-testid=toast-body]")).to_contain_text("'lava' is none of this model's")
+    page.locator("#phrase input, #phrase textarea").fill("in flames")
+    page.locator("#phrase-write").click()
+    expect(first).to_contain_text("in flames", timeout=30_000)
+    expect(page.locator("#rows-state")).to_contain_text("5 pairs")
+    expect(page.locator("#prompt textarea")).to_have_value(re.compile("in flames"))
+    page.locator("#undo-preset").click()
+    expect(first).to_have_text(before)
+    expect(page.locator("#prompt textarea")).to_have_value(prompt)
 
 
 def test_pasted_rows_join_the_table_and_odd_ones_are_warned_of(page: Page) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
 from refusal_core.errors import InputError
+from refusal_core.settings import PhraseKind
 from refusal_core.studio import texts
 from refusal_core.studio.jobs import GLUE, QUICK, guarded
 from refusal_core.studio.layout import Chip, card, heading, step_title
 from refusal_core.studio.texts import PAIRS_HEAD, TEXT, escaped
 from refusal_core.workbench.pairs import MAX_SHOWN_PAIRS, parse_pasted
+from refusal_core.workbench.phrasing import MOST
 from refusal_core.workbench.values import PairNote, Preset
 from refusal_core.workbench.workbench import Workbench
 
@@ -79,6 +81,12 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> None:
         for key, elem_id in ROW_BUTTONS.items():
             later = {"interactive": False} if key == "undo_preset" else {}
             gr.Button(TEXT[key], elem_id=elem_id, size="sm", min_width=100, **later)  # type: ignore[arg-type]
+    with gr.Accordion(TEXT["phrase"], open=False, elem_id="phrase-more"):
+        about = {"label": TEXT["phrase_label"], "info": TEXT["phrase_info"]}
+        gr.Textbox(max_length=MOST, elem_id="phrase", **about)  # type: ignore[arg-type]
+        kinds = [(TEXT[f"kind_{kind}"], kind) for kind in get_args(PhraseKind)]
+        gr.Dropdown(kinds, value="state", label=TEXT["phrase_kind"], elem_id="phrase-kind")
+        gr.Button(TEXT["phrase_write"], size="sm", elem_id="phrase-write")
     with gr.Accordion(TEXT["paste"], open=False, elem_id="paste-more"):
         about = {"label": TEXT["paste_label"], "info": TEXT["paste_info"]}
         gr.Textbox(lines=3, max_length=20_000, elem_id="pasted", **about)  # type: ignore[arg-type]

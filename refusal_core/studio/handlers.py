@@ -17,6 +17,7 @@ from refusal_core.studio.jobs import GLUE, QUICK, Runner, SessionJob, Values, gu
 from refusal_core.studio.layout import Chip, State, heading, message, status
 from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench.history import History
+from refusal_core.workbench.phrasing import phrase_preset
 from refusal_core.workbench.tiles import TileJob, make_tiles, other_jobs, seed_jobs
 from refusal_core.workbench.values import Comparison, EditRequest
 from refusal_core.workbench.workbench import Workbench
@@ -31,6 +32,7 @@ def join(runner: Runner, runs: History, form: Form) -> Any:
     undo = gr.State({"now": form["preset"].value})
     _join_models(runner, form, undo)
     _join_presets(form, undo)
+    _join_phrase(form, undo)
     _join_views(runner, form)
     compared = _join_compare(runner, runs, form)
     _join_tiles(runner, form)
@@ -133,6 +135,31 @@ def _join_presets(form: Form, undo: gr.State) -> None:
     given = [part.change for part in form.parts_of("images_unsafe", "images_safe")]
     for event in (*(part.input for part in typed), *given):
         event(form.stale, None, list(form.stale()), **GLUE)
+
+
+def _join_phrase(form: Form, undo: gr.State) -> None:
+    """Let a phrase write the table of pairs, the prompt and the rank; what they held can be brought back."""
+    kept = [*form.filled_parts, form["prompt"]]
+
+    @guarded
+    def write(values: Values) -> Values:
+        model, preset = str(values[form["model"]] or ""), values[form["preset"]]
+        made = phrase_preset(str(values[form["phrase"]] or ""), values[form["phrase-kind"]], model)
+        rows = [(pair.unsafe, pair.safe) for pair in made.concept.pairs]
+        before = {part.elem_id: values[part] for part in kept} | {"preset": preset}
+        return {
+            form["pairs"]: rows,
+            form["rows-state"]: rows_message(form.workbench.check_pairs(rows, model)),
+            form["prompt"]: made.prompt,
+            form["undo-preset"]: gr.Button(interactive=True),
+            undo: {"now": preset, "before": before},
+            **form.set(made.recommended),
+            **form.stale(),
+        }
+
+    outputs = [*kept, *form.parts_of("rows-state", "undo-preset"), *form.stale(), undo]
+    inputs = {*kept, *form.parts_of("model", "phrase", "phrase-kind")}
+    form["phrase-write"].click(write, inputs, outputs, **QUICK)
 
 
 def _join_views(runner: Runner, form: Form) -> None:
