@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from refusal_core.capturing import capture
 from refusal_core.concepts import Preset
 from refusal_core.directions import Estimator
 from refusal_core.edit import Edit, Origin, SiteEdit, load_edit, make_edit, save_edit
-from refusal_core.evaluate.estimate_sizes import estimate_costs
+from refusal_core.evaluate.estimate_sizes import estimate_costs, peak_memory, seconds_of
 from refusal_core.export.bake import bake
 from refusal_core.fold import project_out
 from refusal_core.io.files import wait_for_disk
@@ -90,16 +89,10 @@ def as_json(figures: list[Figure]) -> dict[str, Any]:
     return facts | {"figures": [asdict(f) for f in figures]}
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def _interleaved(first: Callable[[], object], second: Callable[[], object], rounds: int) -> float:
     """Return the median of first/second over rounds; both run in turn, so that drift hits both."""
     first(), second()
-    return median(_seconds(first) / _seconds(second) for _ in range(rounds))
+    return median(seconds_of(first) / seconds_of(second) for _ in range(rounds))
 
 
 def _generation_ratio(model: Model, edit: Edit, prompt: str) -> Figure:
@@ -107,8 +100,8 @@ def _generation_ratio(model: Model, edit: Edit, prompt: str) -> Figure:
     edited, plain = [], []
     for _ in range(15):
         with applied(model, edit):
-            edited.append(_seconds(lambda: generate(model, prompt)))
-        plain.append(_seconds(lambda: generate(model, prompt)))
+            edited.append(seconds_of(lambda: generate(model, prompt)))
+        plain.append(seconds_of(lambda: generate(model, prompt)))
     ratio = median(edited) / median(plain)
     return Figure("generation, edited / original", ratio, "ratio", f"{model.name}, 15 videos each, medians")
 
@@ -133,15 +126,15 @@ def _eigen_ratio(width: int = 4608, pairs: int = 150, neutral: int = 600) -> Fig
         span = sample_span(r, e, center=True)
         return contrastive_basis(span, rank=100, alpha=1.0, relative=False).vectors
 
-    fast = _seconds(ours)
-    slow = _seconds(lambda: torch.linalg.eigh(torch.cov(r.T) - torch.cov(e.T))[1][:, -100:])
+    fast = seconds_of(ours)
+    slow = seconds_of(lambda: torch.linalg.eigh(torch.cov(r.T) - torch.cov(e.T))[1][:, -100:])
     on = f"H = {width}, {pairs} + {neutral} samples, float64: {fast:.2f} s against {slow:.2f} s"
     return Figure("cPCA, full eigh / ours", slow / fast, "times", on)
 
 
 def _refit(seen: Activations, settings: SubspaceSettings) -> list[Figure]:
     estimator = Estimator(seen)
-    first, *again = (_seconds(lambda: make_edit(estimator.estimate(settings))) for _ in range(16))
+    first, *again = (seconds_of(lambda: make_edit(estimator.estimate(settings))) for _ in range(16))
     where = seen.describe()
     return [
         Figure("first fit from the activations", 1000 * first, "ms", where),
@@ -181,7 +174,7 @@ def edit_of_true_size(width: int = WIDTH, wide: int = WIDE) -> list[Figure]:
             project_out(w, p, p, torch.ones(1))
 
     fold()
-    block = min(_seconds(fold) for _ in range(5))
+    block = min(seconds_of(fold) for _ in range(5))
     blocks = 1 + max(site.block for site in inventory(WAN_14B).sites)
     on = f"5 weights of a block, bfloat16, random; {torch.get_num_threads()} threads, best of 5"
     return [
@@ -273,7 +266,7 @@ def _copy_seconds(folder: Path, synced: bool) -> float:
         for path in copied.rglob("*.safetensors") if synced else ():
             wait_for_disk(path)
 
-    seconds = _seconds(copy)
+    seconds = seconds_of(copy)
     shutil.rmtree(folder / "copy")
     return seconds
 
@@ -285,8 +278,5 @@ def child(folder: str) -> None:
     """Bake and print the seconds and the peak memory of this process, in bytes."""
     root = Path(folder)
     edit = load_edit(root / "edit.safetensors")
-    seconds = _seconds(lambda: bake(root / "model", edit, root / "baked"))
-    # Of this program alone: getrusage would count its parent's too.
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    peak = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    print(json.dumps([seconds, peak]))
+    seconds = seconds_of(lambda: bake(root / "model", edit, root / "baked"))
+    print(json.dumps([seconds, peak_memory()]))

@@ -83,10 +83,17 @@ def _floor(rows: Tensor) -> Tensor:
     return torch.linalg.cholesky(gram, out=gram)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return the seconds that some work takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process alone has held: getrusage would count its parent's too."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def measure(width: int, method: Method, rounds: int) -> EstimateCost:
@@ -98,13 +105,11 @@ def measure(width: int, method: Method, rounds: int) -> EstimateCost:
         rounds: the median of both times counts.
     """
     seen, settings = random_site(width), SubspaceSettings(method=method)
-    took = [_seconds(lambda: Estimator(seen).estimate(settings, held_out=True)) for _ in range(rounds)]
-    # Of this program alone: getrusage would count its parent's too.
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    peak = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    took = [seconds_of(lambda: Estimator(seen).estimate(settings, held_out=True)) for _ in range(rounds)]
+    peak = peak_memory()
     (samples,) = seen.sites.values()
     ordinary = samples.ordinary
-    floor = median(_seconds(lambda: _floor(ordinary)) for _ in range(rounds))
+    floor = median(seconds_of(lambda: _floor(ordinary)) for _ in range(rounds))
     return EstimateCost(method, width, len(ordinary), median(took), floor, peak)
 
 

@@ -43,10 +43,8 @@ def sample_of(method: str, treatment: str, group: Group) -> Sample:
 def sample_path(folder: Path, treatment: str, group: Group) -> Path:
     """Return where the frames of a treatment on a group lie; the group's first prompts are shown."""
     prompts = json.dumps([(item.prompt, item.seed) for item in group.items[:VIDEOS]])
-    whole = f"{group.name}--{group.aspect}"
-    name = (
-        _NO_NAME.sub("-", whole).lstrip(". -")[:MAX_NAME] or "group"
-    )  # a group is called as a user's file says
+    whole = f"{group.name}--{group.aspect}"  # a group is called as a user's file says
+    name = _NO_NAME.sub("-", whole).lstrip(". -")[:MAX_NAME] or "group"
     first = hashlib.sha256((prompts if name == whole else prompts + whole).encode()).hexdigest()[:8]
     return folder / f"{name}--{treatment}-{first}.png"
 

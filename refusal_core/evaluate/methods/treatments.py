@@ -14,18 +14,18 @@ from torch import Tensor
 
 from refusal_core.apply import applied, replaced
 from refusal_core.concepts import Concept, Preset
-from refusal_core.edit import Edit, combine
+from refusal_core.edit import Edit
 from refusal_core.errors import InputError, ModelError
 from refusal_core.evaluate.methods.esd import esd_weights
 from refusal_core.evaluate.methods.negative_prompt import negative_prompt
 from refusal_core.evaluate.methods.safree import prepare_safree, safree
 from refusal_core.evaluate.methods.uce import rece_weights, uce_weights
 from refusal_core.models.model import Model
-from refusal_core.progress import Progress, each
+from refusal_core.progress import Progress
 from refusal_core.recipe import (
     Recipe,
     added_words,
-    build,
+    build_together,
     method_recipe,
     paper_recipe,
     plain_recipe,
@@ -161,8 +161,7 @@ def plan_edit(model: Model, recipes: Sequence[Recipe]) -> Planned:
     """Plan the edit of a recipe, or of several combined. Methods that come to one edit share its key."""
 
     def prepare(progress: Progress) -> Treatment:
-        made = [build(model, recipe, progress=step)[0] for recipe, step in each(progress, recipes)]
-        return Treatment(edit=made[0] if len(made) == 1 else combine(*made))
+        return Treatment(edit=build_together(model, recipes, progress=progress)[0])
 
     key = treatment_key(model, EDIT, [asdict(recipe) for recipe in recipes])
     return Planned(key, {"edits": [plain_recipe(recipe) for recipe in recipes]}, prepare)
