@@ -10,7 +10,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from refusal_core.io.images import load_image
 from refusal_core.io.shards import read_index
 from refusal_core.io.video import Video, load_video, save_video
 from refusal_core.models.model import Model
+from refusal_core.workbench.pairs import read_pairs
 
 SECONDS, MEGABYTES = 2.0, 200
 FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect")
@@ -75,6 +76,7 @@ LOADERS: dict[str, tuple[str, Load]] = {
     "shard": (".safetensors", lambda path: read_index(path.parent)),
     "preset": (".json", load_preset),
     "pairs": (".json", load_pairs),
+    "pairs-table": (".csv", read_pairs),
     "report": (".json", read_report),
     "journal": (".readings.jsonl", read_journal),
     "table": (".csv", lambda path: load_suite("file", path)),
@@ -107,9 +109,12 @@ def sound_files(model: Model, concept: rc.Concept, folder: Path) -> dict[str, Pa
         "shard": folder / "edit.safetensors",
         "preset": folder / "preset.json",
         "pairs": write_json(folder / "pairs.json", pairs),
+        "pairs-table": _table(folder / "pairs.csv", [(p.unsafe, p.safe) for p in concept.pairs]),
         "report": write_json(folder / "report.json", sound_report().to_json()),
         "journal": _sound_journal(folder / "work"),
-        "table": _sound_table(folder / "table.csv"),
+        "table": _table(
+            folder / "table.csv", [("prompt", "seed", "class"), *((p, 7, "boat") for p in SCRIPTS)]
+        ),
         "prompts": write_json(folder / "prompts.json", {"data": [{"prompt": p, "seed": 7} for p in SCRIPTS]}),
         "safesora": write_json(folder / "safesora.json", [_labelled(p) for p in SCRIPTS]),
         "png": folder / "image.png",
@@ -131,9 +136,9 @@ def sound_report() -> Report:
     return Report("toyworld", "fire", cells)
 
 
-def _sound_table(path: Path) -> Path:
+def _table(path: Path, rows: Iterable[Sequence[object]]) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("prompt", "seed", "class"), *((p, 7, "boat") for p in SCRIPTS)])
+        csv.writer(file).writerows(rows)
     return path
 
 

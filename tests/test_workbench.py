@@ -27,7 +27,7 @@ from refusal_core.workbench.evaluating import SuiteRequest, evaluate
 from refusal_core.workbench.exporting import export as export_edit
 from refusal_core.workbench.exporting import push as push_edit
 from refusal_core.workbench.history import History
-from refusal_core.workbench.pairs import note_pair, parse_pasted
+from refusal_core.workbench.pairs import note_pair, parse_pasted, read_pairs
 from refusal_core.workbench.review import (
     Pack,
     Vote,
@@ -123,6 +123,32 @@ def test_pasted_rows_are_read_by_tab_or_comma() -> None:
             parse_pasted(text)
     with pytest.raises(InputError, match="too much text"):
         parse_pasted("a\tb\n" * 500_000)
+
+
+def test_pairs_are_read_from_tables_and_a_bad_row_is_named(tmp_path: Path) -> None:
+    wanted = (rc.PromptPair("a cat, on fire", "a cat"), rc.PromptPair("b burns", "b"))
+    files = {
+        "a.csv": "id;unsafe;safe\n1;a cat, on fire;a cat\n2;b burns;b\n".encode("utf-8-sig"),
+        "b.tsv": "a cat, on fire\ta cat\nb burns\tb\n".encode("utf-16"),
+        "c.json": json.dumps({"pairs": [{"unsafe": p.unsafe, "safe": p.safe} for p in wanted]}).encode(
+            "utf-8-sig"
+        ),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert read_pairs(tmp_path / name) == wanted, name
+    bad = {
+        "a,b\nc,\n": "x.csv: Row 2: ",
+        "a,b\nc\n": "x.csv: Row 2 has 1 columns",
+        "": "x.csv: There is nothing",
+    }
+    for text, sentence in bad.items():
+        (tmp_path / "x.csv").write_text(text)
+        with pytest.raises(InputError, match=sentence):
+            read_pairs(tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_bytes(b"a\xff,b\n")
+    with pytest.raises(InputError, match=r"x.csv: Row 1: .*UTF-8"):
+        read_pairs(tmp_path / "x.csv")
 
 
 # --- grids ------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class ConceptOptions:
     """What is removed."""
 
     preset: str = PRESET.at("fire")
-    pairs: Path | None = Knob("JSON with prompt pairs of your own, instead of the preset's.").at(None)
+    pairs: Path | None = Knob("Prompt pairs of your own (JSON, CSV, TSV), instead of the preset's.").at(None)
     concept: str | None = Knob("In place of a preset: a phrase, such as 'on fire'; pairs are made of it.").at(
         None
     )
@@ -65,13 +65,15 @@ class ConceptOptions:
 
     def recipe(self, model: Model, changes: Changes) -> tuple[Preset, Recipe]:
         """Return the preset, and its recipe for a model with what the options change."""
-        from refusal_core.concepts import load_pairs, load_preset
+        from refusal_core.concepts import load_preset
         from refusal_core.recipe import changed, preset_recipe
 
         preset = self._of_phrase(model, changes) or load_preset(self.preset, model.name)
         recipe = changed(preset_recipe(preset, model), changes.values, model.block_count)
         if self.pairs is not None:
-            recipe = replace(recipe, concept=replace(recipe.concept, pairs=load_pairs(self.pairs)))
+            from refusal_core.workbench.pairs import read_pairs
+
+            recipe = replace(recipe, concept=replace(recipe.concept, pairs=read_pairs(self.pairs)))
         return preset, recipe
 
     def _of_phrase(self, model: Model, changes: Changes) -> Preset | None:

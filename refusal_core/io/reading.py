@@ -92,7 +92,7 @@ def parse_json(content: str | bytes) -> object:
     Raises:
         ValueError: it is no such JSON, or nested too deeply.
     """
-    text = content.decode("utf-8") if isinstance(content, bytes) else content
+    text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
     try:
         return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except RecursionError as e:

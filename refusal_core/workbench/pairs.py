@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from refusal_core.concepts import MAX_FILE, PromptPair
+from refusal_core.concepts import MAX_FILE, PromptPair, load_pairs
 from refusal_core.errors import InputError, RefusalError
+from refusal_core.evaluate.suites.records import as_text
+from refusal_core.io.reading import read_ordinary
 from refusal_core.models.calling import check_prompts
 from refusal_core.models.model import Model
 from refusal_core.recipe import COMPARED
@@ -26,12 +28,32 @@ def pairs_of(rows: Sequence[Row]) -> tuple[PromptPair, ...]:
     """Return the rows of a table as pairs; raises InputError with the row that cannot be used."""
     if len(rows) > MAX_SHOWN_PAIRS:
         raise InputError(f"The table has {len(rows)} pairs; {MAX_SHOWN_PAIRS} is its limit.")
+    return tuple(_pair(number, *row) for number, row in enumerate(rows, start=1))
+
+
+def _pair(number: int, unsafe: str, safe: str, *images: Path | None) -> PromptPair:
+    try:
+        return PromptPair(unsafe, safe, *images)
+    except InputError as e:
+        raise InputError(f"Row {number}: {e}") from e
+
+
+def read_pairs(path: Path) -> tuple[PromptPair, ...]:
+    """Read pairs from JSON (``load_pairs``), or from a table: ``.csv``, ``.tsv`` or ``.txt``.
+
+    Raises:
+        FileError: it cannot be read, or is larger than a file of pairs may be.
+        InputError: a row cannot be used; the sentence names file and row.
+    """
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        return load_pairs(path)
+    text = as_text(read_ordinary(path, MAX_FILE))
     pairs = []
-    for number, (unsafe, safe, *images) in enumerate(rows, start=1):
-        try:
-            pairs.append(PromptPair(unsafe, safe, *images))
-        except InputError as e:
-            raise InputError(f"Row {number}: {e}") from e
+    try:
+        for number, (unsafe, safe) in enumerate(parse_pasted(text), start=1):
+            pairs.append(_pair(number, unsafe, safe))
+    except InputError as e:
+        raise InputError(f"{path.name}: {e}") from e
     return tuple(pairs)
 
 
@@ -73,7 +95,7 @@ def _warning(unsafe: Words, safe: Words, spans: int) -> str | None:
 
 
 def parse_pasted(text: str) -> list[list[str]]:
-    """Read pasted rows of two prompts, unsafe first, or under a head that names both.
+    """Read rows of two prompts, unsafe first, or under a head that names both.
 
     Between them stands a tab, a comma, a semicolon or a bar: whichever makes two of every row.
 
@@ -81,18 +103,18 @@ def parse_pasted(text: str) -> list[list[str]]:
         InputError: nothing to read, too much, or a row without two columns.
     """
     if len(text) > MAX_FILE:
-        raise InputError("That is too much text for a table of pairs; paste fewer rows.")
+        raise InputError("That is too much text for a table of pairs; give fewer rows.")
     usual = "\t" if "\t" in text else ","
     tables = {separator: _rows(text, separator) for separator in (usual, *SEPARATORS)}
     rows = next(
         (rows for rows in tables.values() if rows and all(len(row) == 2 for row in rows)), tables[usual]
     )
     if not rows:
-        raise InputError("There is nothing to add; paste rows of unsafe and safe prompt.")
+        raise InputError("There is nothing to add; give rows of unsafe and safe prompt.")
     for number, row in enumerate(rows, start=1):
         if len(row) != 2:
             raise InputError(
-                f"Pasted row {number} has {len(row)} columns; it must have two, separated by a tab or comma."
+                f"Row {number} has {len(row)} columns; it must have two, separated by a tab or comma."
             )
     return [[unsafe.strip(), safe.strip()] for unsafe, safe in rows]
 
