@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import ImageOps
 from torch import nn
 
 from refusal_core.errors import InputError
@@ -70,6 +71,11 @@ def pipeline_arguments(model: Model, request: Request) -> dict[str, Any]:
     multiple = family.size_multiple
     if height % multiple or width % multiple:
         raise InputError(f"Height and width are {height} and {width}; both must be multiples of {multiple}.")
+    frames = settings.frames or defaults.frames
+    if request.guided and frames < family.fewest_frames:
+        raise InputError(
+            f"{frames} frames are too few for {family.title}; ask for {family.fewest_frames} or more."
+        )
     scale = defaults.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
     count = len(request.prompts)
     wanted: dict[str, Any] = {
@@ -81,13 +87,15 @@ def pipeline_arguments(model: Model, request: Request) -> dict[str, Any]:
         "generator": [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds],
         "output_type": request.output,
         family.guided_by: scale,
-        **dict.fromkeys(_FRAMES, settings.frames or defaults.frames),
+        **dict.fromkeys(_FRAMES, frames),
         **family.arguments,
     }
     if settings.negative_prompt is not None or family.needs_negative:
         wanted["negative_prompt"] = [settings.negative_prompt or ""] * count
     if model.takes_image:
         wanted["image"] = load_image(request.image) if request.image else neutral_image(width, height)
+        if "height" not in known:  # the video is as large as the image
+            wanted["image"] = ImageOps.fit(wanted["image"], (width, height))
     if not request.guided:
         wanted |= family.unguided
     if not family.batches:  # it takes no list, not even of one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -97,7 +98,7 @@ class Model:
     @property
     def takes_image(self) -> bool:
         """Whether a video starts from an image."""
-        return "ImageToVideo" in self.fingerprint.pipeline
+        return "image" in inspect.signature(type(self.pipeline).__call__).parameters
 
     @property
     def takes_batches(self) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from refusal_core.models.families.family import (
     APACHE,
     CARD,
@@ -19,6 +22,45 @@ _LTX_COMFYUI = {
 }
 
 _MASKED = ("encoder_hidden_states", "encoder_attention_mask")
+
+_KANDINSKY5_CLASS = "Kandinsky5Transformer3DModel"
+_VIDEO = {"in_visual_dim": 16, "out_visual_dim": 16, "visual_cond": True}
+_LITE: dict[str, Any] = _VIDEO | {"model_dim": 1792, "ff_dim": 7168}
+_PRO: dict[str, Any] = _VIDEO | {
+    "model_dim": 4096,
+    "ff_dim": 16384,
+    "time_dim": 1024,
+    "num_text_blocks": 4,
+    "num_visual_blocks": 60,
+    "axes_dims": (32, 48, 48),
+}
+_KANDINSKY5 = Family(
+    name="kandinsky5",
+    title="Kandinsky 5 video",
+    pipelines=("Kandinsky5T2VPipeline",),
+    blocks=(
+        Blocks(
+            ("visual_transformer_blocks.*",),
+            {
+                "text": ("cross_attention.to_key", "cross_attention.to_value"),
+                "cross-attention": ("cross_attention.out_layer",),
+                "feed-forward": ("feed_forward.in_layer",),
+                "feed-forward-out": ("feed_forward.out_layer",),
+                "self-attention": ("self_attention.out_layer",),
+            },
+        ),
+    ),
+    entry=("text_embeddings.in_layer",),
+    latents="BFHWC",
+    text_arguments=("encoder_hidden_states", "pooled_projections", "text_rope_pos"),
+    guidance="passes",
+    defaults=Defaults(121, 512, 768, 24.0, 50, 5.0, 512),
+    variants=(Variant(Defaults(241, 512, 768, 24.0, 50, 5.0, 512), named="-10s-"),),
+    templated=True,
+    checkpoints=(
+        published("kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers", _KANDINSKY5_CLASS, "MIT", **_LITE),
+    ),
+)
 
 CROSS_ATTENTION: tuple[Family, ...] = (
     Family(
@@ -90,32 +132,17 @@ CROSS_ATTENTION: tuple[Family, ...] = (
         checkpoints=(published("rhymes-ai/Allegro", "AllegroTransformer3DModel", APACHE),),
         note="diffusers has no LoRA loader for Allegro: bake the edit.",
     ),
-    Family(
-        name="kandinsky5",
-        title="Kandinsky 5 video",
-        pipelines=("Kandinsky5T2VPipeline",),
-        blocks=(
-            Blocks(
-                ("visual_transformer_blocks.*",),
-                {
-                    "text": ("cross_attention.to_key", "cross_attention.to_value"),
-                    "cross-attention": ("cross_attention.out_layer",),
-                    "feed-forward": ("feed_forward.in_layer",),
-                    "feed-forward-out": ("feed_forward.out_layer",),
-                    "self-attention": ("self_attention.out_layer",),
-                },
-            ),
-        ),
-        entry=("text_embeddings.in_layer",),
-        latents="BFHWC",
-        text_arguments=("encoder_hidden_states", "pooled_projections", "text_rope_pos"),
-        guidance="passes",
-        defaults=Defaults(121, 512, 768, 24.0, 50, 5.0, 512),
-        variants=(Variant(Defaults(241, 512, 768, 24.0, 50, 5.0, 512), named="-10s-"),),
-        templated=True,
+    _KANDINSKY5,
+    replace(
+        _KANDINSKY5,
+        name="kandinsky5-i2v",
+        title="Kandinsky 5, image to video",
+        pipelines=("Kandinsky5I2VPipeline",),
+        fewest_frames=17,  # those behind the fourth latent frame set the first ones' brightness
         checkpoints=(
+            published("kandinskylab/Kandinsky-5.0-I2V-Lite-5s-Diffusers", _KANDINSKY5_CLASS, "MIT", **_LITE),
             published(
-                "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers", "Kandinsky5Transformer3DModel", "MIT"
+                "kandinskylab/Kandinsky-5.0-I2V-Pro-sft-5s-Diffusers", _KANDINSKY5_CLASS, "MIT", **_PRO
             ),
         ),
     ),

@@ -114,6 +114,7 @@ class Family:
     batches: bool = True  # several prompts in one call
     needs_negative: bool = False  # its guidance fails without a negative prompt
     size_multiple: int = 16
+    fewest_frames: int = 1  # of a video that is decoded
     arguments: Mapping[str, Any] = field(default_factory=dict)  # always handed to the pipeline
     unguided: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
     guidance: Guidance = "batched"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from refusal_core.models.families.family import (
@@ -30,6 +31,26 @@ _COG_5B: dict[str, Any] = {
     "num_layers": 42,
     "use_rotary_positional_embeddings": True,
 }
+
+_COMMUNITY = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers"
+_HUNYUAN15_CLASS = "HunyuanVideo15Transformer3DModel"
+_HUNYUAN15 = Family(
+    name="hunyuan-1.5",
+    title="HunyuanVideo 1.5",
+    pipelines=("HunyuanVideo15Pipeline",),
+    blocks=(Blocks(("transformer_blocks.*",), joint_attention_sites("attn"), text="text-stream"),),
+    entry=("context_embedder.proj_in",),
+    text_arguments=(*_MASKED, "encoder_hidden_states_2", "encoder_attention_mask_2"),
+    defaults=Defaults(121, 480, 832, 24.0, 50, 6.0, 1000),
+    variants=(Variant(Defaults(121, 720, 1280, 24.0, 50, 6.0, 1000), {"transformer.target_size": 960}),),
+    templated=True,
+    unguided={},
+    guidance="component",
+    guided_by="guider",
+    lora="model",
+    checkpoints=(published(f"{_COMMUNITY}-480p_t2v", _HUNYUAN15_CLASS, CARD),),
+    note=_TEXT_STREAM,
+)
 
 JOINT_ATTENTION: tuple[Family, ...] = (
     Family(
@@ -69,28 +90,18 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         ),
         note=f"{_TEXT_STREAM} In a single block feed-forward-out reads attention and feed-forward alike.",
     ),
-    Family(
-        name="hunyuan-1.5",
-        title="HunyuanVideo 1.5",
-        pipelines=("HunyuanVideo15Pipeline",),
-        blocks=(Blocks(("transformer_blocks.*",), joint_attention_sites("attn"), text="text-stream"),),
-        entry=("context_embedder.proj_in",),
-        text_arguments=(*_MASKED, "encoder_hidden_states_2", "encoder_attention_mask_2"),
-        defaults=Defaults(121, 480, 832, 24.0, 50, 6.0, 1000),
-        variants=(Variant(Defaults(121, 720, 1280, 24.0, 50, 6.0, 1000), {"transformer.target_size": 960}),),
-        templated=True,
-        unguided={},
-        guidance="component",
-        guided_by="guider",
-        lora="model",
+    _HUNYUAN15,
+    replace(
+        _HUNYUAN15,
+        name="hunyuan-1.5-i2v",
+        title="HunyuanVideo 1.5, image to video",
+        pipelines=("HunyuanVideo15ImageToVideoPipeline",),
+        defaults=Defaults(121, 480, 848, 24.0, 50, 6.0, 1000),
         checkpoints=(
-            published(
-                "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v",
-                "HunyuanVideo15Transformer3DModel",
-                CARD,
-            ),
+            published(f"{_COMMUNITY}-480p_i2v", _HUNYUAN15_CLASS, CARD, task_type="i2v"),
+            published(f"{_COMMUNITY}-720p_i2v", _HUNYUAN15_CLASS, CARD, task_type="i2v", target_size=960),
         ),
-        note=_TEXT_STREAM,
+        note=f"{_TEXT_STREAM} The image stands in that stream, too, before the text.",
     ),
     Family(
         name="cogvideox",

@@ -42,9 +42,6 @@ _GROUPS: dict[str, str] = {
     "its denoiser is of a class of its own, which was not tried yet.": (
         "AnyFlow ChronoEdit MotifVideoImage2Video MotifVideo"
     ),
-    "its image to video form was not tried yet; its text to video form is supported.": (
-        "HunyuanVideo15ImageToVideo Kandinsky5I2V"
-    ),
     (
         "its text encoder reads the image together with the prompt, so that no row of the text is the "
         "prompt alone."

@@ -35,7 +35,7 @@ def build(name: str) -> Any:
     recipe = RECIPES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        parts = text_parts(recipe.text) | (image_parts() if recipe.reads_image else {})
+        parts = text_parts(recipe.text) | image_parts(recipe.eye)
         attribute = "unet" if recipe.denoiser.kind.startswith("UNet") else "transformer"
         parts |= {"vae": recipe.vae, attribute: recipe.denoiser, "scheduler": recipe.scheduler, **recipe.more}
         for role, made in parts.items():

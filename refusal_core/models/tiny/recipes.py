@@ -33,7 +33,7 @@ class TinyRecipe:
     size: tuple[int, int, int]  # frames, height and width, text tokens
     scheduler: Part = field(default=part("FlowMatchEulerDiscreteScheduler"))
     more: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline: parts and plain arguments
-    reads_image: bool = False  # through an image encoder
+    eye: str = ""  # an image encoder, see ``text``
     extras: Mapping[str, Any] = field(default_factory=dict)  # arguments of each call
 
 
@@ -125,10 +125,12 @@ _ALLEGRO = part(
     "AllegroTransformer3DModel", **_TWO, attention_head_dim=12, cross_attention_dim=24, caption_channels=32,
     sample_width=8, sample_height=8, sample_frames=8,
 )  # fmt: skip
-_KANDINSKY = part(
-    "Kandinsky5Transformer3DModel", in_visual_dim=4, in_text_dim=16, in_text_dim2=8, time_dim=16, out_visual_dim=4,
-    model_dim=24, ff_dim=32, num_text_blocks=1, num_visual_blocks=2, axes_dims=(4, 4, 4),
-)  # fmt: skip
+_KANDINSKY_SIZES = {
+    "in_visual_dim": 4, "in_text_dim": 16, "in_text_dim2": 8, "time_dim": 16, "out_visual_dim": 4, "model_dim": 24,
+    "ff_dim": 32, "num_text_blocks": 1, "num_visual_blocks": 2, "axes_dims": (4, 4, 4),
+}  # fmt: skip
+_KANDINSKY = part("Kandinsky5Transformer3DModel", **_KANDINSKY_SIZES)
+_KANDINSKY_I2V = part("Kandinsky5Transformer3DModel", visual_cond=True, **_KANDINSKY_SIZES)
 _SANA = part(
     "SanaVideoTransformer3DModel", **_TWO, attention_head_dim=12, num_cross_attention_heads=2,
     cross_attention_head_dim=12, cross_attention_dim=24, caption_channels=16, sample_size=2,
@@ -159,11 +161,14 @@ def _hunyuan(channels: int = 4) -> Part:
     )  # fmt: skip
 
 
-_HUNYUAN15 = part(
-    "HunyuanVideo15Transformer3DModel", **_TWO, in_channels=9, out_channels=4, attention_head_dim=10,
-    num_refiner_layers=1, text_embed_dim=16, text_embed_2_dim=32, image_embed_dim=12, rope_axes_dim=(2, 4, 4),
-    task_type="t2v",
-)  # fmt: skip
+def _hunyuan15(task: str) -> Part:
+    return part(
+        "HunyuanVideo15Transformer3DModel", **_TWO, in_channels=9, out_channels=4, attention_head_dim=10,
+        num_refiner_layers=1, text_embed_dim=16, text_embed_2_dim=32, image_embed_dim=8, rope_axes_dim=(2, 4, 4),
+        task_type=task, target_size=32,
+    )  # fmt: skip
+
+
 _EASY = part(
     "EasyAnimateTransformer3DModel", **_TWO, attention_head_dim=16, in_channels=4, out_channels=4, patch_size=2,
     mmdit_layers=2, time_embed_dim=8, text_embed_dim=16,
@@ -172,7 +177,7 @@ _EASY = part(
 # --- pipelines ---------------------------------------------------------------------------------------
 
 _T5, _UMT5, _CLIP, _QWEN = ("t5",), ("umt5",), ("clip",), ("qwen",)
-_LLAMA = ("llama", "narrow clip")
+_LLAMA, _QWEN_CLIP, _QWEN_BYT5 = ("llama", "narrow clip"), ("qwen", "narrow clip"), ("qwen", "byt5")
 _PLAIN = {"prompt_template": {"template": "{}", "crop_start": 0}}
 _UNTOLD = {"complex_human_instruction": None}
 _MOTION_DDIM = part("DDIMScheduler", beta_schedule="linear", clip_sample=False)
@@ -188,11 +193,13 @@ def _wan(kind: str, denoiser: Part, size: tuple[int, int, int] = _NINE, **more: 
     """Return a recipe around Wan's text encoder and autoencoder; a boundary makes it one of two experts."""
     if "boundary_ratio" in more:
         more["transformer_2"] = denoiser
-    return TinyRecipe(kind, _UMT5, _WAN_VAE, denoiser, size, _SHIFTED, more, size == _NINE_EYE)
+    return TinyRecipe(kind, _UMT5, _WAN_VAE, denoiser, size, _SHIFTED, more, "clip" * (size == _NINE_EYE))
 
 
 def _skyreels(kind: str, denoiser: Part = _SKYREELS, size: tuple[int, int, int] = _NINE) -> TinyRecipe:
-    return TinyRecipe(f"SkyReelsV2{kind}", _UMT5, _WAN_VAE, denoiser, size, _UNIPC, {}, size == _NINE_EYE)
+    return TinyRecipe(
+        f"SkyReelsV2{kind}", _UMT5, _WAN_VAE, denoiser, size, _UNIPC, {}, "clip" * (size == _NINE_EYE)
+    )
 
 
 RECIPES: dict[str, TinyRecipe] = {
@@ -220,8 +227,9 @@ RECIPES: dict[str, TinyRecipe] = {
     "ltx-i2v": TinyRecipe("LTXImageToVideoPipeline", _T5, _LTX_VAE, _LTX, (9, 32, 16)),
     "latte": TinyRecipe("LattePipeline", _T5, _IMAGE_VAE, _LATTE, (4, 64, 120), _DDIM),
     "allegro": TinyRecipe("AllegroPipeline", _T5, _ALLEGRO_VAE, _ALLEGRO, (8, 16, 16), _DDIM),
-    "kandinsky5": TinyRecipe(
-        "Kandinsky5T2VPipeline", ("qwen", "narrow clip"), _HUNYUAN_VAE, _KANDINSKY, (5, 16, 16)
+    "kandinsky5": TinyRecipe("Kandinsky5T2VPipeline", _QWEN_CLIP, _HUNYUAN_VAE, _KANDINSKY, (5, 16, 16)),
+    "kandinsky5-i2v": TinyRecipe(
+        "Kandinsky5I2VPipeline", _QWEN_CLIP, _HUNYUAN_VAE, _KANDINSKY_I2V, (17, 16, 16)
     ),
     "sana-video": TinyRecipe("SanaVideoPipeline", ("gemma",), _WAN_VAE, _SANA, (9, 32, 16), extras=_UNTOLD),
     "sana-i2v": TinyRecipe(
@@ -240,7 +248,23 @@ RECIPES: dict[str, TinyRecipe] = {
         extras=_PLAIN,
     ),
     "hunyuan-1.5": TinyRecipe(
-        "HunyuanVideo15Pipeline", ("qwen", "byt5"), _HUNYUAN15_VAE, _HUNYUAN15, (9, 32, 16), _SHIFTED, _GUIDER
+        "HunyuanVideo15Pipeline",
+        _QWEN_BYT5,
+        _HUNYUAN15_VAE,
+        _hunyuan15("t2v"),
+        (9, 32, 16),
+        _SHIFTED,
+        _GUIDER,
+    ),
+    "hunyuan-1.5-i2v": TinyRecipe(
+        "HunyuanVideo15ImageToVideoPipeline",
+        _QWEN_BYT5,
+        _HUNYUAN15_VAE,
+        _hunyuan15("i2v"),
+        (9, 32, 16),
+        _SHIFTED,
+        _GUIDER,
+        "siglip",
     ),
     "cogvideox": TinyRecipe(
         "CogVideoXPipeline", _T5, _COG_VAE, _cogvideox(), _NINE, part("CogVideoXDDIMScheduler")

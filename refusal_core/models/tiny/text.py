@@ -80,14 +80,24 @@ def text_parts(names: tuple[str, ...]) -> dict[str, Any]:
     return parts
 
 
-def image_parts() -> dict[str, Any]:
-    """Return what reads the first image in Wan 2.1 and SkyReels V2."""
-    config = tf.CLIPVisionConfig(
-        hidden_size=8, projection_dim=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        image_size=32, patch_size=16,
-    )  # fmt: skip
-    size = {"height": 32, "width": 32}
+_VISION = _sizes(
+    hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+    patch_size=16,
+)  # fmt: skip
+_SIDES = {"height": 32, "width": 32}
+
+
+def image_parts(kind: str) -> dict[str, Any]:
+    """Return what reads the first image beside the text, under the names that pipelines give it."""
+    if not kind:
+        return {}
+    if kind == "siglip":
+        return {
+            "image_encoder": tf.SiglipVisionModel(tf.SiglipVisionConfig(**_VISION)),
+            "feature_extractor": tf.SiglipImageProcessor(size=_SIDES),
+        }
+    config = tf.CLIPVisionConfig(projection_dim=8, **_VISION)
     return {
         "image_encoder": tf.CLIPVisionModelWithProjection(config),
-        "image_processor": tf.CLIPImageProcessor(size=32, crop_size=size),
+        "image_processor": tf.CLIPImageProcessor(size=32, crop_size=_SIDES),
     }
