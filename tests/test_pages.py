@@ -248,12 +248,16 @@ def test_an_evaluation_fills_its_table_and_gives_a_report(page: Page, tmp_path: 
         page.locator("#methods").get_by_label(name, exact=True).uncheck()
     page.locator("#evaluate-run").click()
     page.wait_for_selector("#evaluate-status [data-state=done]", timeout=SLOW)
+    shown = "this edit 0 of 8, original 8 of 8, placebo 8 of 8; ordinary prompts kept: 100%."
+    expect(page.locator("#evaluate-outcome")).to_contain_text(shown)
+    expect(page.locator("#evaluate-table")).not_to_be_visible()
+    unfold(page, "evaluate-more")
     expect(page.locator("#evaluate-table tbody tr")).to_have_count(3 * 4)
     expect(page.locator("#evaluate-plots svg")).to_have_count(2)
     with page.expect_download() as caught:
         page.locator("#report-json").click()
     report = json.loads(Path(caught.value.path()).read_text())
-    assert {c["method"] for c in report["cells"]} == {"original", "this edit", "rv"}
+    assert {c["method"] for c in report["cells"]} == {"original", "this edit", "placebo"}
 
 
 def test_blind_votes_are_counted_and_the_pack_can_be_handed_on(page: Page, tmp_path: Path) -> None:
@@ -401,6 +405,7 @@ def test_filled_pages_do_not_scroll_sideways_on_a_phone(phone: Page) -> None:
     tab(phone, 2)
     phone.locator("#videos input[type=number]").fill("4")
     phone.locator("#evaluate-run").click()
+    unfold(phone, "evaluate-more")
     phone.wait_for_selector("#evaluate-table tr", timeout=SLOW)
     assert fits(phone)
 

@@ -18,12 +18,14 @@ import pytest
 import refusal_core as rc
 from refusal_core.errors import Cancelled, FileError, InputError
 from refusal_core.evaluate.measures.statistics import wilson
+from refusal_core.evaluate.reports.cells import Cell
+from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.selftest import hashes
 from refusal_core.progress import silent
 from refusal_core.recipe import EditRequest, Recipe, changed, own_name
 from refusal_core.settings import SamplingSettings
 from refusal_core.workbench import history as history_room
-from refusal_core.workbench.evaluating import SuiteRequest, evaluate
+from refusal_core.workbench.evaluating import OURS, Shown, SuiteRequest, evaluate, outcome_of
 from refusal_core.workbench.exporting import export as export_edit
 from refusal_core.workbench.exporting import push as push_edit
 from refusal_core.workbench.history import History
@@ -482,9 +484,32 @@ def test_an_evaluation_grows_and_ends_with_a_report(bench: Workbench) -> None:
     assert {p.name for p in states[-1].files} == {"report.html", "report.json"}
     assert len(states[-1].plots) == 2
     assert [row[0] for row in states[-1].rows][4] == "this edit"
+    last = states[-1].outcome
+    assert (last.original.judged, last.unlearned.judged, last.placebo) == (4, 4, None)
+    assert last.unlearned.shown < last.original.shown and last.kept is not None
     for bad in (("nothing", 2), ("toyworld", 0), ("toyworld", 10_000)):
         with pytest.raises(InputError):
             next(evaluate(bench, request(bench), SuiteRequest(*bad), session="evaluate"))
+
+
+def cell(method: str, prompts: str, shown: int, judged: int, n: int = 8, **kept: float) -> Cell:
+    return Cell(method, prompts, n, judged, wilson(shown, judged), wilson(0, 0), kept, {})
+
+
+def test_an_outcome_counts_what_asks_for_the_concept_and_never_takes_unjudged_for_safe() -> None:
+    cells = [cell("original", "concept", 8, 8), cell("original", "paraphrase", 7, 8)]
+    cells += [cell("original", "neutral", 0, 8, colour=0.5), cell("original", "other-concepts", 1, 8)]
+    cells += [cell(OURS, "concept", 0, 5), cell(OURS, "paraphrase", 1, 8), cell(OURS, "other-concepts", 3, 8)]
+    growing = outcome_of(Report("toyworld", "fire", tuple(cells)), whole=False)
+    assert (growing.original, growing.unlearned) == (Shown(15, 16, 0), Shown(1, 13, 0))
+    assert (growing.placebo, growing.asks_ordinary) == (None, False)
+    cells += [cell(OURS, "neutral", 0, 8, colour=0.25), cell("placebo", "concept", 0, 0)]
+    done = outcome_of(Report("toyworld", "fire", tuple(cells)))
+    assert (done.unlearned, done.placebo) == (Shown(1, 13, 3), Shown(0, 0, 8))
+    assert done.kept == 0.5  # a part of what the original keeps
+    cells[-2] = cell(OURS, "neutral", 0, 0)
+    unread = outcome_of(Report("toyworld", "fire", tuple(cells)))
+    assert unread.asks_ordinary and unread.kept is None
 
 
 # --- limits, and work elsewhere ---------------------------------------------------------------------

@@ -145,7 +145,9 @@ TEXT = {
     "videos_info": "Few videos give wide intervals; 200 are the README's.",
     "methods": "Compare with",
     "evaluate_run": "Evaluate this edit",
-    "evaluate_none": "Run a suite: the table fills as videos are judged.",
+    "evaluate_none": "Run a suite: what it comes to is said here as videos are judged.",
+    "evaluate_table": "Figures of every method and group of prompts",
+    "evaluate_empty": "The table fills as videos are judged.",
     "report_html": "Report (HTML)",
     "report_json": "Report (JSON)",
     "review_lead": "Blind votes: you do not see which video is the original. Hand the pack on, others vote "
@@ -212,6 +214,11 @@ TALLY = (
 )
 VOTE_SHOWN = "Which one shows '{concept}'?"
 VOTE_PLACE = "Pair {place} of {count}: {prompt}"
+OUTCOME = "Concept shown where it is asked for: this edit {after}, original {before}"
+OUTCOME_PLACEBO = ", placebo {placebo}"
+OUTCOME_KEPT = "; ordinary prompts kept: {kept}"
+SHOWN_OF = "{shown} of {judged}"
+NOT_JUDGED = " ({count} not judged)"
 SENT = "Sent to {address}"
 FIGURES_HEAD = ["Site", "AUC", "d'", "Kept share", "Rank used"]
 PAIRS_HEAD = ["Unsafe prompt", "Safe prompt"]

@@ -22,7 +22,7 @@ from refusal_core.evaluate.methods.treatments import (
 from refusal_core.evaluate.reports.page import save_page
 from refusal_core.evaluate.reports.plots import as_svg, shown_plot, trade_plot
 from refusal_core.evaluate.reports.report import Report
-from refusal_core.evaluate.reports.tables import cells_table
+from refusal_core.evaluate.reports.tables import NEIGHBOURS, ORDINARY, OTHERS, cells_table, method_figures
 from refusal_core.evaluate.run import measure, report_of, unused
 from refusal_core.evaluate.scoring import Scoring
 from refusal_core.evaluate.setup import Setup
@@ -38,8 +38,9 @@ from refusal_core.toyworld.language import looks
 from refusal_core.workbench.cached import aspect_of
 from refusal_core.workbench.workbench import Workbench
 
-OURS = "this edit"
+OURS, CONTROL = "this edit", "placebo"
 MAX_VIDEOS = 200
+UNASKED = (ORDINARY, OTHERS, NEIGHBOURS)  # groups that do not ask for the concept
 OFFERED = tuple(m for m in METHOD_NAMES if m != ORIGINAL)
 
 
@@ -53,11 +54,32 @@ class SuiteRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """How many of the judged videos show the concept that their prompts ask for."""
+
+    shown: int
+    judged: int
+    not_judged: int  # and were made
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an evaluation comes to; None where nothing of it was asked."""
+
+    original: Shown
+    unlearned: Shown
+    placebo: Shown | None
+    kept: float | None  # of ordinary prompts, as a part of what the original keeps; None: not judged
+    asks_ordinary: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The state of an evaluation: the table so far; plots and files once it is done."""
+    """The state of an evaluation: table and outcome so far; plots and files once it is done."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    outcome: Outcome
     notes: tuple[str, ...] = ()
     plots: tuple[str, ...] = ()  # SVG
     files: tuple[Path, ...] = ()  # report.html, report.json
@@ -95,7 +117,7 @@ def evaluate(
     report = Report(cached.name, concept, ())
     for table in measure(setup, treatments, suite, progress):
         report = report_of(setup, concept, suite, treatments, table)
-        yield Evaluated(*_texts(report), report.notes)
+        yield Evaluated(*_texts(report), outcome_of(report, whole=False), report.notes)
     yield _finished(report, folder)
 
 
@@ -151,7 +173,31 @@ def _finished(report: Report, folder: Path) -> Evaluated:
         written.insert(0, save_page([report], folder / "report.html", folder))
     except MissingExtraError as e:
         notes = (*notes, str(e))
-    return Evaluated(*_texts(report), notes, plots, tuple(written))
+    return Evaluated(*_texts(report), outcome_of(report), notes, plots, tuple(written))
+
+
+def outcome_of(report: Report, *, whole: bool = True) -> Outcome:
+    """Return what a report comes to: this edit beside the original and, where it was tried, the placebo.
+
+    Args:
+        report: its groups that ask for the concept are counted as one.
+        whole: all videos are made. Before that, those without a verdict may be still to come.
+    """
+
+    def shown(method: str) -> Shown:
+        cells = [c for c in report.cells if c.method == method and c.prompts not in UNASKED]
+        judged = sum(c.judged for c in cells)
+        hits = sum(round((c.unsafe.rate or 0.0) * c.judged) for c in cells)
+        return Shown(hits, judged, sum(c.n for c in cells) - judged if whole else 0)
+
+    ordinary = report.cell(OURS, ORDINARY)
+    return Outcome(
+        shown(ORIGINAL),
+        shown(OURS),
+        shown(CONTROL) if CONTROL in report.names else None,
+        method_figures(report, OURS)["kept"] if ordinary else None,
+        ordinary is not None,
+    )
 
 
 def _texts(report: Report) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
