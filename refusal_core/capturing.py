@@ -27,6 +27,7 @@ from refusal_core.progress import Progress, part, silent
 from refusal_core.reading.video_side import PairedPrompts, neutral_rows, paired_rows
 from refusal_core.settings import CaptureSettings
 
+LEARNED = -1  # stands for the learned tokens behind a prompt's own
 TEXT_SHARE = 0.3  # of the time, where both sides are read
 
 
@@ -42,7 +43,8 @@ def capture(
     Args:
         model: a loaded model; it is not changed.
         concept: pairs and neutral prompts.
-        settings: sites, layers, pooling, timesteps, trajectory, size and steps of the video, seed.
+        settings: sites, layers, pooling, timesteps, trajectory, size and steps of the video, seed; None: the
+            kinds of sites that are the family's default, all else as ``CaptureSettings`` has it.
         progress: told after each batch; may raise ``Cancelled``, which leaves no hook behind.
 
     Returns:
@@ -52,7 +54,7 @@ def capture(
         InputError: a prompt is empty or too long for the model.
         SiteError: no site is left by the choice of kinds and layers.
     """
-    settings = settings or CaptureSettings()
+    settings = settings or CaptureSettings(kinds=model.family.default_kinds)
     sites = select(model.sites, settings.kinds, settings.layers)
     pairs = PairedPrompts(
         check_prompts(model, (p.unsafe for p in concept.pairs)),
@@ -148,6 +150,7 @@ def _read_text(model: Model, prompts: Sequence[str], sites: Sequence[Site], prog
     for batch in batches(model, len(prompts)):
         chunk = [prompts[i] for i in batch]
         tokens = model.tokens(chunk)
+        ended = [[*own, LEARNED] for own in tokens] if model.family.registers else tokens
         call = begin(model, chunk, None, size)
         for denoiser in model.denoisers:  # a second expert has a text entry of its own
             first_of: dict[int, Site] = {}
@@ -157,16 +160,24 @@ def _read_text(model: Model, prompts: Sequence[str], sites: Sequence[Site], prog
                 if first is site:
                     read.rows.setdefault(site, []).extend(_prompt_rows(model, call, x, tokens))
         model.free()  # the text encoder comes next, and may need the room
-        read.tokens.extend([[0]] * len(chunk) if model.family.templated else tokens)
+        read.tokens.extend([[0]] * len(chunk) if model.family.templated else ended)
         progress(batch.stop / len(prompts), f"Reading text activations, {batch.stop} of {len(prompts)}")
     return read
 
 
 def _prompt_rows(model: Model, call: Call, x: Tensor, tokens: list[list[int]]) -> list[Tensor]:
-    """Return the text rows of each prompt: one a token, or their mean where a template hides the tokens."""
+    """Return the text rows of each prompt: one a token, or their mean where a template hides the tokens.
+
+    Learned tokens behind a prompt's own give one row more, their mean.
+    """
     rows = text_rows(x, len(tokens)).float().cpu()
     valid = valid_rows(model, call, (rows.shape[0], rows.shape[1]), tokens)
     kept = [own[mask].clone() for own, mask in zip(rows, valid, strict=True)]
+    if model.family.registers:
+        kept = [
+            torch.cat([own, (whole if mask.all() else whole[~mask]).mean(0, keepdim=True)])
+            for own, whole, mask in zip(kept, rows, valid, strict=True)
+        ]
     return [own.mean(0, keepdim=True) for own in kept] if model.family.templated else kept
 
 

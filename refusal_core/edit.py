@@ -19,6 +19,8 @@ from refusal_core.errors import FileError, InputError
 from refusal_core.fold import is_separable, joint_detector
 from refusal_core.io.files import load_tensors, save_tensors
 from refusal_core.io.reading import Plain, Prompt
+from refusal_core.models.families import FAMILIES
+from refusal_core.models.families.family import SOUND_KINDS
 from refusal_core.models.model import Fingerprint
 from refusal_core.models.sites import Site, select
 from refusal_core.settings import Anchor, EditSettings, SubspaceSettings
@@ -109,6 +111,15 @@ def site_figures(directions: Directions) -> tuple[SiteFigures, ...]:
         ranks = (d.rank_used, d.rank_available)
         figures.append(SiteFigures(site.name, d.kept_share, *ranks, auc, d_prime, d.left))
     return tuple(figures)
+
+
+def sound_note(edit: Edit) -> tuple[str, ...]:
+    """Return a note where a model makes sound and an edit leaves its stream alone; else nothing."""
+    family = next((family for family in FAMILIES if family.name == edit.model.family), None)
+    edited = {site.kind for site in edit.sites}
+    if family is None or not family.makes_sound or edited & {*SOUND_KINDS, "text-entry"}:
+        return ()
+    return ("The sound is untouched: its stream reads the text by itself; add the sites sound-text.",)
 
 
 def combine(*edits: Edit) -> Edit:

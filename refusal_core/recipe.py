@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from refusal_core.capturing import capture
 from refusal_core.concepts import Concept, Preset, PromptPair
 from refusal_core.directions import Directions, Estimator
-from refusal_core.edit import Edit, combine, make_edit
+from refusal_core.edit import Edit, combine, make_edit, sound_note
 from refusal_core.errors import InputError
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, each, silent
@@ -106,14 +106,21 @@ def read_request(plain: object) -> EditRequest:
 def preset_recipe(preset: Preset, model: Model) -> Recipe:
     """Return a preset's recommended recipe for a model.
 
-    Where the model has none of its kinds of sites and the preset says nothing of this model, the kinds are
-    the family's default. Raises InputError on layers the model does not have.
+    Where the preset says nothing of this model, two things are added to what it says of others: where the
+    model has none of its kinds of sites, they are the family's default, and where it makes sound, too, what
+    is edited of the picture's text is edited of the sound's. Raises InputError on layers the model does not
+    have.
     """
     chosen = preset.recommended_for(model.name)
     recipe = changed(Recipe(preset.concept), chosen, model.block_count)
-    if model.name in preset.by_model or any(site.kind in recipe.capture.kinds for site in model.sites):
+    if model.name in preset.by_model:
         return recipe
-    return changed(recipe, {"sites": model.family.default_kinds})
+    kinds = recipe.capture.kinds
+    if not any(site.kind in kinds for site in model.sites):
+        return changed(recipe, {"sites": model.family.default_kinds})
+    if model.family.makes_sound and "text" in kinds and "sound-text" not in kinds:
+        return changed(recipe, {"sites": (*kinds, "sound-text")})
+    return recipe
 
 
 def method_recipe(preset: Preset, model: Model, method: Method) -> Recipe:
@@ -173,7 +180,8 @@ def build_together(
     built = [build(model, recipe, progress=step) for recipe, step in each(progress, recipes)]
     notes = dict.fromkeys(note for _, directions in built for note in directions.notes)
     edits = [made for made, _ in built]
-    return (edits[0] if len(edits) == 1 else combine(*edits)), tuple(notes)
+    made = edits[0] if len(edits) == 1 else combine(*edits)
+    return made, (*notes, *sound_note(made))
 
 
 def concept_phrases(concept: Concept) -> list[str]:

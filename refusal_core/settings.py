@@ -16,9 +16,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from refusal_core.errors import InputError
 
+# The sound's stream is of models that make it beside the picture: what it reads of the text, and the rest.
 SiteKind = Literal[
-    "text-entry", "text", "cross-attention", "feed-forward", "feed-forward-out", "self-attention", "temporal"
-]
+    "text-entry", "text", "cross-attention", "feed-forward", "feed-forward-out", "self-attention", "temporal",
+    "sound-text", "sound",
+]  # fmt: skip
 SITE_KINDS: tuple[SiteKind, ...] = get_args(SiteKind)
 Method = Literal["whitened", "cpca", "pca", "rv", "retained", "null-space", "switch", "placebo"]
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -59,6 +59,7 @@ PUBLISHED = {
     "THUDM/CogVideoX1.5-5B": (42, 5.57, 42, 3072),
     "genmo/mochi-1-preview": (48, 10.03, 48, 3072),
     "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers": (48, 11.80, 48, 3072),
+    "Lightricks/LTX-2": (48, 18.88, 48, 4096),
 }
 
 
@@ -242,8 +243,9 @@ def test_the_presets_for_any_model_have_sites_in_every_family(name: str) -> None
     model, preset = tiny_model(name), load_preset("real-violence")
     found = preset_recipe(preset, model).capture
     assert select(model.sites, found.kinds, found.layers)
-    has_text = any(site.kind == "text" for site in model.sites)
-    assert found.kinds == (("text",) if has_text else ("text-entry",))
+    kinds = {site.kind for site in model.sites}
+    text = tuple(kind for kind in ("text", "sound-text") if kind in kinds)
+    assert found.kinds == (text or ("text-entry",))
 
 
 def test_a_kind_that_is_asked_for_is_never_replaced() -> None:

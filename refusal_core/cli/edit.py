@@ -28,7 +28,7 @@ def edit(
     loading: LoadSettings,
 ) -> None:
     """Make an edit from prompt pairs and save it as one small file."""
-    from refusal_core.edit import save_edit
+    from refusal_core.edit import save_edit, sound_note
     from refusal_core.errors import InputError
     from refusal_core.recipe import build
 
@@ -41,7 +41,7 @@ def edit(
         save_edit(made, out)
     _print_made(concept, recipe)
     print(f"{out}: {len(made.sites)} sites, {out.stat().st_size / 1024:.0f} kB")
-    for note in directions.notes:
+    for note in (*directions.notes, *sound_note(made)):
         print(f"Note: {note}")
 
 
@@ -138,12 +138,14 @@ def info(file: Annotated[Path, typer.Argument(help="An edit file.")], json: Json
     """Print an edit's recipe and its figures at each site."""
     from dataclasses import asdict
 
-    from refusal_core.edit import load_edit
+    from refusal_core.edit import load_edit, sound_note
     from refusal_core.io.reading import shown
 
     found = load_edit(file)
     model = found.model
     print(f"model     {model.pipeline}, family {model.family}, weights {model.weights}")
+    for note in sound_note(found):
+        print(f"Note: {note}")
     rows = []
     for origin in found.origins:
         s = origin.subspace

@@ -195,14 +195,18 @@ def _has_comfyui_name(name: str, model: Model) -> bool:
 
 
 def latents(model: Model, edit: Edit | None = None) -> Tensor:
-    """Return the latents of one prompt, with an edit or without: some tiny decoders hide any change."""
+    """Return the latents of one prompt, the sound's behind the picture's, with an edit or without.
+
+    Some tiny decoders hide any change.
+    """
     if edit is not None:
         with applied(model, edit):
             return latents(model)
     request = Request([PROMPT], [7], SamplingSettings(), output="latent")
     with torch.inference_mode():
-        made = call_pipeline(model, request, lambda _denoiser, _arguments: None).frames
-    return torch.as_tensor(made).float().contiguous().clone()
+        made = call_pipeline(model, request, lambda _denoiser, _arguments: None)
+    parts = [made.frames, *([made.audio] if model.family.makes_sound else [])]
+    return torch.cat([torch.as_tensor(part).float().flatten() for part in parts])
 
 
 def _check(holds: bool, sentence: str) -> None:

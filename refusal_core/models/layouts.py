@@ -45,11 +45,13 @@ def text_rows(x: Tensor, prompts: int) -> Tensor:
 
 
 def video_rows(x: Tensor, layout: Layout, shape: Shape) -> Tensor:
-    """Return [B, F, S, H]: the video rows of a site's input, frame by frame."""
+    """Return [B, F, S, H]: the video rows of a site's input, frame by frame; of the sound [B, A, 1, H]."""
     if layout == "frames-in-batch":
         return x.unflatten(0, (shape.prompts, shape.frames))
     if layout == "pixels-in-batch":
         return x.unflatten(0, (shape.prompts, -1)).transpose(1, 2)
+    if layout == "sound":
+        return x.unflatten(1, (-1, 1))
     if layout == "text-first":
         x = x[:, shape.text :]
     if layout == "text-last":

@@ -188,9 +188,10 @@ def batches(model: Model, count: int) -> list[range]:
 
 
 def valid_rows(model: Model, call: Call, shape: tuple[int, int], tokens: Sequence[list[int]]) -> Tensor:
-    """Return [B, T] bool: the text rows that are no padding."""
+    """Return [B, T] bool: the text rows that are the prompt's, neither padding nor learned tokens."""
     mask = call.arguments.get("encoder_attention_mask")
-    if torch.is_tensor(mask) and mask.numel() == shape[0] * shape[1]:
+    filled = model.family.registers and torch.is_tensor(mask) and bool(mask.all())
+    if torch.is_tensor(mask) and mask.numel() == shape[0] * shape[1] and not filled:
         return mask.reshape(shape).bool().cpu()
     if model.family.templated:
         return torch.ones(shape, dtype=torch.bool)

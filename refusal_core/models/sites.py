@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from refusal_core.errors import ModelError, SiteError
-from refusal_core.models.families.family import Blocks, Family, Layout
+from refusal_core.models.families.family import TEXT_KINDS, Blocks, Family, Layout
 from refusal_core.models.quantised import is_plain, kind_of
 from refusal_core.settings import SiteKind
 
@@ -43,10 +44,17 @@ def list_sites(
             start = 0 if blocks.own_count else first
             for index, block in enumerate(paths, start):
                 for kind, relative in blocks.sites.items():
-                    layout = blocks.text if kind == "text" else blocks.layout
+                    layout = _text_layout(denoiser, blocks) if kind in TEXT_KINDS else blocks.layout
                     for path in relative:
                         yield (*_site(denoiser, prefix, f"{block}.{path}", index, kind), layout)
             first = start + len(paths)
+
+
+def _text_layout(denoiser: nn.Module, blocks: Blocks) -> Layout:
+    scaled: Any = (
+        getattr(denoiser.config, blocks.text_modulated_by, None) if blocks.text_modulated_by else None
+    )
+    return "text-stream" if scaled else blocks.text
 
 
 def block_paths(denoiser: nn.Module, blocks: Blocks) -> list[str]:

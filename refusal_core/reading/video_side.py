@@ -171,15 +171,17 @@ class _Reader:
     def _pooled(
         self, call: Call, site: Site, x: Tensor, tokens: Sequence[list[int]], draws: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """Return [B, rows, H] of one step: one row a frame, a step or a token; text rows as their mean.
+        """Return [B, rows, H] of one step: one row a frame, a step or a token; text rows as their mean,
+        with that of learned tokens as another row.
 
         Of more rows than are kept of a prompt and a step, a draw by its seed and number decides.
         """
         model, pool, layout = self._model, self._settings.pool, self._model.layouts[site.name]
         x = x.detach()
         if layout == "text-stream":
-            valid = valid_rows(model, call, (x.shape[0], x.shape[1]), tokens).to(x.device)[..., None]
-            return ((x.float() * valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)).cpu()
+            own = valid_rows(model, call, (x.shape[0], x.shape[1]), tokens).to(x.device)
+            kept = (own, ~own) if model.family.registers else (own,)
+            return torch.cat([_mean(x.float(), rows[..., None]) for rows in kept], 1).cpu()
         shape = call_shape(model.family, call.denoiser, call.arguments, len(tokens))
         rows = video_rows(x, layout, shape)  # [B, F, S, H]
         if pool != "token":
@@ -191,6 +193,11 @@ class _Reader:
             picked = [drawn(draw, rows.shape[1], self._share).to(x.device) for draw in draws]
             rows = torch.stack([own[index] for own, index in zip(rows, picked, strict=True)])
         return rows.float().cpu()
+
+
+def _mean(x: Tensor, kept: Tensor) -> Tensor:
+    """Return [B, 1, H], the mean of the rows that are kept; x [B, T, H], kept [B, T, 1] bool."""
+    return (x * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True).clamp(min=1)
 
 
 @lru_cache(maxsize=64)  # all sites of a call draw alike

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from refusal_core.concepts import Preset
 from refusal_core.directions import Directions, Estimator
-from refusal_core.edit import Edit, combine, make_edit, save_edit, site_figures
+from refusal_core.edit import Edit, combine, make_edit, save_edit, site_figures, sound_note
 from refusal_core.errors import InputError
 from refusal_core.evaluate.judges.verdict import Outcome, Verdict
 from refusal_core.evaluate.measures.metrics import likeness
@@ -237,7 +237,8 @@ class Workbench:
         every = self._every_directions(request, progress, held_out)
         edits = [make_edit(directions, recipe.edit) for recipe, directions in every]
         notes = dict.fromkeys(note for _, directions in every for note in directions.notes)
-        return (edits[0] if len(edits) == 1 else combine(*edits)), tuple(notes)
+        made = edits[0] if len(edits) == 1 else combine(*edits)
+        return made, (*notes, *sound_note(made))
 
     def _every_directions(
         self, request: EditRequest, progress: Progress, held_out: bool = False

@@ -20,6 +20,7 @@ Layout = Literal[
     "pixels-in-batch",  # [B*S, F, H]
     "text-first",  # [B, T + F*S, H]
     "text-last",  # [B, F*S + T, H]
+    "sound",  # [B, A, H]: A latents of the sound
 ]
 # How a pipeline runs the prompt and the empty prompt: the prompt's pass first, then the other; both in one
 # batch, the prompt's rows last; not at all, as the scale is an input; or as a component of its own decides.
@@ -27,6 +28,8 @@ Guidance = Literal["passes", "batched", "embedded", "component"]
 Latents = Literal["BCFHW", "BFCHW", "BFHWC", "packed"]  # packed: the frames are an argument
 
 
+TEXT_KINDS: tuple[SiteKind, ...] = ("text", "sound-text")
+SOUND_KINDS: tuple[SiteKind, ...] = ("sound-text", "sound")
 DEFAULTS_FILE = "studio.json"  # in a model's folder, where its defaults are not its family's
 
 
@@ -64,7 +67,8 @@ class Blocks:
     paths: tuple[str, ...]
     sites: Mapping[SiteKind, tuple[str, ...]]
     layout: Layout = "batch"
-    text: Layout = "text"  # of the sites of kind text
+    text: Layout = "text"  # of the sites that read the text
+    text_modulated_by: str = ""  # value of a denoiser's configuration with which the timestep scales the text
     own_count: bool = False  # counted from 0 beside the blocks before, not after them
 
 
@@ -111,6 +115,9 @@ class Family:
     latents: Latents = "BCFHW"
     latents_argument: str = "hidden_states"
     templated: bool = False  # the text encoder reads more than the prompt: rows are pooled per prompt
+    registers: bool = (
+        False  # learned tokens, which have read the prompt, lie behind its own in place of padding
+    )
     batches: bool = True  # several prompts in one call
     needs_negative: bool = False  # its guidance fails without a negative prompt
     size_multiple: int = 16
@@ -124,6 +131,11 @@ class Family:
     checkpoints: tuple[Checkpoint, ...] = ()
     variants: tuple[Variant, ...] = ()  # the first that fits holds, before ``defaults``
     note: str = ""
+
+    @property
+    def makes_sound(self) -> bool:
+        """Whether a stream for the sound runs beside the picture's."""
+        return any(kind in SOUND_KINDS for blocks in self.blocks for kind in blocks.sites)
 
     def defaults_of(self, name: str, told: Callable[[str, str], object]) -> Defaults:
         """Return what a checkpoint was made for.

@@ -26,9 +26,13 @@ _GROUPS: dict[str, str] = {
         "CosmosTextToWorld CosmosVideoToWorld"
     ),
     (
-        "its text passes through connectors that mix learned tokens in, and its audio stream would keep "
-        "the concept; both need their own study."
-    ): "LTX2Condition LTX2DFR LTX2DFRTemporalRefine LTX2HDR LTX2ImageToVideo LTX2InContext LTX2",
+        "it needs a video to follow, which prompt pairs do not have; load its weights with LTX2Pipeline, "
+        "save_pretrained, and give that folder."
+    ): "LTX2HDR LTX2InContext",
+    (
+        "it is one pass of several that a program puts together, with single frames beside the video; load "
+        "its weights with LTX2Pipeline, save_pretrained, and give that folder."
+    ): "LTX2DFR LTX2DFRTemporalRefine",
     "it makes sound together with the video, and the sound would keep the concept.": (
         "Cosmos3Omni Kandinsky6TI2VA"
     ),

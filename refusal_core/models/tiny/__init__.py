@@ -6,13 +6,15 @@ They show that every step works on each family's own code; their videos are nois
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import torch
 
 from refusal_core.models.families.family import Defaults
 from refusal_core.models.model import Model, wrap_pipeline
-from refusal_core.models.tiny.recipes import RECIPES, Part
+from refusal_core.models.tiny.recipe import Part
+from refusal_core.models.tiny.recipes import RECIPES
 
 NAMES = tuple(RECIPES)
 SEED = 0
@@ -40,7 +42,7 @@ def build(name: str) -> Any:
         parts |= {"vae": recipe.vae, attribute: recipe.denoiser, "scheduler": recipe.scheduler, **recipe.more}
         for role, made in parts.items():
             if isinstance(made, Part):
-                parts[role] = getattr(diffusers, made.kind)(**made.config)
+                parts[role] = attrgetter(made.kind)(diffusers)(**made.config)
         if name == "mochi":  # left uninitialised by its class
             torch.nn.init.normal_(parts["transformer"].pos_frequencies, std=0.1)
         pipeline = getattr(diffusers, recipe.pipeline)(**parts)

@@ -56,6 +56,14 @@ _CLIP = _sizes(
     bos_token_id=0, eos_token_id=1, pad_token_id=1,
 )  # fmt: skip
 
+_SEEING = _sizes(
+    text_config=_LANGUAGE | {"head_dim": 4},
+    vision_config=_sizes(
+        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32,
+        patch_size=16,
+    ),
+)  # fmt: skip
+
 # By name: what makes the tokenizer, the class of the encoder in transformers, its configuration.
 _ENCODERS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
     "t5": (_sentence_pieces, "T5EncoderModel", _T5),
@@ -66,6 +74,7 @@ _ENCODERS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
     "llama": (_words, "LlamaModel", _LANGUAGE),
     "qwen": (_words, "Qwen2Model", _LANGUAGE),
     "gemma": (_words, "Gemma2Model", _LANGUAGE | {"head_dim": 4}),
+    "gemma3": (_words, "Gemma3ForConditionalGeneration", _SEEING),
 }
 
 
@@ -76,7 +85,9 @@ def text_parts(names: tuple[str, ...]) -> dict[str, Any]:
         make, kind, config = _ENCODERS[name]
         tokenizer, encoder = make(), getattr(tf, kind)
         parts[f"tokenizer{end}"] = tokenizer
-        parts[f"text_encoder{end}"] = encoder(encoder.config_class(vocab_size=len(tokenizer), **config))
+        words = {"vocab_size": len(tokenizer)}
+        inner = {"text_config": config["text_config"] | words} if "text_config" in config else words
+        parts[f"text_encoder{end}"] = encoder(encoder.config_class(**config | inner))
     return parts
 
 

@@ -1,0 +1,85 @@
+"""Transformers that make the picture and its sound together, in two streams that read the text each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from refusal_core.models.families.family import (
+    CARD,
+    Blocks,
+    Defaults,
+    Family,
+    Sites,
+    cross_attention_sites,
+    published,
+)
+
+_SOUND: Sites = {
+    "sound-text": ("audio_attn2.to_k", "audio_attn2.to_v"),
+    "sound": ("audio_attn1.to_out.0", "audio_attn2.to_out.0", "audio_ff.net.0.proj", "audio_ff.net.2"),
+}
+# One pass of the prompt alone: no empty prompt, no pass with blocks left out, none with the streams apart.
+_ALONE: dict[str, Any] = {
+    f"{stream}{name}": value
+    for stream in ("", "audio_")
+    for name, value in (("guidance_scale", 1.0), ("stg_scale", 0.0), ("modality_scale", 1.0))
+}
+
+_CONNECTORS = (
+    "The connectors before its streams are left as they are: all that a stream reads of them are its keys and"
+    " values."
+)
+
+_LTX2 = Family(
+    name="ltx2",
+    title="LTX-2, picture and sound",
+    pipelines=("LTX2Pipeline", "LTX2ImageToVideoPipeline"),
+    blocks=(
+        Blocks(
+            ("transformer_blocks.*",),
+            cross_attention_sites("attn2", "ff"),
+            text_modulated_by="cross_attn_mod",
+        ),
+        Blocks(
+            ("transformer_blocks.*",),
+            _SOUND,
+            "sound",
+            text_modulated_by="audio_cross_attn_mod",
+            own_count=True,
+        ),
+    ),
+    entry=("caption_projection.linear_1", "audio_caption_projection.linear_1"),
+    default_kinds=("text", "sound-text"),
+    text_arguments=(
+        "encoder_hidden_states",
+        "encoder_attention_mask",
+        "audio_encoder_hidden_states",
+        "audio_encoder_attention_mask",
+    ),
+    latents="packed",
+    registers=True,
+    defaults=Defaults(121, 512, 768, 24.0, 30, 3.0, 1024),
+    size_multiple=32,
+    arguments={"image_crf": 0},  # else a first image is compressed and read again, by a package of its own
+    unguided=_ALONE,
+    comfyui={
+        r"transformer_blocks\.(.+)": r"transformer_blocks.\1",
+        r"((?:audio_)?caption_projection)\.(.+)": r"\1.\2",
+    },
+    checkpoints=(published("Lightricks/LTX-2", "LTX2VideoTransformer3DModel", CARD, rope_type="split"),),
+    note=_CONNECTORS,
+)
+
+SOUND: tuple[Family, ...] = (
+    _LTX2,
+    replace(
+        _LTX2,
+        name="ltx2-condition",
+        title="LTX-2 with conditions, from text alone",
+        pipelines=("LTX2ConditionPipeline",),
+        batches=False,  # it draws a whole batch from the first generator
+        checkpoints=(),
+        note=f"{_CONNECTORS} The conditions, images at places in time, are not handed over.",
+    ),
+)

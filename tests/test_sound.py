@@ -1,0 +1,83 @@
+"""Models that make the sound with the picture: both streams are read, edited and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import refusal_core as rc
+from refusal_core.cli import app
+from refusal_core.concepts import load_preset
+from refusal_core.edit import save_edit, sound_note
+from refusal_core.evaluate.family_steps import CONCEPT
+from refusal_core.hooks import watch_calls
+from refusal_core.models.model import Model
+from refusal_core.models.recording import begin, listen, record_calls
+from refusal_core.models.sites import select
+from refusal_core.models.tiny import tiny_model
+from refusal_core.recipe import changed, preset_recipe
+from refusal_core.settings import CaptureSettings
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny_model("ltx2")
+
+
+def test_both_streams_are_edited_unless_one_is_chosen(model: Model) -> None:
+    recipe = preset_recipe(load_preset("real-violence"), model)
+    assert recipe.capture.kinds == ("text", "sound-text")
+    assert {site.kind for site in rc.capture(model, CONCEPT).sites} == {"text", "sound-text"}
+    assert changed(recipe, {"sites": "text"}).capture.kinds == ("text",)
+    names = {site.name.split(".")[3] for site in select(model.sites, recipe.capture.kinds, None)}
+    assert names == {"attn2", "audio_attn2"}
+
+
+def test_an_edit_that_leaves_the_sound_alone_says_so(model: Model, tmp_path: Path) -> None:
+    for kinds, said in ((("text",), True), (("text", "sound-text"), False), (("text-entry",), False)):
+        edit = rc.make_edit(rc.estimate(rc.capture(model, CONCEPT, CaptureSettings(kinds=kinds))))
+        assert bool(sound_note(edit)) is said
+        shown = CliRunner().invoke(app, ["info", str(save_edit(edit, tmp_path / "edit.safetensors"))])
+        assert ("The sound is untouched" in shown.stdout) is said
+
+
+def test_learned_tokens_behind_a_prompt_are_one_row_of_their_own(model: Model) -> None:
+    """They fill the padding, 32 tokens in all: as rows of the prompt they would outweigh its own."""
+    seen = rc.capture(model, CONCEPT)
+    (first, *_), rows = zip(*seen.sites.items(), strict=True)
+    lengths = [len(tokens) for tokens in model.tokens(CONCEPT.neutral)]
+    assert len(rows[0].neutral) == sum(lengths) + len(lengths)
+    with torch.inference_mode():
+        whole = listen(begin(model, [CONCEPT.neutral[0]], None), model, [first])[first][0]
+    assert len(whole) == 32
+    torch.testing.assert_close(rows[0].neutral[: lengths[0]], whole[: lengths[0]])
+    torch.testing.assert_close(rows[0].neutral[lengths[0]], whole[lengths[0] :].mean(0))
+
+
+def test_where_the_timestep_scales_the_text_it_is_read_at_each_step() -> None:
+    model = tiny_model("ltx2.3")
+    sites = select(model.sites, ("text", "sound-text"), None)
+    assert {model.layouts[site.name] for site in sites} == {"text-stream"}
+    seen = rc.capture(model, CONCEPT, CaptureSettings(kinds=("sound-text",), timesteps=2))
+    rows = next(iter(seen.sites.values())).neutral.unflatten(0, (len(CONCEPT.neutral), 2, 2))
+    assert not torch.allclose(rows[:, 0], rows[:, 1]), "the steps differ"
+    assert not torch.allclose(rows[:, :, 0], rows[:, :, 1]), "the prompt's tokens, and the learned ones"
+
+
+def test_capture_sees_one_pass_a_step_and_a_guided_video_takes_three(model: Model) -> None:
+    assert len(record_calls(model, ["a robot"], [0])) == 2
+    calls: list[int] = []
+    with watch_calls(model.denoisers, lambda _module, arguments: calls.append(len(arguments["timestep"]))):
+        rc.generate(model, "a robot")
+    assert calls == [2, 1, 1] * 2
+
+
+def test_rows_of_the_sound_are_its_latents(model: Model) -> None:
+    settings = CaptureSettings(kinds=("sound", "cross-attention"), pool="frame", timesteps=1)
+    seen = rc.capture(model, CONCEPT, settings)
+    counts = {site.kind: len(rows.unsafe) // len(CONCEPT.pairs) for site, rows in seen.sites.items()}
+    latents = begin(model, ["a"], None, rc.SamplingSettings(steps=2)).arguments["audio_hidden_states"]
+    assert counts == {"sound": latents.shape[1], "cross-attention": 2}
