@@ -73,6 +73,7 @@ class Activations:
     pairs: tuple[tuple[str, str], ...]
     settings: CaptureSettings
     sites: Mapping[Site, Samples]
+    notes: tuple[str, ...] = ()  # on what is kept of neutral prompts
 
     def describe(self) -> str:
         """Return one line: sites, rows, memory."""

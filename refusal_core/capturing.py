@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -23,9 +24,10 @@ from refusal_core.models.layouts import text_rows
 from refusal_core.models.model import Model
 from refusal_core.models.recording import Call, batches, begin, listen, smallest_video, valid_rows
 from refusal_core.models.sites import Site, select
-from refusal_core.progress import Progress, part, silent
-from refusal_core.reading.video_side import PairedPrompts, neutral_rows, paired_rows
-from refusal_core.settings import CaptureSettings
+from refusal_core.progress import Progress, each, part, silent
+from refusal_core.reading.kept import NeutralReading, Rows, blocks, reading_key
+from refusal_core.reading.video_side import PairedPrompts, neutral_reading, paired_rows
+from refusal_core.settings import CaptureSettings, SamplingSettings
 
 LEARNED = -1  # stands for the learned tokens behind a prompt's own
 TEXT_SHARE = 0.3  # of the time, where both sides are read
@@ -66,16 +68,15 @@ def capture(
     try:
         with model.lock, torch.inference_mode():
             twins = _twins(model, pairs, sites, settings, part(progress, 0, share))
-            ordinary = _neutral(model, neutral, sites, settings, part(progress, share, 1))
+            ordinary, notes = _neutral(model, neutral, sites, settings, part(progress, share, 1))
     except (torch.OutOfMemoryError, MemoryError) as e:
         raise MemoryLimitError(
             "Too little memory to read activations; take fewer layers or timesteps, or offload the model."
         ) from e
     progress(1.0, "Activations are ready")
     texts = tuple((p.unsafe, p.safe) for p in concept.pairs)
-    seen = Activations(
-        model.fingerprint, concept.name, texts, settings, _joined(model, sites, twins, ordinary)
-    )
+    rows = _joined(model, sites, twins, ordinary)
+    seen = Activations(model.fingerprint, concept.name, texts, settings, rows, notes)
     return with_further(seen, concept, lambda other, plain: capture(model, other, plain, progress=progress))
 
 
@@ -93,7 +94,8 @@ def _twins(
     twins: dict[Site, Twins] = {}
     if text:
         everything = [*pairs.unsafe, *pairs.safe]
-        read = _read_text(model, everything, text, part(progress, 0, TEXT_SHARE if video else 1))
+        share, size = part(progress, 0, TEXT_SHARE if video else 1), smallest_video(model, text)
+        read = _read_text(model, everything, range(len(everything)), text, size, share)
         made = {first: _aligned(rows, read.tokens) for first, rows in read.rows.items()}
         twins |= {site: made[read.first[site]] for site in text}
     if video:
@@ -101,21 +103,41 @@ def _twins(
     return twins
 
 
+def neutral_readings(
+    model: Model, prompts: Sequence[str], sites: Sequence[Site], settings: CaptureSettings
+) -> list[NeutralReading]:
+    """Return how neutral prompts are read: at the sites of the text's side, then of the video's."""
+    if not prompts:
+        return []
+    text, video = _sides(model, sites)
+    found = [_text_reading(model, prompts, text)] if text else []
+    return [*found, neutral_reading(model, prompts, video, settings)] if video else found
+
+
+def _text_reading(model: Model, prompts: Sequence[str], sites: Sequence[Site]) -> NeutralReading:
+    size = cache(lambda: smallest_video(model, sites))
+
+    def read(block: range, progress: Progress) -> Rows:
+        found = _read_text(model, prompts, block, sites, size(), progress)
+        made = {first: torch.cat(own) for first, own in found.rows.items()}
+        return {site: made[found.first[site]] for site in sites}
+
+    key = reading_key(model, prompts, {"side": "text"})
+    return NeutralReading(key, sites, blocks(model, len(prompts)), read)
+
+
 def _neutral(
     model: Model, prompts: Sequence[str], sites: Sequence[Site], settings: CaptureSettings, progress: Progress
-) -> dict[Site, Tensor]:
-    """Return the rows of neutral prompts at each site; those with the same input share them."""
-    if not prompts:
-        return {site: torch.empty(0, site.inputs) for site in sites}
-    text, video = _sides(model, sites)
-    rows: dict[Site, Tensor] = {}
-    if text:
-        read = _read_text(model, prompts, text, part(progress, 0, TEXT_SHARE if video else 1))
-        made = {first: torch.cat(own) for first, own in read.rows.items()}
-        rows |= {site: made[read.first[site]] for site in text}
-    if video:
-        rows |= neutral_rows(model, prompts, video, settings, part(progress, TEXT_SHARE if text else 0, 1))
-    return rows
+) -> tuple[dict[Site, Tensor], tuple[str, ...]]:
+    """Return the rows of neutral prompts at each site, and what is to be said of where they are kept."""
+    rows = {site: torch.empty(0, site.inputs) for site in sites}
+    notes: dict[str, None] = {}
+    readings = neutral_readings(model, prompts, sites, settings)
+    for reading, step in each(progress, readings):
+        found, said = reading.rows(step)
+        rows |= found
+        notes |= dict.fromkeys(said)
+    return rows, tuple(notes)
 
 
 def _joined(
@@ -143,11 +165,17 @@ class _TextRows:
     first: dict[Site, Site]  # a site -> the first site with the very same input
 
 
-def _read_text(model: Model, prompts: Sequence[str], sites: Sequence[Site], progress: Progress) -> _TextRows:
-    """Return what enters text-side sites under each prompt, on the smallest video."""
-    size = smallest_video(model, sites)
+def _read_text(
+    model: Model,
+    prompts: Sequence[str],
+    block: range,
+    sites: Sequence[Site],
+    size: SamplingSettings,
+    progress: Progress,
+) -> _TextRows:
+    """Return what enters text-side sites under each prompt of a block, on a video of this size."""
     read = _TextRows([], {}, {})
-    for batch in batches(model, len(prompts)):
+    for batch in batches(model, block):
         chunk = [prompts[i] for i in batch]
         tokens = model.tokens(chunk)
         ended = [[*own, LEARNED] for own in tokens] if model.family.registers else tokens
@@ -161,7 +189,8 @@ def _read_text(model: Model, prompts: Sequence[str], sites: Sequence[Site], prog
                     read.rows.setdefault(site, []).extend(_prompt_rows(model, call, x, tokens))
         model.free()  # the text encoder comes next, and may need the room
         read.tokens.extend([[0]] * len(chunk) if model.family.templated else ended)
-        progress(batch.stop / len(prompts), f"Reading text activations, {batch.stop} of {len(prompts)}")
+        told = f"Reading text activations, {batch.stop} of {len(prompts)}"
+        progress((batch.stop - block.start) / len(block), told)
     return read
 
 

@@ -150,7 +150,7 @@ class Estimator:
             sites[site] = replace(direction, site=site, separation=separation)
         if not sites:
             raise RankError(next((why for why in empty.values() if why != EQUAL), EQUAL))
-        notes = _notes(sites, list(empty), settings)
+        notes = (*self.seen.notes, *_notes(sites, list(empty), settings))
         return Directions(self.seen.model, self.seen.concept, self.seen.pairs, settings, sites, notes)
 
     def spectrum(self, site: Site, settings: SubspaceSettings, limit: int = 32) -> Spectrum | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import threading
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name bytes by their place: a packed file holds the time, and the two workers' names must be alike."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture(autouse=True)
+def own_data(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing that one test keeps is found by another, nor by whoever runs the tests."""
+    folder = tmp_path_factory.getbasetemp() / "data" / uuid.uuid4().hex
+    monkeypatch.setenv("REFUSAL_STUDIO_DATA", str(folder))
 
 
 @pytest.fixture(scope="session")

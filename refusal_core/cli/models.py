@@ -69,6 +69,25 @@ def show(
 
 
 @app.command()
+def cache(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Delete it: the next edit reads them again.")
+    ] = False,
+) -> None:
+    """Say where activations of neutral prompts are kept, and how much of them; --no-cache does without.
+
+    The folder is activations in REFUSAL_STUDIO_DATA, else refusal-studio/activations in the user's cache.
+    """
+    from refusal_core.io.places import cache_folder
+    from refusal_core.reading.kept import MOST_BYTES, clear_files, kept_bytes
+
+    size = kept_bytes()
+    print(f"{cache_folder()}: {size / 1e6:.1f} MB of at most {MOST_BYTES / 1e9:.0f} GB")
+    if clear:
+        print(f"deleted: {clear_files() / 1e6:.1f} MB")
+
+
+@app.command()
 @with_options
 def cost(
     model: Annotated[str, typer.Argument(help="A published model, or a diffusers folder.")],

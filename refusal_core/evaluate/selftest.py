@@ -18,7 +18,7 @@ from refusal_core.apply import applied
 from refusal_core.edit import Edit, Origin, SiteEdit, versions
 from refusal_core.models.model import Model
 from refusal_core.models.sites import Site
-from refusal_core.models.slots import Slot, slot_of
+from refusal_core.models.slots import Slot, own_tensors, slot_of
 from refusal_core.progress import Progress, silent
 from refusal_core.settings import Anchor, SubspaceSettings
 
@@ -116,22 +116,12 @@ def hashes(model: Model) -> dict[str, str]:
     digests = {}
     for part, module in model.pipeline.components.items():
         for path, inner in module.named_modules() if isinstance(module, nn.Module) else ():
-            for name, tensor in _own_tensors(inner):
+            for name, tensor in own_tensors(inner):
                 content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
                 digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(content.numpy().data)
                 digests[f"{part}.{path}.{name}"] = digest.hexdigest()
     return digests
-
-
-def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    stored = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
-    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    for name, tensor in own:
-        if tensor.device.type != "meta":
-            yield name, tensor
-        elif stored is not None:
-            yield name, stored[name]
 
 
 def random_edit(

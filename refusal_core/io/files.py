@@ -137,7 +137,7 @@ def load_tensors(path: Path, *, kind: str, limit: int) -> tuple[dict[str, Tensor
         FileError: missing, too large, damaged, of another kind, or with values that are not finite.
     """
     path = Path(path)
-    header = _check_container(path, kind, limit)
+    header = check_container(path, kind, limit)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -149,7 +149,7 @@ def load_tensors(path: Path, *, kind: str, limit: int) -> tuple[dict[str, Tensor
     return tensors, header
 
 
-def _check_container(path: Path, kind: str, limit: int) -> dict[str, Any]:
+def check_container(path: Path, kind: str, limit: int) -> dict[str, Any]:
     """Check sizes and kind before any tensor is read, as a header may lie about everything; return ours."""
     foreign = f"{path.name} is not a Refusal Studio {kind} file."
     with open_ordinary(path, limit) as file:

@@ -39,6 +39,9 @@ class LoadSettings:
         "Compile blocks: faster videos after a wait; by default where a bundled model makes thousands.",
         name="compile",
     ).at(None)  # None: not, but where whoever makes the videos finds that it pays; the last bits differ
+    cache: bool = Knob(
+        "Keep what neutral prompts give in REFUSAL_STUDIO_DATA, else the user's cache folder: `models cache`."
+    ).at(True)
     # Asked with a description where the structure had to be guessed; None: never accepted.
     accept_guess: Callable[[str], bool] | None = None
 

@@ -54,7 +54,8 @@ class Model:
     layouts: Mapping[str, Layout] = field(repr=False)  # of what enters each layer
     fingerprint: Fingerprint
     extras: Mapping[str, Any] = field(default_factory=dict)  # arguments of this pipeline alone
-    loading: LoadSettings = field(default_factory=LoadSettings)  # how it was loaded
+    # How it was loaded; of a pipeline that someone else made nothing is kept unless they say so.
+    loading: LoadSettings = field(default_factory=lambda: LoadSettings(cache=False))
 
     @property
     def precision(self) -> str:

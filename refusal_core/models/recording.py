@@ -181,10 +181,10 @@ def smallest_video(model: Model, sites: Sequence[Site]) -> SamplingSettings:
     return FULL_SIZE
 
 
-def batches(model: Model, count: int) -> list[range]:
-    """Return which prompts go through the model together."""
+def batches(model: Model, prompts: range) -> list[range]:
+    """Return which of some prompts go through the model together."""
     size = SMALL_BATCH if model.is_small and model.takes_batches else LARGE_BATCH
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 
 
 def valid_rows(model: Model, call: Call, shape: tuple[int, int], tokens: Sequence[list[int]]) -> Tensor:

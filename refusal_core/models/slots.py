@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import hashlib
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from refusal_core.errors import ModelError
 from refusal_core.models.quantised import is_plain, kind_of
+
+SAMPLED = 64  # values of a tensor, or up to twice as many
 
 
 class Place(Protocol):
@@ -123,3 +127,45 @@ def _streams(layer: nn.Module) -> bool:
     registry = getattr(layer, "_diffusers_hook", None)
     hooks = getattr(registry, "hooks", {}) if registry is not None else {}
     return any(getattr(getattr(h, "group", None), "stream", None) is not None for h in hooks.values())
+
+
+def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a module alone by their names, read where offloading keeps them; none on disk."""
+    stored = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    for name, tensor in own:
+        if tensor.device.type != "meta":
+            yield name, tensor
+        elif stored is not None:
+            yield name, stored[name]
+
+
+def sampled_hash(pipeline: Any) -> str | None:
+    """Return a hash of values spread over every tensor of a pipeline; None where some cannot be read.
+
+    A finetune, an adapter or an edit that was folded in moves all values of a matrix, so that it shows.
+    """
+    digest = hashlib.sha256()
+    for part, module in pipeline.components.items():
+        for path, inner in module.named_modules() if isinstance(module, nn.Module) else ():
+            if hasattr(inner, "lora_A"):  # how much of an adapter counts is no tensor
+                digest.update(f"{inner.scaling} {inner.active_adapters} {inner.merged}".encode())
+            found = dict(own_tensors(inner))
+            if len(found) < sum(1 for x in (inner.parameters, inner.buffers) for _ in x(recurse=False)):
+                return None
+            for name, tensor in found.items():
+                digest.update(f"{part}.{path}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                for values in _plain(tensor.detach()):
+                    flat = values.reshape(-1)
+                    few = flat[:: max(1, flat.numel() // SAMPLED)].contiguous().cpu()
+                    digest.update(few.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _plain(tensor: Any) -> Iterator[Tensor]:
+    """Yield the tensors of numbers that one is made of, of a quantised one several."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _plain(getattr(tensor, name))
+    else:
+        yield tensor.as_subclass(Tensor)

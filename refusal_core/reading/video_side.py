@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from refusal_core.models.recording import (
 )
 from refusal_core.models.sites import Site
 from refusal_core.progress import Progress
+from refusal_core.reading.kept import NeutralReading, Rows, blocks, reading_key
 from refusal_core.settings import CaptureSettings, SamplingSettings
 
 SHORT_FRAMES = 5  # where the decoder makes one frame of each latent one
@@ -39,6 +40,7 @@ _FRAMES_A_LATENT = (
     "vae_temporal_compression_ratio",
     "vae_temporal_scale_factor",
 )
+OF_PAIRS = ("kinds", "layers", "trajectory", "pair_rows", "keep", "target")  # decide no neutral rows
 FEWEST_STEPS = 3  # of a schedule; of one or two all that is read is near pure noise
 
 
@@ -221,7 +223,7 @@ def paired_rows(
     unsafe, safe = (_Reader(model, sites, settings, clip) for _ in range(2))
     for reader in (unsafe, safe):
         reader.keep_about(settings.pair_rows, len(prompts.safe))
-    for batch in batches(model, len(prompts.safe)):
+    for batch in batches(model, range(len(prompts.safe))):
         seeds = [settings.seed + i for i in batch]
         images = prompts.images[batch.start]  # one prompt a batch where there are images
         calls = safe.run([prompts.safe[i] for i in batch], seeds, images[1])
@@ -241,17 +243,26 @@ def paired_rows(
     return made
 
 
-def neutral_rows(
-    model: Model, prompts: Sequence[str], sites: Sequence[Site], settings: CaptureSettings, progress: Progress
-) -> dict[Site, Tensor]:
-    """Return the rows of neutral prompts at each site, [m, H]."""
-    reader = _Reader(model, sites, settings, plan(model, sites, settings))
-    reader.keep_about(settings.neutral_rows, len(prompts))
-    for batch in batches(model, len(prompts)):
-        reader.run([prompts[i] for i in batch], [settings.seed + 1000 + i for i in batch])
-        progress(batch.stop / len(prompts), f"Reading neutral prompts, {batch.stop} of {len(prompts)}")
-    made = {}
-    for site in sites:
-        rows = reader.rows(site).flatten(0, 1)
-        made[site] = rows[_cut(len(rows), settings.neutral_rows, settings)]
-    return made
+def neutral_reading(
+    model: Model, prompts: Sequence[str], sites: Sequence[Site], settings: CaptureSettings
+) -> NeutralReading:
+    """Return how the rows of neutral prompts at each site are read, [m, H]."""
+    clip = cache(lambda: plan(model, sites, settings))
+
+    def read(block: range, progress: Progress) -> Rows:
+        reader = _Reader(model, sites, settings, clip())
+        reader.keep_about(settings.neutral_rows, len(prompts))
+        for batch in batches(model, block):
+            reader.run([prompts[i] for i in batch], [settings.seed + 1000 + i for i in batch])
+            told = f"Reading neutral prompts, {batch.stop} of {len(prompts)}"
+            progress((batch.stop - block.start) / len(block), told)
+        return {site: reader.rows(site).flatten(0, 1) for site in sites}
+
+    what = {name: value for name, value in asdict(settings).items() if name not in OF_PAIRS}
+    return NeutralReading(
+        reading_key(model, prompts, what),
+        sites,
+        blocks(model, len(prompts)),
+        read,
+        lambda rows: rows[_cut(len(rows), settings.neutral_rows, settings)],
+    )

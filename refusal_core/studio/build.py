@@ -33,7 +33,7 @@ from refusal_core.studio.limits import PRIVATE, Limits
 from refusal_core.studio.texts import TEXT
 from refusal_core.studio.theme import css, theme
 from refusal_core.workbench.examples import load_examples
-from refusal_core.workbench.history import History, data_folder
+from refusal_core.workbench.history import History
 from refusal_core.workbench.values import Preset
 from refusal_core.workbench.workbench import Workbench
 
@@ -71,7 +71,7 @@ def launch_kwargs(limits: Limits = PRIVATE) -> dict[str, Any]:
 
 def build_app(workbench: Workbench, runs: History | None = None, limits: Limits = PRIVATE) -> gr.Blocks:
     """Return the app for a workbench; launch it with ``launch_kwargs()``."""
-    runner, kept = Runner(workbench, Stops(limits)), runs or History(data_folder())
+    runner, kept = Runner(workbench, Stops(limits)), runs or History()
     facts, first = workbench.facts(), _first(workbench)
     start, cards = workbench.request(first.concept.name), load_examples(workbench)
     shown = next((card for card in cards if card.original.prompt == first.prompt), None)

@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
-import tempfile
 import time
 import uuid
 from dataclasses import asdict, replace
@@ -22,6 +20,7 @@ from refusal_core.concepts import Concept, PromptPair, list_presets
 from refusal_core.errors import FileError, InputError, RefusalError
 from refusal_core.evaluate.measures.samples import save_picture, strip
 from refusal_core.io.files import write_json
+from refusal_core.io.places import data_folder
 from refusal_core.io.video import load_video
 from refusal_core.recipe import EditRequest, Recipe, changed, plain_request, read_request
 from refusal_core.settings import recipe_knobs, show_layers
@@ -31,28 +30,21 @@ logger = logging.getLogger(__name__)
 MAX_AGE = 7 * 24 * 3600.0  # seconds
 MAX_RUNS = 60  # of one visitor
 MAX_BYTES = 2 << 30  # of all
-SPACES_DISK = Path("/data")  # where a Space has storage that outlives it
-
-
-def data_folder() -> Path:
-    """Return where runs are kept: REFUSAL_STUDIO_DATA, a Space's disk, or a folder for temporary files."""
-    if named := os.environ.get("REFUSAL_STUDIO_DATA"):
-        return Path(named)
-    if os.environ.get("SPACE_ID") and os.access(SPACES_DISK, os.W_OK):
-        return SPACES_DISK / "refusal-studio"
-    return Path(tempfile.gettempdir()) / f"refusal-studio-{os.getuid() if hasattr(os, 'getuid') else 0}"
 
 
 class History:
     """Runs by owner, a folder each; a folder is there whole or not at all."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         """Open the store, made if it is missing, and delete what is too old or half written.
+
+        Args:
+            folder: by default ``data_folder()``.
 
         Raises:
             FileError: the folder cannot be used.
         """
-        self._folder = folder
+        self._folder = folder = folder or data_folder()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for left in folder.glob("*/.new-*"):

@@ -87,7 +87,7 @@ def describe(
 
 
 def _plain(whole: VideoRecipe) -> dict[str, Any]:
-    without = {"loading": {"accept_guess"}}  # a function
+    without = {"loading": {"accept_guess", "cache"}}  # a function, and what changes no frame
     found: dict[str, Any] = TypeAdapter(VideoRecipe).dump_python(whole, mode="json", exclude=without)
     return found
 

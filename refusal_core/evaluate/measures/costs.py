@@ -31,10 +31,13 @@ class Meter:
 def measured_cost() -> Iterator[Meter]:
     """Measure the time of a block and the peak of memory over its start, on GPUs where there are some.
 
+    What reading took that a file saved counts too: a method costs the same, whichever ran before it.
     Of all GPUs, as torch counts what this process alone holds there: of several processes each has its own.
     """
     import psutil
     import torch
+
+    from refusal_core.reading.kept import spared_seconds
 
     meter, stop = Meter(), threading.Event()
     # Before anything lies on a GPU torch knows nothing of them, and refuses to be asked.
@@ -52,11 +55,11 @@ def measured_cost() -> Iterator[Meter]:
     allocated = sum(map(torch.cuda.memory_allocated, gpus))
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
-    started = time.perf_counter()
+    started, spared = time.perf_counter(), spared_seconds()
     try:
         yield meter
     finally:
-        meter.seconds = time.perf_counter() - started
+        meter.seconds = time.perf_counter() - started + spared_seconds() - spared
         stop.set()
         thread.join()
         grown = sum(map(torch.cuda.max_memory_allocated, gpus)) - allocated if gpus else peak - before
