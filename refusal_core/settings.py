@@ -342,9 +342,9 @@ class SamplingSettings:
     height: int | None = Knob("Height in pixels.", 16, 4096, 16).at(None)
     width: int | None = Knob("Width in pixels.", 16, 4096, 16).at(None)
     negative_prompt: str | None = Knob("What the video shall not show.").at(None)
-    image: Path | None = Knob("Where the video starts, for image-to-video models; default plain grey.").at(
-        None
-    )
+    image: Path | None = Knob(
+        "Where the video starts, for image-to-video models; default plain grey, or nothing where a model can."
+    ).at(None)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -44,6 +44,8 @@ PUBLISHED = {
     "Wan-AI/Wan2.1-VACE-14B-diffusers": (40, 17.34, 40, 5120),
     "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers": (40, 14.29, 40, 5120),
     "Lightricks/LTX-Video": (28, 1.92, 28, 2048),
+    "Lightricks/LTX-Video-0.9.5": (28, 1.92, 28, 2048),
+    "Lightricks/LTX-Video-0.9.7-dev": (48, 13.04, 48, 4096),
     "maxin-cn/Latte-1": (28, 1.06, 28, 1152),
     "rhymes-ai/Allegro": (32, 2.77, 32, 2304),
     "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers": (32, 2.01, 32, 1792),
@@ -202,7 +204,7 @@ def test_pairs_that_differ_by_their_image_alone_are_a_concept(tmp_path) -> None:
     images = (tmp_path / "dusk.png", tmp_path / "grey.png")
     pairs = tuple(rc.PromptPair(text, text, *images) for text in ("a robot", "a cat at night"))
     concept = rc.Concept("dusk", pairs, ("the dog", "a man"))
-    for name in ("wan-i2v", "cogvideox-i2v", "hunyuan-1.5-i2v", "kandinsky5-i2v"):
+    for name in ("wan-i2v", "cogvideox-i2v", "hunyuan-1.5-i2v", "kandinsky5-i2v", "ltx-condition"):
         model = tiny_model(name)
         seen = rc.capture(model, concept, rc.CaptureSettings(kinds=("cross-attention",), timesteps=2))
         assert all(samples.differences.abs().max() > 0 for samples in seen.sites.values())
@@ -220,6 +222,20 @@ def test_a_video_has_the_size_that_is_asked_where_the_pipeline_takes_it_from_the
     assert made.frames.shape[1:3] == (32, 32)
 
 
+def test_a_model_that_needs_no_image_starts_from_none_where_none_is_given(tmp_path) -> None:
+    from PIL import Image
+
+    Image.linear_gradient("L").save(tmp_path / "dusk.png")
+    model = tiny_model("ltx-condition")
+    assert model.takes_image
+    times = []
+    for image in (None, tmp_path / "dusk.png"):
+        with watch_calls(model.denoisers, lambda _module, arguments: times.append(arguments["timestep"])):
+            rc.generate(model, "a robot", SamplingSettings(image=image, steps=1))
+    assert times[0].shape[1] == 1, "one time for all tokens"
+    assert times[1].min() == 0, "the tokens of an image are not noisy"
+
+
 def test_too_few_frames_for_a_pipeline_are_one_sentence_and_as_many_as_it_says_are_made() -> None:
     model = tiny_model("kandinsky5-i2v")
     with pytest.raises(InputError, match=r"13 frames are too few for Kandinsky 5.*; ask for 17 or more"):
@@ -228,8 +244,8 @@ def test_too_few_frames_for_a_pipeline_are_one_sentence_and_as_many_as_it_says_a
 
 
 def test_text_and_video_rows_are_never_mixed() -> None:
-    """In joint blocks the text lies before or behind the video."""
-    for name in ("cogvideox", "hunyuan"):
+    """In joint blocks the text lies before or behind the video; some tell the frames by places alone."""
+    for name in ("cogvideox", "hunyuan", "ltx-condition"):
         model = tiny_model(name)
         seen = rc.capture(
             model, CONCEPT, rc.CaptureSettings(kinds=("feed-forward",), pool="frame", timesteps=1)

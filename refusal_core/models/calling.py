@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from torch import nn
 
 from refusal_core.errors import InputError
@@ -18,6 +18,7 @@ from refusal_core.hooks import watch_calls
 from refusal_core.io.images import load_image, neutral_image
 from refusal_core.io.reading import prompt_text, shown
 from refusal_core.models.compiling import uncompiled
+from refusal_core.models.families.family import Family
 from refusal_core.models.model import Model, called_denoisers
 from refusal_core.settings import SamplingSettings
 
@@ -33,7 +34,7 @@ class Request:
     settings: SamplingSettings
     guided: bool = True  # False: one conditional pass a step, so that every row is the prompt's
     output: str = "np"
-    image: Path | None = None  # where a video starts from an image; None: plain grey
+    image: Path | None = None  # where a video starts from an image; None: plain grey, or nothing
 
 
 def call_pipeline(model: Model, request: Request, before: Callable[[nn.Module, dict[str, Any]], None]) -> Any:
@@ -93,15 +94,20 @@ def pipeline_arguments(model: Model, request: Request) -> dict[str, Any]:
     if settings.negative_prompt is not None or family.needs_negative:
         wanted["negative_prompt"] = [settings.negative_prompt or ""] * count
     if model.takes_image:
-        wanted["image"] = load_image(request.image) if request.image else neutral_image(width, height)
-        if "height" not in known:  # the video is as large as the image
-            wanted["image"] = ImageOps.fit(wanted["image"], (width, height))
+        wanted["image"] = _start(request.image, family, (width, height), fitted="height" not in known)
     if not request.guided:
         wanted |= family.unguided
     if not family.batches:  # it takes no list, not even of one
         for name in ("prompt", "generator", "negative_prompt"):
             wanted |= {name: wanted[name][0]} if name in wanted else {}
     return {name: value for name, value in wanted.items() if name in known} | dict(model.extras)
+
+
+def _start(path: Path | None, family: Family, size: tuple[int, int], *, fitted: bool) -> Image.Image | None:
+    """Return the image that a video starts from; fitted: the video will be as large as it."""
+    if path is None:
+        return None if family.image_optional else neutral_image(*size)
+    return ImageOps.fit(load_image(path), size) if fitted else load_image(path)
 
 
 def check_prompts(model: Model, prompts: Iterable[str], *, cut: bool = False) -> list[str]:

@@ -24,6 +24,8 @@ def call_shape(family: Family, denoiser: nn.Module, arguments: Mapping[str, Any]
     """Return the extent of a call from its arguments, all rows of it being conditional."""
     if family.latents == "packed":
         frames = int(arguments["num_frames"])
+    elif family.latents == "placed":
+        frames = len(arguments["video_coords"][0, 0].unique())
     else:
         latents = arguments[family.latents_argument]
         frames = latents.shape[family.latents.index("F")] // _frame_patch(denoiser)

@@ -98,7 +98,7 @@ class Model:
 
     @property
     def takes_image(self) -> bool:
-        """Whether a video starts from an image."""
+        """Whether a video starts, or may start, from an image."""
         return "image" in inspect.signature(type(self.pipeline).__call__).parameters
 
     @property

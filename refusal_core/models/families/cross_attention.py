@@ -23,6 +23,26 @@ _LTX_COMFYUI = {
 
 _MASKED = ("encoder_hidden_states", "encoder_attention_mask")
 
+_LTX_CLASS = "LTXVideoTransformer3DModel"
+_LTX_13B: dict[str, Any] = {
+    "attention_head_dim": 128,
+    "cross_attention_dim": 4096,
+    "num_layers": 48,
+}
+_LTX = Family(
+    name="ltx",
+    title="LTX-Video",
+    pipelines=("LTXPipeline", "LTXImageToVideoPipeline"),
+    blocks=(Blocks(("transformer_blocks.*",), cross_attention_sites("attn2", "ff")),),
+    entry=("caption_projection.linear_1",),
+    latents="packed",
+    text_arguments=_MASKED,
+    defaults=Defaults(161, 512, 704, 25.0, 50, 3.0, 128),
+    size_multiple=32,
+    comfyui=_LTX_COMFYUI,
+    checkpoints=(published("Lightricks/LTX-Video", _LTX_CLASS, CARD),),
+)
+
 _KANDINSKY5_CLASS = "Kandinsky5Transformer3DModel"
 _VIDEO = {"in_visual_dim": 16, "out_visual_dim": 16, "visual_cond": True}
 _LITE: dict[str, Any] = _VIDEO | {"model_dim": 1792, "ff_dim": 7168}
@@ -63,18 +83,19 @@ _KANDINSKY5 = Family(
 )
 
 CROSS_ATTENTION: tuple[Family, ...] = (
-    Family(
-        name="ltx",
-        title="LTX-Video",
-        pipelines=("LTXPipeline", "LTXImageToVideoPipeline"),
-        blocks=(Blocks(("transformer_blocks.*",), cross_attention_sites("attn2", "ff")),),
-        entry=("caption_projection.linear_1",),
-        latents="packed",
-        text_arguments=_MASKED,
-        defaults=Defaults(161, 512, 704, 25.0, 50, 3.0, 128),
-        size_multiple=32,
-        comfyui=_LTX_COMFYUI,
-        checkpoints=(published("Lightricks/LTX-Video", "LTXVideoTransformer3DModel", CARD),),
+    _LTX,
+    replace(
+        _LTX,
+        name="ltx-condition",
+        title="LTX-Video from 0.9.5 on, text and image to video",
+        pipelines=("LTXConditionPipeline",),
+        latents="placed",
+        image_optional=True,
+        defaults=Defaults(161, 512, 704, 25.0, 50, 3.0, 256),
+        checkpoints=(
+            published("Lightricks/LTX-Video-0.9.5", _LTX_CLASS, CARD),
+            published("Lightricks/LTX-Video-0.9.7-dev", _LTX_CLASS, CARD, **_LTX_13B),
+        ),
     ),
     Family(
         name="latte",

@@ -25,7 +25,8 @@ Layout = Literal[
 # How a pipeline runs the prompt and the empty prompt: the prompt's pass first, then the other; both in one
 # batch, the prompt's rows last; not at all, as the scale is an input; or as a component of its own decides.
 Guidance = Literal["passes", "batched", "embedded", "component"]
-Latents = Literal["BCFHW", "BFCHW", "BFHWC", "packed"]  # packed: the frames are an argument
+# packed: one row a token, the frames are an argument; placed: its place is, [B, 3, tokens], time first
+Latents = Literal["BCFHW", "BFCHW", "BFHWC", "packed", "placed"]
 
 
 TEXT_KINDS: tuple[SiteKind, ...] = ("text", "sound-text")
@@ -114,6 +115,7 @@ class Family:
     default_kinds: tuple[SiteKind, ...] = ("text",)  # edited where a preset names none that it has
     latents: Latents = "BCFHW"
     latents_argument: str = "hidden_states"
+    image_optional: bool = False  # of a pipeline that takes one: it makes a video without, too
     templated: bool = False  # the text encoder reads more than the prompt: rows are pooled per prompt
     registers: bool = (
         False  # learned tokens, which have read the prompt, lie behind its own in place of padding

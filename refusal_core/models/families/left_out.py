@@ -50,10 +50,6 @@ _GROUPS: dict[str, str] = {
         "its text encoder reads the image together with the prompt, so that no row of the text is the "
         "prompt alone."
     ): "HunyuanVideoImageToVideo",
-    (
-        "it tells its denoiser places in place of the number of frames; load the weights of LTX 0.9.5 and "
-        "later with LTXPipeline, save_pretrained, and give that folder."
-    ): "LTXCondition",
     "a pooled text enters its denoiser beside the blocks, which was not tried yet.": "AnimateDiffSDXL",
     "its guidance adds a pass with perturbed attention; load its weights with AnimateDiffPipeline.": (
         "AnimateDiffPAG"

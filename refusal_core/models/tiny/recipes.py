@@ -197,6 +197,7 @@ RECIPES: dict[str, TinyRecipe] = {
     "skyreels-v2-i2v": _skyreels("ImageToVideoPipeline", _SKYREELS_EYE, _NINE_EYE),
     "ltx": TinyRecipe("LTXPipeline", _T5, _LTX_VAE, _LTX, (9, 32, 16)),
     "ltx-i2v": TinyRecipe("LTXImageToVideoPipeline", _T5, _LTX_VAE, _LTX, (9, 32, 16)),
+    "ltx-condition": TinyRecipe("LTXConditionPipeline", _T5, _LTX_VAE, _LTX, (9, 32, 16)),
     "latte": TinyRecipe("LattePipeline", _T5, _IMAGE_VAE, _LATTE, (4, 64, 120), _DDIM),
     "allegro": TinyRecipe("AllegroPipeline", _T5, _ALLEGRO_VAE, _ALLEGRO, (8, 16, 16), _DDIM),
     "kandinsky5": TinyRecipe("Kandinsky5T2VPipeline", _QWEN_CLIP, _HUNYUAN_VAE, _KANDINSKY, (5, 16, 16)),
