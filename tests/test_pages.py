@@ -23,7 +23,7 @@ from refusal_core.workbench import tiles
 from refusal_core.workbench.examples import EXAMPLES, load_examples
 from refusal_core.workbench.history import History
 from refusal_core.workbench.review import make_pack, save_pack
-from refusal_core.workbench.values import Tile
+from refusal_core.workbench.values import JudgedVideo
 from refusal_core.workbench.workbench import Workbench
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -211,28 +211,34 @@ def test_every_control_is_reached_by_the_keyboard(page: Page) -> None:
 def test_a_cell_of_a_sweep_loads_its_setting_and_stopping_keeps_the_cells(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = tiles._tile
+    make = tiles._cell
 
-    def slow(*arguments: Any) -> Tile:
+    def slow(*arguments: Any, **named: Any) -> Iterator[JudgedVideo]:
         time.sleep(1.5)  # else a busy browser comes too late to stop anything
-        return make(*arguments)
+        return make(*arguments, **named)
 
     tab(page, 1)
     page.locator("#axis_rows-values textarea").fill("1,3")
     page.locator("#axis_columns-values textarea").fill("0,1")
     page.locator("#sweep-run").click()
     page.wait_for_selector("#sweep-status [data-state=done]", timeout=SLOW)
-    cells = page.locator("#sweep-tiles .thumbnail-item")
+    cells, grid = page.locator("#sweep-grid button"), page.locator("#sweep-grid")
     expect(cells).to_have_count(4)
-    expect(page.locator("#sweep-tiles")).to_contain_text("rank 3, strength 1")
+    expect(page.locator("#sweep-grid video")).to_have_count(5)  # the original once
+    assert page.evaluate("[...document.querySelectorAll('#sweep-grid video')].every(v => v.readyState >= 2)")
+    assert grid.get_by_role("columnheader").all_text_contents() == ["λ 0", "λ 1"]
+    assert grid.get_by_role("rowheader").all_text_contents() == ["k 1", "k 3"]
+    expect(grid.locator("figure b")).to_have_text(TEXT["shown"])
+    expect(cells.nth(0).locator("b")).to_have_text(TEXT["shown"])  # strength 0 changes nothing
+    expect(grid.get_by_label("rank 3, strength 1: concept not shown")).to_have_count(1)
     cells.nth(3).click()
-    expect(page.locator("#sweep-status")).to_contain_text(TEXT["sweep_loaded"])
+    expect(page.locator("#sweep-status")).to_contain_text(f"{TEXT['sweep_loaded']} rank 3, strength 1")
     tab(page, 0)
     expect(page.locator("#rank input[type=number]")).to_have_value("3")
     expect(page.locator("#strength input[type=number]")).to_have_value("1")
     tab(page, 1)
     page.locator("#axis_rows-values textarea").fill("1-8 (+1)")
-    monkeypatch.setattr(tiles, "_tile", slow)
+    monkeypatch.setattr(tiles, "_cell", slow)
     page.locator("#sweep-run").click()
     expect(page.locator("#sweep-status")).to_contain_text("2 / 16", timeout=SLOW)
     page.locator("#sweep-stop").click()
@@ -402,6 +408,12 @@ def test_filled_pages_do_not_scroll_sideways_on_a_phone(phone: Page) -> None:
         tab(phone, number)
         phone.wait_for_timeout(300)
         assert fits(phone), number
+    tab(phone, 1)
+    phone.locator("#axis_columns-values textarea").fill("0,0.5,1")
+    phone.locator("#sweep-run").click()
+    expect(phone.locator("#sweep-grid button").nth(1)).to_be_visible(timeout=SLOW)
+    phone.locator("#sweep-stop").click()
+    assert fits(phone)
     tab(phone, 2)
     phone.locator("#videos input[type=number]").fill("4")
     phone.locator("#evaluate-run").click()

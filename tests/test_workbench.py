@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import refusal_core as rc
@@ -21,6 +22,7 @@ from refusal_core.evaluate.measures.statistics import wilson
 from refusal_core.evaluate.reports.cells import Cell
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.selftest import hashes
+from refusal_core.io.video import load_video
 from refusal_core.progress import silent
 from refusal_core.recipe import EditRequest, Recipe, changed, own_name
 from refusal_core.settings import SamplingSettings
@@ -41,11 +43,13 @@ from refusal_core.workbench.review import (
     tally,
 )
 from refusal_core.workbench.tiles import (
+    CellJob,
+    cell_settings,
+    make_cells,
     make_tiles,
     other_jobs,
     parse_axis,
     seed_jobs,
-    sweep_jobs,
 )
 from refusal_core.workbench.values import Comparison
 from refusal_core.workbench.votes import report_of_votes
@@ -178,30 +182,37 @@ def test_values_that_cannot_be_used_get_one_sentence(text: str) -> None:
         parse_axis("rank", text)
 
 
-def test_a_grid_shows_both_videos_of_every_setting_and_stops_when_asked(bench: Workbench) -> None:
-    jobs = sweep_jobs(request(bench), [("rank", [1, 2]), ("strength", [0.0, 1.0])], PROMPT, 3)
-    assert [job.setting for job in jobs][1] == (("rank", 1), ("strength", 1.0))
-    tiles = []
+def test_a_grid_has_the_original_once_and_a_video_of_every_setting_and_stops_when_asked(
+    bench: Workbench,
+) -> None:
+    settings = cell_settings([("rank", [1, 2]), ("strength", [0.0, 1.0])])
+    assert settings[1] == {"rank": 1, "strength": 1.0}
+    videos = []
 
     def stop(_fraction: float, _sentence: str) -> None:
-        if len(tiles) == 2:
+        if len(videos) == 3:
             raise Cancelled("Stopped.")
 
+    job = CellJob(request(bench), PROMPT, SamplingSettings(seed=3))
     with pytest.raises(Cancelled):
-        for tile in make_tiles(bench, jobs, stop, session="grid"):
-            tiles.append(tile)
-    assert len(tiles) == 2, "what was done stays"
-    assert "shows fire" in tiles[0].unlearned, "strength 0 changes nothing"
-    assert "no concept" in tiles[1].unlearned
-    assert all(tile.clip.exists() for tile in tiles)
+        for video in make_cells(bench, job, settings, stop, session="grid"):
+            videos.append(video)
+    original, unchanged, unlearned = videos  # what was done stays
+    assert [video.outcome for video in videos] == ["unsafe", "unsafe", "safe"]  # strength 0 changes nothing
+    assert np.array_equal(*(load_video(video.path)[0].frames for video in (original, unchanged)))
+    assert load_video(unlearned.path)[1]["shows"] == "unlearned"
 
 
 def test_a_grid_has_a_limit_and_two_different_axes(bench: Workbench) -> None:
-    many = sweep_jobs(request(bench), [("rank", range(1, 6)), ("strength", [0.1, 0.2, 0.3, 0.4])], PROMPT, 3)
     with pytest.raises(InputError, match="16 is the limit"):
-        next(make_tiles(bench, many, session="grid"))
+        cell_settings([("rank", range(1, 6)), ("strength", [0.1, 0.2, 0.3, 0.4])])
     with pytest.raises(InputError, match="choose two settings"):
-        sweep_jobs(request(bench), [("rank", [1]), ("rank", [2])], PROMPT, 3)
+        cell_settings([("rank", [1]), ("rank", [2])])
+    job = CellJob(request(bench), PROMPT, SamplingSettings())
+    with pytest.raises(InputError, match="rank is 0; it must lie from 1"):
+        next(make_cells(bench, job, [{"rank": 1}, {"rank": 0}], session="grid"))
+    with pytest.raises(InputError, match="16 is the limit"):
+        next(make_tiles(bench, seed_jobs(request(bench), PROMPT, 0, 17), session="grid"))
 
 
 def test_the_other_grids_ask_what_they_promise(bench: Workbench) -> None:

@@ -134,8 +134,8 @@ TEXT = {
     "axis_values": "Values",
     "axis_info": "1,2,4, or 0-1.5 [4] for four values, or 1-8 (+2) in steps.",
     "sweep_run": "Run the sweep",
-    "sweep_none": "Choose two settings and run the sweep: each cell shows original and unlearned.",
-    "sweep_loaded": "Loaded into the workbench.",
+    "sweep_none": "Choose two settings and run the sweep: each cell shows the unlearned video.",
+    "sweep_loaded": "Loaded into the workbench:",
     "evaluate_lead": "Many prompts and seeds, judged; your edit beside other methods. Prompts never used to "
     "make it.",
     "suite": "Suite",
@@ -214,6 +214,7 @@ TALLY = (
 )
 VOTE_SHOWN = "Which one shows '{concept}'?"
 VOTE_PLACE = "Pair {place} of {count}: {prompt}"
+SWEEP_CORNER = "{rows} down, {columns} across"
 OUTCOME = "Concept shown where it is asked for: this edit {after}, original {before}"
 OUTCOME_PLACEBO = ", placebo {placebo}"
 OUTCOME_KEPT = "; ordinary prompts kept: {kept}"

@@ -1,10 +1,11 @@
-"""Grids of small comparisons: several seeds, other prompts, two settings at once."""
+"""Many small comparisons: several seeds, other prompts, two settings against each other."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from refusal_core.recipe import EditRequest, changed
 from refusal_core.settings import LAST_SEED, SamplingSettings, recipe_knobs
 from refusal_core.toyworld import world
 from refusal_core.workbench.cached import CachedModel
-from refusal_core.workbench.values import Tile
+from refusal_core.workbench.values import JudgedVideo, Tile
 from refusal_core.workbench.workbench import Workbench, new_file, overall, sentence
 
 MAX_TILES = 16
@@ -33,7 +34,6 @@ class TileJob:
     request: EditRequest
     prompt: str
     seed: int
-    setting: tuple[tuple[str, float], ...] = ()
 
 
 def make_tiles(
@@ -44,10 +44,14 @@ def make_tiles(
     Raises:
         InputError: there are more than MAX_TILES, or a setting or prompt is not usable.
     """
-    if len(jobs) > MAX_TILES:
-        raise InputError(f"{len(jobs)} tiles are too many; {MAX_TILES} is the limit: take fewer values.")
+    _check_count(len(jobs))
     for job, step in each(progress, jobs):
         yield _tile(workbench, job, named(step, job.title), session)
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_TILES:
+        raise InputError(f"{count} videos are too many; {MAX_TILES} is the limit: take fewer values.")
 
 
 def _tile(workbench: Workbench, job: TileJob, progress: Progress, session: str) -> Tile:
@@ -60,7 +64,7 @@ def _tile(workbench: Workbench, job: TileJob, progress: Progress, session: str) 
     path = new_file(workbench.session_folder(session), ".mp4")
     save_video(side_by_side(*videos), path, {**pair[1][1], "shows": "original | unlearned"})
     before, after = (workbench.verdicts(request, video) for video in videos)
-    return Tile(job.title, path, sentence(before), sentence(after), overall(after), job.setting)
+    return Tile(job.title, path, sentence(before), sentence(after), overall(after))
 
 
 def seed_jobs(request: EditRequest, prompt: str, first: int, count: int) -> list[TileJob]:
@@ -83,25 +87,58 @@ def other_prompts(model: CachedModel, count: int) -> list[str]:
     return [scenes[i].caption(0, n % len(world.TEMPLATES)) for n, i in enumerate(picks)]
 
 
-def sweep_jobs(
-    request: EditRequest, axes: Sequence[tuple[str, Sequence[float]]], prompt: str, seed: int
-) -> list[TileJob]:
-    """Return a job for each pair of values of two settings, the second one fastest.
+def cell_settings(axes: Sequence[tuple[str, Sequence[float]]]) -> list[dict[str, float]]:
+    """Return the settings of each cell of a grid, given the settings down and across, row by row.
 
     Raises:
-        InputError: the axes are the same setting.
+        InputError: the axes are the same setting, or there are more than MAX_TILES cells.
     """
     (first, rows), (second, columns) = axes
     if first == second:
         raise InputError(f"Both axes are {first}; choose two settings.")
-    jobs = []
-    for row in rows:
-        for column in columns:
-            setting = ((first, row), (second, column))
-            title = ", ".join(f"{name} {value:g}" for name, value in setting)
-            swept = replace(request, recipe=changed(request.recipe, dict(setting)))
-            jobs.append(TileJob(title, swept, prompt, seed, setting))
-    return jobs
+    _check_count(len(rows) * len(columns))
+    return [{first: row, second: column} for row in rows for column in columns]
+
+
+@dataclass(frozen=True, slots=True)
+class CellJob:
+    """What all cells of a grid share."""
+
+    request: EditRequest
+    prompt: str
+    sampling: SamplingSettings
+
+
+def make_cells(
+    workbench: Workbench,
+    job: CellJob,
+    settings: Sequence[Mapping[str, float]],
+    progress: Progress = silent,
+    *,
+    session: str,
+) -> Iterator[JudgedVideo]:
+    """Make the original of a grid, then the unlearned video of each cell; what is done stays when stopped.
+
+    Raises:
+        InputError: a setting or the prompt is not usable; nothing was run then.
+    """
+    requests = [replace(job.request, recipe=changed(job.request.recipe, dict(cell))) for cell in settings]
+    text = check_prompts(workbench.cached(job.request.model).model, [job.prompt])[0]
+    for number, (request, step) in enumerate(each(progress, requests)):
+        yield from _cell(
+            workbench, replace(job, request=request, prompt=text), step, session, first=not number
+        )
+
+
+def _cell(
+    workbench: Workbench, job: CellJob, progress: Progress, session: str, *, first: bool
+) -> Iterator[JudgedVideo]:
+    """Yield the unlearned video of a cell, and of the first one the original before it."""
+    made, _ = workbench.make(job.request, part(progress, 0.0, 0.4))
+    pair = workbench.pair(job.request, made, job.prompt, job.sampling, part(progress, 0.4, 1.0))
+    for video, written in islice(pair, 0 if first else 1, None):
+        path = save_video(video, new_file(workbench.session_folder(session), ".mp4"), written)
+        yield workbench.judged(job.request, path, video, job.prompt, job.sampling.seed)
 
 
 def parse_axis(name: str, text: str) -> list[float]:

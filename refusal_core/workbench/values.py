@@ -111,7 +111,6 @@ class Tile:
     original: str  # verdicts
     unlearned: str
     changed: Outcome  # of the unlearned video
-    setting: tuple[tuple[str, float], ...] = ()  # what a click on it loads, in a sweep
 
 
 @dataclass(frozen=True, slots=True)
