@@ -24,6 +24,7 @@ from refusal_core.models.families import FAMILIES, LEFT_OUT
 from refusal_core.models.families.family import Defaults
 from refusal_core.models.inventory import inventory
 from refusal_core.models.model import family_of, wrap_pipeline
+from refusal_core.models.recording import begin, listen, valid_rows
 from refusal_core.models.sites import select
 from refusal_core.models.tiny import NAMES, tiny_model
 from refusal_core.models.tiny.recipes import RECIPES
@@ -62,6 +63,8 @@ PUBLISHED = {
     "genmo/mochi-1-preview": (48, 10.03, 48, 3072),
     "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers": (48, 11.80, 48, 3072),
     "Lightricks/LTX-2": (48, 18.88, 48, 4096),
+    "nvidia/AnyFlow-Wan2.1-T2V-1.3B-Diffusers": (30, 1.42, 30, 1536),
+    "nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers": (40, 14.29, 40, 5120),
 }
 
 
@@ -252,6 +255,27 @@ def test_text_and_video_rows_are_never_mixed() -> None:
         )
         frames = {len(s.unsafe) / len(CONCEPT.pairs) for s in seen.sites.values()}
         assert frames == {2.0}, "5 frames are 2 latent frames, one row each"
+
+
+def test_a_first_image_before_the_text_is_no_row_of_the_prompt() -> None:
+    model = tiny_model("motif-i2v")
+    site = next(site for site in model.sites if site.kind == "text")
+    with torch.inference_mode():
+        call = begin(model, ["a red car"], None)
+        rows = listen(call, model, [site])[site]
+    image = rows.shape[1] - call.arguments["encoder_hidden_states"].shape[1]
+    own = valid_rows(model, call, (1, rows.shape[1]), [[1, 2, 3]])
+    assert image == 4
+    assert own[0].nonzero().flatten().tolist() == [4, 5, 6]
+
+
+def test_blocks_that_see_no_text_are_no_sites_and_layers_may_be_missing() -> None:
+    model = tiny_model("motif")
+    blocks = model.denoisers[0]
+    assert len(blocks.transformer_blocks) + len(blocks.single_transformer_blocks) == 5
+    assert model.block_count == 4, "the last is the decoder's"
+    shared = [site.block for site in model.sites if "cross_attn" in site.name]
+    assert shared == [2, 2, 3, 3], "only the single blocks have it here"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refusal_core.errors import InputError
@@ -190,9 +191,11 @@ def batches(model: Model, prompts: range) -> list[range]:
 def valid_rows(model: Model, call: Call, shape: tuple[int, int], tokens: Sequence[list[int]]) -> Tensor:
     """Return [B, T] bool: the text rows that are the prompt's, neither padding nor learned tokens."""
     mask = call.arguments.get("encoder_attention_mask")
-    filled = model.family.registers and torch.is_tensor(mask) and bool(mask.all())
-    if torch.is_tensor(mask) and mask.numel() == shape[0] * shape[1] and not filled:
-        return mask.reshape(shape).bool().cpu()
+    if torch.is_tensor(mask) and not (model.family.registers and bool(mask.all())):
+        own = mask.reshape(shape[0], -1).bool().cpu()
+        before = shape[1] - own.shape[1]  # rows of a first image
+        if before == 0 or (before > 0 and not model.family.templated):
+            return F.pad(own, (before, 0))
     if model.family.templated:
         return torch.ones(shape, dtype=torch.bool)
     lengths = torch.tensor([len(t) for t in tokens])

@@ -45,21 +45,26 @@ def list_sites(
             for index, block in enumerate(paths, start):
                 for kind, relative in blocks.sites.items():
                     layout = _text_layout(denoiser, blocks) if kind in TEXT_KINDS else blocks.layout
-                    for path in relative:
-                        yield (*_site(denoiser, prefix, f"{block}.{path}", index, kind), layout)
+                    for path in (f"{block}.{inner}" for inner in relative):
+                        if path[-1] == "?" and _find(denoiser, path[:-1]) is None:
+                            continue
+                        yield (*_site(denoiser, prefix, path.removesuffix("?"), index, kind), layout)
             first = start + len(paths)
 
 
 def _text_layout(denoiser: nn.Module, blocks: Blocks) -> Layout:
-    scaled: Any = (
-        getattr(denoiser.config, blocks.text_modulated_by, None) if blocks.text_modulated_by else None
-    )
-    return "text-stream" if scaled else blocks.text
+    return "text-stream" if _configured(denoiser, blocks.text_modulated_by) else blocks.text
+
+
+def _configured(denoiser: nn.Module, name: str) -> Any:
+    """Return a value of a denoiser's configuration; None where there is none, or no name."""
+    return getattr(denoiser.config, name, None) if name else None
 
 
 def block_paths(denoiser: nn.Module, blocks: Blocks) -> list[str]:
     """Return the paths of the blocks of a denoiser in execution order."""
-    return [path for pattern in blocks.paths for path in _expand(denoiser, pattern)]
+    paths = [path for pattern in blocks.paths for path in _expand(denoiser, pattern)]
+    return paths[: len(paths) - int(_configured(denoiser, blocks.without_last) or 0)]
 
 
 def _expand(module: nn.Module, pattern: str) -> list[str]:

@@ -70,6 +70,9 @@ class Blocks:
     layout: Layout = "batch"
     text: Layout = "text"  # of the sites that read the text
     text_modulated_by: str = ""  # value of a denoiser's configuration with which the timestep scales the text
+    without_last: str = (
+        ""  # value of a denoiser's configuration: so many at the end see no text, and are no sites
+    )
     own_count: bool = False  # counted from 0 beside the blocks before, not after them
 
 

@@ -23,6 +23,11 @@ _TEXT_STREAM = (
     "Of the text's own stream its keys and values are sites: they are all that the video reads of it."
 )
 
+_SHARED_CROSS = (
+    "cross_attn.to_k?",
+    "cross_attn.to_v?",
+)  # checkpoints have it in one kind of block or in both
+
 _EASY = "EasyAnimateTransformer3DModel"
 _EASY_SIZES: dict[str, Any] = {"in_channels": 16, "out_channels": 16, "patch_size": 2}
 _COG = "CogVideoXTransformer3DModel"
@@ -102,6 +107,34 @@ JOINT_ATTENTION: tuple[Family, ...] = (
             published(f"{_COMMUNITY}-720p_i2v", _HUNYUAN15_CLASS, CARD, task_type="i2v", target_size=960),
         ),
         note=f"{_TEXT_STREAM} The image stands in that stream, too, before the text.",
+    ),
+    Family(
+        name="motif",
+        title="Motif-Video",
+        pipelines=("MotifVideoPipeline", "MotifVideoImage2VideoPipeline"),
+        blocks=(
+            Blocks(
+                ("transformer_blocks.*",),
+                joint_attention_sites("attn")
+                | {"text": ("attn.add_k_proj", "attn.add_v_proj", *_SHARED_CROSS)},
+                text="text-stream",
+            ),
+            Blocks(
+                ("single_transformer_blocks.*",),
+                {"text": _SHARED_CROSS, "feed-forward": ("proj_mlp",), "feed-forward-out": ("proj_out",)},
+                "text-last",
+                text="text-stream",
+                without_last="num_decoder_layers",
+            ),
+        ),
+        entry=("context_embedder.linear_1",),
+        text_arguments=_MASKED,
+        defaults=Defaults(121, 736, 1280, 24.0, 50, 8.0, 512),
+        unguided={},
+        guidance="component",
+        guided_by="guider",
+        lora="model",
+        note=f"{_TEXT_STREAM} The blocks of its decoder see no text, and are left as they are.",
     ),
     Family(
         name="cogvideox",

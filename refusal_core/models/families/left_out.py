@@ -43,9 +43,7 @@ _GROUPS: dict[str, str] = {
         "it makes a video piece by piece, each from those before, so that a step of it does not see all "
         "frames."
     ): "AnyFlowFAR Helios HeliosPyramid HunyuanVideoFramepack LTXI2VLongMultiPrompt",
-    "its denoiser is of a class of its own, which was not tried yet.": (
-        "AnyFlow ChronoEdit MotifVideoImage2Video MotifVideo"
-    ),
+    "its denoiser is of a class of its own, which was not tried yet.": ("ChronoEdit"),
     (
         "its text encoder reads the image together with the prompt, so that no row of the text is the "
         "prompt alone."

@@ -77,6 +77,7 @@ _TEXT = Family(
         published("Wan-AI/Wan2.2-TI2V-5B-Diffusers", "WanTransformer3DModel", APACHE, **_5B),
     ),
 )
+_ANYFLOW = "AnyFlowTransformer3DModel"
 _SKYREELS = "SkyReelsV2Transformer3DModel"
 
 WAN: tuple[Family, ...] = (
@@ -127,6 +128,23 @@ WAN: tuple[Family, ...] = (
         checkpoints=(
             published("Skywork/SkyReels-V2-T2V-14B-540P-Diffusers", _SKYREELS, CARD, **_LARGE_SKYREELS),
             published("Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers", _SKYREELS, CARD, **_SMALL),
+        ),
+    ),
+    replace(
+        _TEXT,
+        name="anyflow",
+        title="AnyFlow",
+        pipelines=("AnyFlowPipeline",),
+        denoisers=("transformer",),
+        latents="BFCHW",
+        guidance="batched",
+        defaults=Defaults(
+            81, 480, 832, 16.0, 4, 1.0, 512
+        ),  # distilled: few steps, the guidance is in its weights
+        variants=(),
+        checkpoints=(
+            published("nvidia/AnyFlow-Wan2.1-T2V-1.3B-Diffusers", _ANYFLOW, CARD, **_SMALL),
+            published("nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers", _ANYFLOW, CARD),
         ),
     ),
 )

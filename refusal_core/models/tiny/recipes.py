@@ -81,6 +81,7 @@ _WAN = part("WanTransformer3DModel", **_WAN_SIZES)
 _WAN_I2V = part("WanTransformer3DModel", in_channels=36, **_WAN_SIZES)
 _WAN_EYE = part("WanTransformer3DModel", **_EYE, **_WAN_SIZES)
 _VACE = part("WanVACETransformer3DModel", vace_layers=[0], vace_in_channels=96, **_WAN_SIZES)
+_ANYFLOW = part("AnyFlowTransformer3DModel", **_WAN_SIZES)
 _SKYREELS = part("SkyReelsV2Transformer3DModel", **_WAN_SIZES)
 _SKYREELS_EYE = part("SkyReelsV2Transformer3DModel", **_EYE, **_WAN_SIZES)
 _LTX = part(
@@ -141,6 +142,13 @@ def _hunyuan15(task: str) -> Part:
     )  # fmt: skip
 
 
+def _motif(**more: Any) -> Part:
+    return part(
+        "MotifVideoTransformer3DModel", **_TWO, attention_head_dim=12, num_single_layers=3, num_decoder_layers=1,
+        text_embed_dim=16, rope_axes_dim=(4, 4, 4), enable_text_cross_attention_single=True, **more,
+    )  # fmt: skip
+
+
 _EASY = part(
     "EasyAnimateTransformer3DModel", **_TWO, attention_head_dim=16, in_channels=4, out_channels=4, patch_size=2,
     mmdit_layers=2, time_embed_dim=8, text_embed_dim=16,
@@ -157,6 +165,7 @@ _UNIPC = part(
     "UniPCMultistepScheduler", flow_shift=8.0, use_flow_sigmas=True, prediction_type="flow_prediction"
 )
 _GUIDER = {"guider": part("ClassifierFreeGuidance", guidance_scale=3.0)}
+_T5GEMMA2 = ("t5gemma2",)
 _NINE = (9, 16, 16)
 _NINE_EYE = (9, 16, 512)  # its blocks take what is beyond 512 tokens for the image
 
@@ -191,6 +200,9 @@ RECIPES: dict[str, TinyRecipe] = {
     "wan-2.1-i2v": _wan("WanImageToVideoPipeline", _WAN_EYE, _NINE_EYE),
     "wan-2.2-i2v": _wan("WanImageToVideoPipeline", _WAN_I2V, boundary_ratio=0.9),
     "wan-vace": _wan("WanVACEPipeline", _VACE),
+    "anyflow": TinyRecipe(
+        "AnyFlowPipeline", _UMT5, _WAN_VAE, _ANYFLOW, _NINE, part("FlowMapEulerDiscreteScheduler", shift=5.0)
+    ),
     "skyreels-v2": _skyreels("Pipeline"),
     "skyreels-v2-df": _skyreels("DiffusionForcingPipeline"),
     "skyreels-v2-df-i2v": _skyreels("DiffusionForcingImageToVideoPipeline"),
@@ -238,6 +250,16 @@ RECIPES: dict[str, TinyRecipe] = {
         _SHIFTED,
         _GUIDER,
         "siglip",
+    ),
+    "motif": TinyRecipe("MotifVideoPipeline", _T5GEMMA2, _WAN_VAE, _motif(), _NINE, more=_GUIDER),
+    "motif-i2v": TinyRecipe(
+        "MotifVideoImage2VideoPipeline",
+        _T5GEMMA2,
+        _WAN_VAE,
+        _motif(image_embed_dim=8),
+        _NINE,
+        more=_GUIDER,
+        eye="siglip of text",
     ),
     "cogvideox": TinyRecipe(
         "CogVideoXPipeline", _T5, _COG_VAE, _cogvideox(), _NINE, part("CogVideoXDDIMScheduler")

@@ -56,13 +56,11 @@ _CLIP = _sizes(
     bos_token_id=0, eos_token_id=1, pad_token_id=1,
 )  # fmt: skip
 
-_SEEING = _sizes(
-    text_config=_LANGUAGE | {"head_dim": 4},
-    vision_config=_sizes(
-        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32,
-        patch_size=16,
-    ),
+_VISION = _sizes(
+    hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+    patch_size=16,
 )  # fmt: skip
+_SEEING = {"text_config": _LANGUAGE | {"head_dim": 4, "dropout_rate": 0.0}, "vision_config": _VISION}
 
 # By name: what makes the tokenizer, the class of the encoder in transformers, its configuration.
 _ENCODERS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
@@ -74,6 +72,7 @@ _ENCODERS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
     "llama": (_words, "LlamaModel", _LANGUAGE),
     "qwen": (_words, "Qwen2Model", _LANGUAGE),
     "gemma": (_words, "Gemma2Model", _LANGUAGE | {"head_dim": 4}),
+    "t5gemma2": (_words, "T5Gemma2Encoder", _SEEING),
     "gemma3": (_words, "Gemma3ForConditionalGeneration", _SEEING),
 }
 
@@ -91,10 +90,6 @@ def text_parts(names: tuple[str, ...]) -> dict[str, Any]:
     return parts
 
 
-_VISION = _sizes(
-    hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32,
-    patch_size=16,
-)  # fmt: skip
 _SIDES = {"height": 32, "width": 32}
 
 
@@ -102,11 +97,11 @@ def image_parts(kind: str) -> dict[str, Any]:
     """Return what reads the first image beside the text, under the names that pipelines give it."""
     if not kind:
         return {}
-    if kind == "siglip":
-        return {
-            "image_encoder": tf.SiglipVisionModel(tf.SiglipVisionConfig(**_VISION)),
-            "feature_extractor": tf.SiglipImageProcessor(size=_SIDES),
-        }
+    if kind.startswith("siglip"):
+        parts: dict[str, Any] = {"feature_extractor": tf.SiglipImageProcessor(size=_SIDES)}
+        if kind == "siglip":  # else the network is inside the text encoder
+            parts["image_encoder"] = tf.SiglipVisionModel(tf.SiglipVisionConfig(**_VISION))
+        return parts
     config = tf.CLIPVisionConfig(projection_dim=8, **_VISION)
     return {
         "image_encoder": tf.CLIPVisionModelWithProjection(config),
