@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from refusal_core.activations import Activations, Samples, Twins
-from refusal_core.concepts import Concept
+from refusal_core.concepts import Concept, neutral_prompts
 from refusal_core.errors import MemoryLimitError
 from refusal_core.keeping import with_further
 from refusal_core.models.calling import check_prompts
@@ -63,19 +63,20 @@ def capture(
         check_prompts(model, (p.safe for p in concept.pairs)),
         [(p.unsafe_image, p.safe_image) for p in concept.pairs],
     )
-    neutral = check_prompts(model, concept.neutral) if concept.neutral else []
+    ordinary = neutral_prompts(concept, settings.neutral, settings.neutral_count)
+    neutral = check_prompts(model, ordinary) if ordinary else []
     share = len(pairs.safe) / (len(pairs.safe) + len(neutral))
     try:
         with model.lock, torch.inference_mode():
             twins = _twins(model, pairs, sites, settings, part(progress, 0, share))
-            ordinary, notes = _neutral(model, neutral, sites, settings, part(progress, share, 1))
+            neutral_rows, notes = _neutral(model, neutral, sites, settings, part(progress, share, 1))
     except (torch.OutOfMemoryError, MemoryError) as e:
         raise MemoryLimitError(
             "Too little memory to read activations; take fewer layers or timesteps, or offload the model."
         ) from e
     progress(1.0, "Activations are ready")
     texts = tuple((p.unsafe, p.safe) for p in concept.pairs)
-    rows = _joined(model, sites, twins, ordinary)
+    rows = _joined(model, sites, twins, neutral_rows)
     seen = Activations(model.fingerprint, concept.name, texts, settings, rows, notes)
     return with_further(seen, concept, lambda other, plain: capture(model, other, plain, progress=progress))
 

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 
 from refusal_core.errors import FileError, InputError
 from refusal_core.io.reading import (
@@ -20,6 +28,7 @@ from refusal_core.io.reading import (
     plain,
     prompt_text,
     read_ordinary,
+    read_text,
     shown,
 )
 from refusal_core.settings import Knob, recipe_knobs
@@ -28,6 +37,7 @@ MAX_PAIRS = 64
 MAX_NEUTRAL = 2000
 MAX_FILE = 1 << 20  # bytes of a preset or pairs file
 PRESETS = bundled("presets")
+HELD_OUT = "held-out"  # the list of prompts that no edit is made from
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,7 @@ _Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 # A bare file name beside the file that names it: no path leads anywhere else.
 _Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.(png|jpg|jpeg|webp)$")]
+_Prompts = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_NEUTRAL)]
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -110,13 +121,16 @@ def _file_type(knob: Knob) -> Any:  # a type is made while the program runs
     return bool if knob.input == "yes-no" else Annotated[Plain, Field(max_length=60)]
 
 
+# A preset has a field of its own for its neutral prompts.
+_IN_PRESETS = [knob for knob in recipe_knobs() if knob.name not in ("neutral", "neutral_count")]
+
 if TYPE_CHECKING:
     _SettingsFile = BaseModel
 else:
     _SettingsFile = create_model(
         "_SettingsFile",
         __config__=_STRICT,
-        **{knob.name: (_file_type(knob), knob.default) for knob in recipe_knobs()},
+        **{knob.name: (_file_type(knob), knob.default) for knob in _IN_PRESETS},
     )
 
 
@@ -152,7 +166,7 @@ class _NeutralFile(BaseModel):
     format: Literal["refusal-studio neutral prompts"]
     version: Literal[1]
     name: _Name
-    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=MAX_NEUTRAL)]
+    prompts: _Prompts
 
 
 def _sentence(error: ValidationError, name: str) -> str:
@@ -171,13 +185,44 @@ def _read_json(path: Path) -> object:
         raise FileError(f"{path.name} is not valid JSON; export it again or correct it.") from e
 
 
-def load_neutral(name: str) -> tuple[str, ...]:
-    """Return a bundled list of ordinary prompts by its name; raises FileError where it is not sound."""
-    path = PRESETS / "neutral" / f"{name}.json"
+def load_neutral(source: str | Path) -> tuple[str, ...]:
+    """Return a list of ordinary prompts: a bundled one by its name, or a file, JSON or one a line.
+
+    Raises:
+        FileError: it is missing or not sound.
+        InputError: there is none of that name.
+    """
+    path = Path(source) if isinstance(source, Path) else PRESETS / "neutral" / f"{source}.json"
+    if isinstance(source, str) and not (re.fullmatch(r"[a-z0-9-]+", source) and path.is_file()):
+        known = ", ".join(p.stem for p in sorted((PRESETS / "neutral").glob("*.json")) if p.stem != HELD_OUT)
+        raise InputError(f"There is no list of neutral prompts '{shown(source, 40)}'; choose one of {known}.")
     try:
+        if path.suffix == ".txt":
+            lines = [line for line in read_text(path, MAX_FILE).splitlines() if line.strip()]
+            return tuple(TypeAdapter(_Prompts).validate_python(lines))
         return tuple(_NeutralFile.model_validate(_read_json(path)).prompts)
     except ValidationError as e:
         raise FileError(_sentence(e, path.name)) from e
+
+
+def neutral_prompts(concept: Concept, name: str | None, count: int | None) -> tuple[str, ...]:
+    """Return the neutral prompts that are read for a concept.
+
+    Args:
+        concept: whose own they are where no list is named.
+        name: of a bundled list; never a path, as the name may come from a stranger.
+        count: at most so many, spread evenly over the list; None: all.
+
+    Raises:
+        InputError: there is no such list, or it is the one that measures what an edit has not seen.
+    """
+    if name == HELD_OUT:
+        raise InputError(
+            f"'{HELD_OUT}' measures what else an edit changes; choose another list for making it."
+        )
+    prompts = concept.neutral if name is None else load_neutral(name)
+    kept = len(prompts) if count is None else min(count, len(prompts))
+    return tuple(prompts[i * len(prompts) // kept] for i in range(kept))
 
 
 def _pairs(found: list[_PairFile], path: Path) -> tuple[PromptPair, ...]:

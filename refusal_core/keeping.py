@@ -34,7 +34,7 @@ def with_further(seen: Activations, concept: Concept, read: Read) -> Activations
     settings = seen.settings
     if settings.keep is None and settings.target is None:
         return seen
-    plain = replace(settings, keep=None, target=None)
+    plain = replace(settings, keep=None, target=None, neutral=None)
     kept = [read(replace(other, neutral=()), plain) for other in kept_concepts(settings.keep, concept)]
     target = None
     if settings.target is not None:

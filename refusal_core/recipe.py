@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from pydantic import TypeAdapter, ValidationError
 
 from refusal_core.capturing import capture
-from refusal_core.concepts import Concept, Preset, PromptPair
+from refusal_core.concepts import Concept, Preset, PromptPair, neutral_prompts
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import Edit, combine, make_edit, sound_note
 from refusal_core.errors import InputError
@@ -77,6 +77,7 @@ def changed(recipe: Recipe, values: Mapping[str, object], layer_count: int | Non
         subspace=with_values(recipe.subspace, values),
         edit=with_values(recipe.edit, values),
     )
+    neutral_prompts(made.concept, made.capture.neutral, made.capture.neutral_count)
     if layer_count is not None:
         for layers in (made.capture.layers, made.edit.layers):
             check_layers(layers, layer_count)
@@ -209,7 +210,9 @@ def plain_recipe(recipe: Recipe) -> dict[str, object]:
     return {
         "concept": recipe.concept.name,
         "pairs": [_plain_pair(pair) for pair in recipe.concept.pairs],
-        "neutral_prompts": len(recipe.concept.neutral),
+        "neutral_prompts": len(
+            neutral_prompts(recipe.concept, recipe.capture.neutral, recipe.capture.neutral_count)
+        ),
         "capture": asdict(recipe.capture),
         "subspace": asdict(recipe.subspace),
         "edit": asdict(recipe.edit),

@@ -225,15 +225,11 @@ class CaptureSettings:
     trajectory: Trajectory = Knob(
         "Both prompts of a pair are read on the same noisy video, or each on its own (paper).", expert=True
     ).at("shared")
-    timesteps: int = Knob(
-        "Denoising steps at which video-side activations are read.", 1, 50, usual=(1, 20), expert=True
-    ).at(6)
+    timesteps: int = Knob("Steps at which the video is read.", 1, 50, usual=(1, 20), expert=True).at(6)
     steps: int | None = Knob(
         "Steps of its schedule; by default as few as are read.", 1, 200, expert=True, name="capture_steps"
     ).at(None)
-    frames: int | None = Knob(
-        "Frames of the video that is read.", 1, 400, expert=True, name="capture_frames"
-    ).at(None)
+    frames: int | None = Knob("Frames of its video.", 1, 400, expert=True, name="capture_frames").at(None)
     height: int | None = Knob(
         "Its height; a smaller one gives other directions.", 16, 4096, 16, expert=True, name="capture_height"
     ).at(None)
@@ -241,10 +237,12 @@ class CaptureSettings:
     pair_rows: int = Knob(
         "Rows that a video-side site keeps of the pairs, drawn evenly.", 1, MOST_ROWS, expert=True
     ).at(512)
+    neutral: str | None = Knob(
+        "Neutral prompts: a list of presets/neutral, such as everyday; default the preset's.", expert=True
+    ).at(None)
+    neutral_count: int | None = Knob("Only so many, spread evenly.", 0, 2000, expert=True).at(None)
     neutral_rows: int = Knob("Rows that it keeps of neutral prompts.", 1, MOST_ROWS, expert=True).at(2048)
-    seed: int = Knob(
-        "Seed of the noise that activations are read on.", 0, LAST_SEED, expert=True, name="capture_seed"
-    ).at(0)
+    seed: int = Knob("Seed of the noise read on.", 0, LAST_SEED, expert=True, name="capture_seed").at(0)
     keep: str | None = Knob(
         "Presets whose concepts stay as they are, with commas between; not by rv, pca and cpca.", expert=True
     ).at(None)

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from refusal_core import capturing
 from refusal_core.cli import main
+from refusal_core.concepts import load_preset
 from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS
 from refusal_core.evaluate.suites.toyworld import CELLS
 from refusal_core.io.video import load_video
 from refusal_core.models.load import ASSETS
+from refusal_core.models.model import Model
 from refusal_core.toyworld.judge import NO_CONCEPT, load_judge
 
 
@@ -103,6 +106,27 @@ def test_compare_writes_three_videos_and_the_recipe(
     video, inside = load_video(tmp_path / "unlearned.mp4")
     assert inside == {**recipe, "shows": "unlearned"}
     assert len(video.frames) == 17
+
+
+def test_edit_reads_the_neutral_prompts_that_are_named_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    read: list[list[str]] = []
+    real = capturing.neutral_readings
+
+    def seen(model: Model, prompts: list[str], *rest: object) -> object:
+        read.append(list(prompts))
+        return real(model, prompts, *rest)
+
+    monkeypatch.setattr(capturing, "neutral_readings", seen)
+    listed = tmp_path / "mine.txt"
+    listed.write_text("a red circle\na large blue square\na green circle\na red square\n", encoding="utf-8")
+    edit = ("edit", "--preset", "fire", "--out", str(tmp_path / "edit.safetensors"))
+    assert run(monkeypatch, *edit, "--neutral", str(listed), "--neutral-count", "2") == 0
+    assert run(monkeypatch, *edit, "--neutral-count", "3") == 0
+    assert read[0] == ["a red circle", "a green circle"]
+    neutral = load_preset("fire").concept.neutral
+    assert read[1] == [neutral[0], neutral[len(neutral) // 3], neutral[2 * len(neutral) // 3]]
 
 
 def test_edit_then_info_prints_recipe_and_figures(

@@ -10,9 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refusal_core.concepts import PRESETS, Concept, PromptPair, list_presets, load_pairs, load_preset
-from refusal_core.errors import InputError, RefusalError
+from refusal_core.concepts import (
+    PRESETS,
+    Concept,
+    PromptPair,
+    list_presets,
+    load_neutral,
+    load_pairs,
+    load_preset,
+    neutral_prompts,
+)
+from refusal_core.errors import FileError, InputError, RefusalError
 from refusal_core.evaluate.suites.toyworld import toyworld_suite
+from refusal_core.recipe import Recipe, changed
 from refusal_core.settings import parse_layers
 from refusal_core.toyworld import world
 from refusal_core.toyworld.training.presets import preset_files
@@ -93,7 +103,11 @@ def test_one_pair_is_not_enough() -> None:
             "mine.json, pair 1: Unsafe and safe prompt are the same",
         ),
         ({"neutral": "../../etc/passwd"}, "mine.json: neutral"),
-        ({"neutral": "nothing-here"}, "nothing-here.json does not exist"),
+        (
+            {"neutral": "nothing-here"},
+            "no list of neutral prompts 'nothing-here'; choose one of everyday.",
+        ),
+        ({"recommended": {"neutral": "everyday"}}, "mine.json: recommended.neutral: extra inputs"),
         ({"name": "A/B"}, "mine.json: name: string should match pattern"),
         (
             {"recommended": {"rank": 0}},
@@ -167,3 +181,33 @@ def test_whatever_stands_in_a_preset_it_loads_or_gets_one_sentence(change: dict[
 )
 def test_layers_are_read_as_people_write_them(text: str | None, layers: tuple[int, ...] | None) -> None:
     assert parse_layers(text, 8) == layers
+
+
+def test_neutral_prompts_are_the_concept_s_or_a_list_s_and_as_many_as_are_asked_for() -> None:
+    pairs = (PromptPair("a red cat", "a cat"), PromptPair("a red dog", "a dog"))
+    concept = Concept("red", pairs, tuple(f"prompt {i}" for i in range(10)))
+    assert neutral_prompts(concept, None, None) == concept.neutral
+    assert neutral_prompts(concept, None, 4) == ("prompt 0", "prompt 2", "prompt 5", "prompt 7")
+    assert neutral_prompts(concept, None, 10) == neutral_prompts(concept, None, 99) == concept.neutral
+    assert neutral_prompts(concept, None, 0) == ()
+    everyday = neutral_prompts(concept, "everyday", None)
+    assert everyday == load_neutral("everyday") and len(set(neutral_prompts(concept, "everyday", 50))) == 50
+
+
+@pytest.mark.parametrize("name", ["nothing", "../neutral/everyday", "/etc/passwd", "held-out"])
+def test_a_list_that_no_edit_may_be_made_from_is_refused_before_anything_runs(name: str) -> None:
+    recipe = Recipe(load_preset("fire").concept)
+    with pytest.raises(InputError, match=r"no list of neutral prompts|measures what else"):
+        changed(recipe, {"neutral": name})
+    assert changed(recipe, {"neutral": "everyday"}).capture.neutral == "everyday"
+
+
+def test_a_list_of_one_s_own_is_json_or_one_prompt_a_line(tmp_path: Path) -> None:
+    text, plain = tmp_path / "mine.txt", tmp_path / "mine.json"
+    text.write_text("a cat on a chair\n\n  a dog  \n", encoding="utf-8")
+    head = {"format": "refusal-studio neutral prompts", "version": 1, "name": "mine"}
+    plain.write_text(json.dumps({**head, "prompts": ["a cat on a chair", "a dog"]}), encoding="utf-8")
+    assert load_neutral(text) == load_neutral(plain) == ("a cat on a chair", "a dog")
+    text.write_text("\n", encoding="utf-8")
+    with pytest.raises(FileError, match=r"mine.txt: the file: list should have at least 1 item"):
+        load_neutral(text)

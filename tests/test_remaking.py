@@ -125,6 +125,12 @@ def edit_at(*path: str | int, value: object) -> Callable[[dict[str, Any]], None]
     return change
 
 
+def test_a_recipe_from_before_a_setting_was_there_is_read_with_its_default(written: dict[str, Path]) -> None:
+    told = load_recipe(written["original"])
+    del told["edits"][0]["capture"]["neutral_count"]
+    assert read_video_recipe(told, "old.mp4") == load_video_recipe(written["original"], {})
+
+
 BAD: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "none": (dict.clear, "holds no recipe; give a video that this program wrote"),
     "older": (edit_at("version", value=1), "version 1, which leaves out what makes the video again"),

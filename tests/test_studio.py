@@ -22,6 +22,7 @@ from refusal_core.errors import InputError
 from refusal_core.io.video import load_video
 from refusal_core.progress import Progress, silent
 from refusal_core.settings import SamplingSettings, recipe_knobs
+from refusal_core.studio import edit
 from refusal_core.studio.compare import verdict
 from refusal_core.studio.concept import rows_message, rows_of
 from refusal_core.studio.form import Form
@@ -325,3 +326,12 @@ def test_an_empty_seed_is_not_taken_for_another(workbench: Workbench) -> None:
     assert form.sampling({"seed": 0, "image": None}).seed == 0
     with pytest.raises(InputError, match="The seed is empty"):
         form.sampling({"seed": None, "image": None})
+
+
+def test_a_setting_that_may_be_left_out_is_left_out_by_the_form() -> None:
+    """A slider has no empty state: it once sent its lowest value, a capture of one frame of 16 x 16."""
+    optional = [knob for knob in recipe_knobs() if knob.optional and knob.input in ("whole", "number")]
+    assert {"capture_frames", "capture_width", "neutral_count"} <= {knob.name for knob in optional}
+    for knob in optional:
+        made = edit.widget(knob, None)
+        assert made.value is None and made.preprocess(made.postprocess(None)) is None, knob.name

@@ -65,11 +65,15 @@ class ConceptOptions:
 
     def recipe(self, model: Model, changes: Changes) -> tuple[Preset, Recipe]:
         """Return the preset, and its recipe for a model with what the options change."""
-        from refusal_core.concepts import load_preset
+        from refusal_core.concepts import load_neutral, load_preset
         from refusal_core.recipe import changed, preset_recipe
 
         preset = self._of_phrase(model, changes) or load_preset(self.preset, model.name)
-        recipe = changed(preset_recipe(preset, model), changes.values, model.block_count)
+        values, named = dict(changes.values), Path(str(changes.values.get("neutral", "")))
+        if named.suffix:  # a file, not a list's name
+            del values["neutral"]
+            preset = replace(preset, concept=replace(preset.concept, neutral=load_neutral(named)))
+        recipe = changed(preset_recipe(preset, model), values, model.block_count)
         if self.pairs is not None:
             from refusal_core.workbench.pairs import read_pairs
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from refusal_core.concepts import Preset
+from refusal_core.concepts import Preset, neutral_prompts
 from refusal_core.errors import ModelError
 from refusal_core.models.families.family import Defaults, Family, Network
 from refusal_core.models.inventory import Inventory, build_on_meta, inventory
@@ -74,7 +74,8 @@ def price(source: str, preset: Preset, values: Mapping[str, object] | None = Non
         recipe = changed(recipe, {"sites": found.family.default_kinds})
     settings = changed(recipe, values or {}).capture
     count = _Counter(found, sizes)
-    pairs, neutral = len(preset.concept.pairs), len(preset.concept.neutral)
+    pairs = len(preset.concept.pairs)
+    neutral = len(neutral_prompts(preset.concept, settings.neutral, settings.neutral_count))
     edits: dict[str, float] = {}
     memory = {"denoiser": 2 * found.parameters / 1e9}
     wanted: list[tuple[SiteKind, ...]] = [settings.kinds, ("text",), (PAPER_KIND,)]

@@ -40,7 +40,8 @@ _FRAMES_A_LATENT = (
     "vae_temporal_compression_ratio",
     "vae_temporal_scale_factor",
 )
-OF_PAIRS = ("kinds", "layers", "trajectory", "pair_rows", "keep", "target")  # decide no neutral rows
+# Settings that decide no rows of given neutral prompts.
+BESIDE = ("kinds", "layers", "trajectory", "pair_rows", "neutral", "neutral_count", "keep", "target")
 FEWEST_STEPS = 3  # of a schedule; of one or two all that is read is near pure noise
 
 
@@ -258,7 +259,7 @@ def neutral_reading(
             progress((batch.stop - block.start) / len(block), told)
         return {site: reader.rows(site).flatten(0, 1) for site in sites}
 
-    what = {name: value for name, value in asdict(settings).items() if name not in OF_PAIRS}
+    what = {name: value for name, value in asdict(settings).items() if name not in BESIDE}
     return NeutralReading(
         reading_key(model, prompts, what),
         sites,

@@ -134,13 +134,22 @@ def read_video_recipe(plain: Mapping[str, object], name: str) -> VideoRecipe:
         first = e.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise InputError(f"The recipe in {name} cannot be read at {place}: {first['msg'].lower()}.") from e
-    if _plain(found) != told:
+    if not _says(_plain(found), told):
         raise InputError(f"The recipe in {name} says more than this version knows; update this program.")
     if not found.edits:
         raise InputError(f"The recipe in {name} names no concept; make the video again.")
     if any(file.name != str(file) for file in _files(found)):
         raise InputError(f"The recipe in {name} names a folder where it may only name files; make it anew.")
     return found
+
+
+def _says(whole: object, told: object) -> bool:
+    """Return whether all that was told is in the whole; settings that came later are in it alone."""
+    if isinstance(whole, dict) and isinstance(told, dict):
+        return all(key in whole and _says(whole[key], value) for key, value in told.items())
+    if isinstance(whole, list) and isinstance(told, list):
+        return len(whole) == len(told) and all(map(_says, whole, told))
+    return whole == told
 
 
 def _files(told: VideoRecipe) -> Iterable[Path]:

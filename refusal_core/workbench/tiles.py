@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 
-from refusal_core.concepts import load_neutral
+from refusal_core.concepts import HELD_OUT, load_neutral
 from refusal_core.errors import InputError
 from refusal_core.io.video import save_video, side_by_side
 from refusal_core.models.calling import check_prompts
@@ -81,7 +81,7 @@ def other_jobs(workbench: Workbench, request: EditRequest, seed: int, count: int
 def other_prompts(model: CachedModel, count: int) -> list[str]:
     """Return ordinary prompts that no preset uses; of a toy model from its tuning split."""
     if not model.is_toy:
-        return list(load_neutral("held-out"))[:count]
+        return list(load_neutral(HELD_OUT))[:count]
     scenes = world.scenes_of("tuning")
     picks = np.linspace(0, len(scenes) - 1, count).round().astype(int)
     return [scenes[i].caption(0, n % len(world.TEMPLATES)) for n, i in enumerate(picks)]
