@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     MEASURE: (
         evaluate.evaluate,
         attack.attack,
+        edit.statement,
         report.report,
         sweep.sweep,
         sweep.tune,

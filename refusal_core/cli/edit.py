@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refusal_core.cli.options import Changes, ConceptOptions, Json, ModelOptions
-from refusal_core.cli.screen import progress_bar, show_rows
+from refusal_core.cli.screen import progress_bar, save_json, show_rows
 from refusal_core.models.load_settings import LoadSettings
 from refusal_core.settings import Knob, SamplingSettings
 
@@ -159,3 +159,32 @@ def info(file: Annotated[Path, typer.Argument(help="An edit file.")], json: Json
         rows += [{"concept": origin.concept, **asdict(figures)} for figures in origin.figures]
     origins = [{k: v for k, v in asdict(origin).items() if k != "figures"} for origin in found.origins]
     show_rows(rows, json, "sites", more={"model": asdict(model), "origins": origins})
+
+
+def statement(
+    edit: Annotated[Path, typer.Option("--edit", help="An edit file.")],
+    model: ModelOptions,
+    loading: LoadSettings,
+    pairs: Annotated[
+        Path | None, typer.Option("--pairs", help="Others than it was made from (JSON, CSV, TSV).")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Say what an edit stops for certain, and how much of the concept still arrives by other ways."""
+    from dataclasses import asdict
+
+    from refusal_core.edit import load_edit
+    from refusal_core.evaluate.statement import statement as stated
+    from refusal_core.progress import part
+    from refusal_core.workbench.pairs import read_pairs
+
+    made = load_edit(edit)
+    own = [pair for origin in made.origins for pair in origin.pairs]
+    twins = own if pairs is None else [(p.unsafe, p.safe) for p in read_pairs(pairs)]
+    with progress_bar("Loading") as progress:
+        loaded = model.load(loading, part(progress, 0.0, 0.3))
+        found = stated(loaded, made, twins, progress=part(progress, 0.3, 1.0))
+    print("\n".join(found.lines()))
+    if pairs is None:
+        print("Note: measured on the pairs that the edit was made from; give others with --pairs.")
+    save_json(json, asdict(found))

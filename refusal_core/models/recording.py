@@ -66,6 +66,14 @@ def begin(
     return record(model, prompts, [0] * len(prompts), settings, 1, image)[0]
 
 
+def text_of(
+    model: Model, prompts: Sequence[str], image: Path | None, settings: SamplingSettings
+) -> dict[str, Any]:
+    """Return the text that the pipeline hands to its denoiser, to be put into another run's calls."""
+    arguments = begin(model, prompts, image, settings).arguments
+    return {name: arguments[name] for name in model.family.text_arguments if name in arguments}
+
+
 def first_call(model: Model, prompts: Sequence[str]) -> dict[str, Any]:
     """Return what the pipeline hands to its denoiser at the first step of these prompts."""
     with torch.inference_mode():

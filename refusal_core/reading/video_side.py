@@ -22,11 +22,11 @@ from refusal_core.models.model import Model
 from refusal_core.models.recording import (
     Call,
     batches,
-    begin,
     listen,
     read_run,
     record,
     smallest_video,
+    text_of,
     valid_rows,
 )
 from refusal_core.models.sites import Site
@@ -148,8 +148,7 @@ class _Reader:
         self, calls: Sequence[Call], prompts: Sequence[str], seeds: Sequence[int], image: Path | None
     ) -> None:
         """Repeat the calls of a run with the text of other prompts, and keep what is read."""
-        arguments = begin(self._model, prompts, image, self._clip.sampling).arguments
-        text = {name: arguments[name] for name in self._model.family.text_arguments if name in arguments}
+        text = text_of(self._model, prompts, image, self._clip.sampling)
         tokens = self._model.tokens(prompts)
         steps: dict[Site, list[Tensor]] = {}
         for call in calls:
