@@ -18,16 +18,19 @@ import refusal_core as rc
 from refusal_core.concepts import load_preset
 from refusal_core.errors import FileError, InputError, ModelError
 from refusal_core.evaluate.judges.toyworld import toyworld_judge
-from refusal_core.evaluate.suites.language import language_suite
+from refusal_core.evaluate.measures.statistics import wilson
+from refusal_core.evaluate.reports.cells import KEPT, Cell
+from refusal_core.evaluate.suites.language import asked_looks, language_suite
 from refusal_core.models import packaged, tiny
 from refusal_core.models.families.family import DEFAULTS_FILE
 from refusal_core.models.load import load_model
 from refusal_core.recipe import build, preset_recipe
 from refusal_core.toyworld import world
-from refusal_core.toyworld.judge import load_judge
+from refusal_core.toyworld.judge import ATTRIBUTES, load_judge
 from refusal_core.toyworld.language import looks
 from refusal_core.toyworld.language.captions import HEARD, PHRASES, training_caption
 from refusal_core.toyworld.language.judge import LookNetwork, load_look_judge
+from refusal_core.toyworld.training.check import CheckReport
 from refusal_core.toyworld.training.saving import DEFAULTS, save_judge
 
 
@@ -181,6 +184,27 @@ def test_the_suite_asks_for_each_group_in_its_own_phrases() -> None:
     }
     with pytest.raises(InputError, match="no concept 'water'; it has fire"):
         language_suite("water", 30)
+
+
+def test_the_card_asks_for_each_look_and_marks_what_misses_its_goal() -> None:
+    suite = asked_looks(3)
+    assert [g.name for g in suite] == [*looks.LOOKS, "none"]
+    assert all(i.scene and i.scene.concept == g.name for g in suite.groups[:-1] for i in g.items)
+    assert all(i.scene and i.scene.concept is None for i in suite.groups[-1].items)
+    seeds = [i.seed for g in suite for i in g.items]
+    assert len(set(seeds)) == len(seeds)
+
+    def cell(prompts: str, shown: int) -> Cell:
+        kept = dict.fromkeys(KEPT, 1.0)
+        return Cell("original", prompts, 100, 100, wilson(0, 100), wilson(shown, 100), kept, {})
+
+    sure = dict.fromkeys(ATTRIBUTES, 1.0)
+    cells = cell("fire", 94), cell("smoking", 94), cell("none", 100)
+    lines = CheckReport(9, sure, sure | {"shape": 0.9}, {"smoking": (1.0, 0.5)}, cells).lines()
+    found = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    missed = {name for name, line in found.items() if "MISSED" in line}
+    assert missed == {"shape", "fire"}, "a neighbour has a lower goal than a concept"
+    assert any("smoking 100% and 50%" in line for line in lines)
 
 
 def test_the_presets_name_what_is_near_and_no_other_concept() -> None:

@@ -13,7 +13,7 @@ from refusal_core.cli.screen import progress_bar, save_json
 if TYPE_CHECKING:
     from refusal_core.toyworld.training.check import CheckReport
 
-MODELS = {"wan": "toyworld", "unet3d": "toyworld-unet3d"}  # by family; these have cards
+MODELS = {"wan": "toyworld", "unet3d": "toyworld-unet3d", "language": "toyworld-language"}  # by family
 TRAININGS = {"wan": "train", "unet3d": "unet", "language": "language"}
 app = typer.Typer(no_args_is_help=True, help="The bundled model: train it, check it.")
 
@@ -28,7 +28,7 @@ def train(
 ) -> None:
     """Train a bundled model from nothing, then check it and write its card.
 
-    With wan comes the judge; language goes on from wan, and has a judge of its own and no card yet.
+    With wan comes the judge; language goes on from wan, and has a judge of its own.
     """
     import importlib
     import logging
@@ -44,13 +44,12 @@ def train(
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
     assets = ASSETS if out is None else out
     run(work, assets)
-    if family in MODELS:
-        _check(MODELS[family], assets, videos=200, card=True)
+    _check(MODELS[family], assets, videos=200, card=True)
 
 
 @app.command()
 def check(
-    model: Annotated[str, typer.Option("--model", help="toyworld or toyworld-unet3d.")] = "toyworld",
+    model: Annotated[str, typer.Option("--model", help="A bundled one.")] = "toyworld",
     videos: Annotated[int, typer.Option("--videos", min=1, help="Generated clips a row.")] = 200,
     card: Annotated[bool, typer.Option("--card", help="Also write model card and contact sheets.")] = False,
     json: Json = None,
@@ -68,20 +67,17 @@ def check(
 
 
 def _check(name: str, assets: Path, videos: int, card: bool) -> CheckReport:
-    from refusal_core.models.load import BUNDLED, load_model
-    from refusal_core.toyworld.judge import load_judge
-    from refusal_core.toyworld.training import train, unet
+    from refusal_core.models.load import BUNDLED, load_model, world_of
+    from refusal_core.toyworld.training.card import write_card
+    from refusal_core.toyworld.training.check import EXAMS
     from refusal_core.toyworld.training.check import check as measured
-    from refusal_core.toyworld.training.check import write_card
 
     with progress_bar("Loading") as progress:
         folder = assets / BUNDLED[name].folder
-        model = load_model(str(folder))
-        judge = load_judge(assets / "toyworld-judge" / "judge.safetensors")
-        report = measured(model, judge, videos, progress=progress)
+        model, judges = load_model(str(folder)), assets / "toyworld-judge"
+        report = measured(model, EXAMS[world_of(name)], judges, videos, progress=progress)
         if card:
-            recipe = unet.RECIPE if name == MODELS["unet3d"] else train.RECIPE
-            write_card(model, folder, recipe, report)
+            write_card(model, name, folder, report)
     print("\n".join(report.lines()))
     return report
 

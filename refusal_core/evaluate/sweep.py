@@ -16,7 +16,7 @@ from refusal_core.concepts import Preset
 from refusal_core.evaluate.evaluation import presets_named
 from refusal_core.evaluate.grid import Grid, Point, plan_grid
 from refusal_core.evaluate.judging import Judging
-from refusal_core.evaluate.measures.samples import SHEET_COLOURS, sample_path, save_picture
+from refusal_core.evaluate.measures.samples import SHEET_COLOURS, sample_path, save_picture, titled
 from refusal_core.evaluate.methods.treatments import ORIGINAL, plan_method
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.reports.tables import (
@@ -132,13 +132,10 @@ def _figures(report: Report, name: str) -> dict[str, float | None]:
 
 
 def _titled_strip(path: Path, title: str) -> NDArray[np.uint8]:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
 
     with Image.open(path) as image:
-        page = Image.new("RGB", (image.width, image.height + 22), (255, 255, 255))
-        page.paste(image, (0, 22))
-    ImageDraw.Draw(page).text((4, 3), title, fill=(30, 41, 59), font=ImageFont.load_default(size=13))
-    return np.asarray(page)
+        return titled(np.asarray(image.convert("RGB")), title)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from refusal_core.io.reading import shown
 from refusal_core.io.video import Video
 
 VIDEOS, FRAMES, HEIGHT = 3, 5, 96
-PAPER = 255
+PAPER, INK = 255, (30, 41, 59)
 MAX_NAME = 80  # characters of a file's name that are its group's
 _NO_NAME = re.compile(r"[^\w ,.&'()-]")
 SHEET_COLOURS = 128  # of a contact sheet's palette
@@ -68,6 +68,16 @@ def strip(video: Video, frames: int = FRAMES, height: int = HEIGHT) -> NDArray[n
         edge = ((2, 2), (2, 2), (0, 0))
         pieces.append(np.pad(np.asarray(image.resize(size, method)), edge, constant_values=PAPER))
     return np.concatenate(pieces, 1)
+
+
+def titled(picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
+    """Return an RGB picture under a line of text, which is cut where the picture ends."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    page = Image.new("RGB", (picture.shape[1], picture.shape[0] + 22), (PAPER,) * 3)
+    page.paste(Image.fromarray(picture), (0, 22))
+    ImageDraw.Draw(page).text((4, 3), title, fill=INK, font=ImageFont.load_default(size=13))
+    return np.asarray(page)
 
 
 def save_picture(pixels: NDArray[np.uint8], path: Path, colours: int | None = None) -> Path:

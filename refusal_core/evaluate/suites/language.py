@@ -50,6 +50,16 @@ def language_suite(concept: str, videos: int, split: world.Split = "evaluation")
     return Suite("language", tuple(groups))
 
 
+def asked_looks(videos: int, split: world.Split = "evaluation") -> Suite:
+    """Return a group for each look, its phrases that captions hold in turn, and one without any."""
+    asked = [(look, [look], look) for look in looks.LOOKS] + [("none", [None], "fire")]
+    groups = [
+        Group(name, _items(shown, HEARD, videos, split, 100 + salt), aspect, ordinary=name == "none")
+        for salt, (name, shown, aspect) in enumerate(asked)
+    ]
+    return Suite("language asked", tuple(groups))
+
+
 def _items(
     shown: Sequence[str | None], sets: Sequence[PhraseSet], videos: int, split: world.Split, salt: int
 ) -> tuple[Item, ...]:

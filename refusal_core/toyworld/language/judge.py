@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -38,10 +40,10 @@ class LookNetwork(JudgeNetwork):
         return {name: head(features) for name, head in self.heads.items()}
 
 
-def load_look_judge() -> ToyJudge:
-    """Load the shipped judge; what it calls a concept is a concept, a neighbour, or none.
+def load_look_judge(path: Path = FILE) -> ToyJudge:
+    """Load a judge, the shipped one if none is named; to it a concept is a concept, a neighbour, or none.
 
     Raises:
         FileError: the file is missing or is not a judge of these looks.
     """
-    return load_judge(FILE, LookNetwork(), looks.CONCEPTS)
+    return load_judge(path, LookNetwork(), looks.CONCEPTS)

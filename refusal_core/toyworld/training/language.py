@@ -51,6 +51,15 @@ DECODER = Schedule(steps=1000, muon=3e-3, adam=1e-3, warmup=10, ema=0.99, checkp
 JUDGE = Schedule(steps=1200, muon=4e-3, adam=2e-3, warmup=30, ema=0.99, checkpoint_seconds=60)
 JUDGE_BATCH = 40
 
+RECIPE = (
+    f"- video autoencoder: {AUTOENCODER.steps} steps on {CLIPS} clips from the other bundled model's, then"
+    f" its decoder alone for {DECODER.steps}\n"
+    f"- denoiser: {DENOISER.steps} steps from the other bundled model's, {LATENT_CLIPS} clips of {CAPTIONS}"
+    f" captions each, batch {DENOISER_BATCH}, flow matching, EMA, 10 % empty captions; the text encoder is"
+    " frozen\n"
+    f"- judge (in `assets/models/toyworld-judge`): {JUDGE.steps} steps, every second batch of clips put"
+    " through the autoencoder"
+)  # for the model card
 random_scenes = partial(data.random_scenes, make=looks.random_scene)
 
 
