@@ -64,7 +64,7 @@ PUBLISHED = {
     "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers": (48, 11.80, 48, 3072),
     "Lightricks/LTX-2": (48, 18.88, 48, 4096),
     "nvidia/AnyFlow-Wan2.1-T2V-1.3B-Diffusers": (30, 1.42, 30, 1536),
-    "nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers": (40, 14.29, 40, 5120),
+    "nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers": (40, 14.32, 40, 5120),
 }
 
 
