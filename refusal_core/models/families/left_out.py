@@ -33,9 +33,12 @@ _GROUPS: dict[str, str] = {
         "it is one pass of several that a program puts together, with single frames beside the video; load "
         "its weights with LTX2Pipeline, save_pretrained, and give that folder."
     ): "LTX2DFR LTX2DFRTemporalRefine",
-    "it makes sound together with the video, and the sound would keep the concept.": (
-        "Cosmos3Omni Kandinsky6TI2VA"
-    ),
+    (
+        "its prompt has no encoder and no batch: text, picture and sound are one packed sequence of varying "
+        "length, which the record of a family cannot say yet; and it starts only with the package "
+        "cosmos_guardrail (pip install cosmos_guardrail) or with enable_safety_checker=False. Its classes were "
+        "read, not run."
+    ): "Cosmos3Omni",
     "it refines or decodes what another pipeline has made; edit that one.": (
         "Kandinsky6SR LTX2LatentUpsample LTX2VideoDiffusionDecode LTXLatentUpsample"
     ),

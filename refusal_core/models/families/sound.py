@@ -26,6 +26,13 @@ _ALONE: dict[str, Any] = {
     for name, value in (("guidance_scale", 1.0), ("stg_scale", 0.0), ("modality_scale", 1.0))
 }
 
+_KANDINSKY6: Sites = {
+    "text": ("cross_attention.to_key", "cross_attention.to_value"),
+    "cross-attention": ("cross_attention.out_layer",),
+    "feed-forward": ("feed_forward.net.0.proj",),
+    "feed-forward-out": ("feed_forward.net.2",),
+    "self-attention": ("self_attention.out_layer",),
+}
 _CONNECTORS = (
     "The connectors before its streams are left as they are: all that a stream reads of them are its keys and"
     " values."
@@ -81,5 +88,35 @@ SOUND: tuple[Family, ...] = (
         batches=False,  # it draws a whole batch from the first generator
         checkpoints=(),
         note=f"{_CONNECTORS} The conditions, images at places in time, are not handed over.",
+    ),
+    Family(
+        name="kandinsky6",
+        title="Kandinsky 6, picture and sound",
+        pipelines=("Kandinsky6TI2VAPipeline",),
+        blocks=(
+            Blocks(("visual_transformer_blocks.*.video_dec_block",), _KANDINSKY6, text="text-stream"),
+            Blocks(
+                ("visual_transformer_blocks.*.audio_dec_block",),
+                {
+                    "sound-text": _KANDINSKY6["text"],
+                    "sound": tuple(
+                        path for kind, own in _KANDINSKY6.items() if kind != "text" for path in own
+                    ),
+                },
+                "sound",
+                text="text-stream",
+                own_count=True,
+            ),
+        ),
+        entry=("video_text_embeddings.in_layer", "audio_text_embeddings.in_layer"),
+        default_kinds=("text", "sound-text"),
+        text_arguments=("encoder_hidden_states", "encoder_attention_mask", "pooled_projections"),
+        latents="BFHWC",
+        guidance="passes",
+        defaults=Defaults(121, 512, 768, 24.0, 50, 5.0, 1024),
+        templated=True,
+        image_optional=True,
+        lora="model",
+        note="The pooled text that steers all blocks at once is left as it is.",
     ),
 )

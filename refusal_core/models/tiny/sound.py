@@ -53,6 +53,28 @@ def _recipe(kind: str, denoiser: Part, connectors: Part) -> TinyRecipe:
     return TinyRecipe(kind, ("gemma3",), _LTX2_VAE, denoiser, (9, 32, 32), more=more)
 
 
+_HUNYUAN_VAE = part(
+    "AutoencoderKLHunyuanVideo", latent_channels=4, block_out_channels=(8,) * 4, layers_per_block=1,
+    norm_num_groups=4, down_block_types=("HunyuanVideoDownBlock3D",) * 4,
+    up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+)  # fmt: skip
+_KANDINSKY6 = part(
+    "Kandinsky6Transformer3DModel", in_visual_dim=4, out_visual_dim=4, in_text_dim=16, in_text_dim2=8, time_dim=16,
+    model_dim=24, ff_dim=32, num_text_blocks=1, num_visual_blocks=2, axes_dims=(4, 4, 4), in_audio_dim=4,
+    out_audio_dim=4, model_dim_a=12, time_dim_a=12, ff_dim_a=16, text_token_padding=True, ca_rope=True,
+    cross_gates=True, fix_modulation=True, visual_token_type_num_embeddings=2,
+)  # fmt: skip
+_MMAUDIO: dict[str, Part] = {
+    "audio_vae": part(
+        "MMAudioVAE", mel_bins=8, latent_channels=4, hidden_channels=8, channel_multipliers=(1, 2), layers_per_block=1,
+        sample_rate=1600, n_fft=64, hop_length=16,
+    ),
+    "vocoder": part(
+        "MMAudioVocoder", num_mels=8, upsample_initial_channel=8, upsample_rates=(4, 4), upsample_kernel_sizes=(4, 4),
+        resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 3),),
+    ),
+}  # fmt: skip
+
 SOUND: dict[str, TinyRecipe] = {
     "ltx2": _recipe("LTX2Pipeline", _ltx2(), _connectors()),
     # As LTX-2.3: each stream has a projection of its own, and the timestep scales the text at every block.
@@ -62,5 +84,13 @@ SOUND: dict[str, TinyRecipe] = {
         _connectors(per_modality_projections=True, video_hidden_dim=16, audio_hidden_dim=8),
     ),
     "ltx2-i2v": _recipe("LTX2ImageToVideoPipeline", _ltx2(), _connectors()),
+    "kandinsky6": TinyRecipe(
+        "Kandinsky6TI2VAPipeline",
+        ("qwen of kandinsky6", "narrow clip"),
+        _HUNYUAN_VAE,
+        _KANDINSKY6,
+        (5, 16, 16),
+        more=_MMAUDIO,
+    ),
     "ltx2-condition": _recipe("LTX2ConditionPipeline", _ltx2(), _connectors()),
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import transformers as tf
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 WORDS = tuple(
     "a an the robot cat dog woman man dancing on in at beach street night red car burning fire".split()
@@ -26,11 +26,15 @@ def _letters() -> Any:
     return tf.CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=[], model_max_length=77)
 
 
-def _words() -> Any:
+def _words(before: int = 0) -> Any:
+    """Return a tokenizer of words that puts so many tokens before a text."""
     special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     words = [*special.values(), *WORDS]
     inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    if before:
+        start = " ".join(["<s>"] * before)
+        inner.post_processor = processors.TemplateProcessing(f"{start} $A", special_tokens=[("<s>", 1)])
     tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="right", **special)
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'user' %}{% for p in m['content'] %}"
@@ -71,6 +75,7 @@ _ENCODERS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
     "narrow clip": (_letters, "CLIPTextModel", _CLIP | {"hidden_size": 8, "projection_dim": 8}),
     "llama": (_words, "LlamaModel", _LANGUAGE),
     "qwen": (_words, "Qwen2Model", _LANGUAGE),
+    "qwen of kandinsky6": (lambda: _words(2), "Qwen2Model", _LANGUAGE),  # whose template has as many tokens
     "gemma": (_words, "Gemma2Model", _LANGUAGE | {"head_dim": 4}),
     "t5gemma2": (_words, "T5Gemma2Encoder", _SEEING),
     "gemma3": (_words, "Gemma3ForConditionalGeneration", _SEEING),
