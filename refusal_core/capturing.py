@@ -18,15 +18,21 @@ from torch import Tensor
 from refusal_core.activations import Activations, Samples, Twins
 from refusal_core.concepts import Concept, neutral_prompts
 from refusal_core.errors import MemoryLimitError
-from refusal_core.keeping import with_further
+from refusal_core.keeping import kept_concepts, with_further
 from refusal_core.models.calling import check_prompts
 from refusal_core.models.layouts import text_rows
 from refusal_core.models.model import Model
 from refusal_core.models.recording import Call, batches, begin, listen, smallest_video, valid_rows
 from refusal_core.models.sites import Site, select
-from refusal_core.progress import Progress, each, part, silent
+from refusal_core.progress import Progress, each, part, silent, timed
 from refusal_core.reading.kept import NeutralReading, Rows, blocks, reading_key
-from refusal_core.reading.video_side import PairedPrompts, neutral_reading, paired_rows
+from refusal_core.reading.video_side import (
+    PairedPrompts,
+    neutral_reading,
+    paired_rows,
+    passes,
+    video_bytes,
+)
 from refusal_core.settings import CaptureSettings, SamplingSettings
 
 LEARNED = -1  # stands for the learned tokens behind a prompt's own
@@ -57,19 +63,15 @@ def capture(
         SiteError: no site is left by the choice of kinds and layers.
     """
     settings = settings or CaptureSettings(kinds=model.family.default_kinds)
-    sites = select(model.sites, settings.kinds, settings.layers)
-    pairs = PairedPrompts(
-        check_prompts(model, (p.unsafe for p in concept.pairs)),
-        check_prompts(model, (p.safe for p in concept.pairs)),
-        [(p.unsafe_image, p.safe_image) for p in concept.pairs],
-    )
-    ordinary = neutral_prompts(concept, settings.neutral, settings.neutral_count)
-    neutral = check_prompts(model, ordinary) if ordinary else []
-    share = len(pairs.safe) / (len(pairs.safe) + len(neutral))
+    sites, pairs, neutral = _asked(model, concept, settings)
     try:
         with model.lock, torch.inference_mode():
-            twins = _twins(model, pairs, sites, settings, part(progress, 0, share))
-            neutral_rows, notes = _neutral(model, neutral, sites, settings, part(progress, share, 1))
+            readings = neutral_readings(model, neutral, sites, settings)
+            price = _price(model, concept, settings, readings)
+            progress(0.0, price.sentence())
+            told, share = timed(progress), price.prompts / (price.prompts + price.neutral)
+            twins = _twins(model, pairs, sites, settings, part(told, 0, share))
+            neutral_rows, notes = _neutral(sites, readings, part(told, share, 1))
     except (torch.OutOfMemoryError, MemoryError) as e:
         raise MemoryLimitError(
             "Too little memory to read activations; take fewer layers or timesteps, or offload the model."
@@ -79,6 +81,64 @@ def capture(
     rows = _joined(model, sites, twins, neutral_rows)
     seen = Activations(model.fingerprint, concept.name, texts, settings, rows, notes)
     return with_further(seen, concept, lambda other, plain: capture(model, other, plain, progress=progress))
+
+
+@dataclass(frozen=True, slots=True)
+class CapturePrice:
+    """What a capture takes, told before its first pass."""
+
+    prompts: int  # of pairs, both sides
+    neutral: int  # neutral prompts that are read
+    kept: int  # those whose rows are kept from before
+    passes: int  # of the denoiser, with one prompt each
+    megabytes: float  # of activations, at most
+
+    def sentence(self) -> str:
+        """Return it in words."""
+        kept = f" ({self.kept} more are kept from before)" if self.kept else ""
+        cost = f"{self.passes} passes of the denoiser, up to {max(1, self.megabytes):.0f} MB of activations"
+        return f"Reading {self.prompts} prompts of pairs and {self.neutral} neutral ones{kept}: {cost}"
+
+
+def capture_price(model: Model, concept: Concept, settings: CaptureSettings) -> CapturePrice:
+    """Return what a capture takes here and now; nothing runs. Raises as ``capture`` does before it reads."""
+    sites, _, neutral = _asked(model, concept, settings)
+    with model.lock:
+        return _price(model, concept, settings, neutral_readings(model, neutral, sites, settings))
+
+
+def _price(
+    model: Model, concept: Concept, settings: CaptureSettings, readings: Sequence[NeutralReading]
+) -> CapturePrice:
+    sites, pairs, neutral = _asked(model, concept, settings)
+    text, video = _sides(model, sites)
+    further = [len(other.pairs) for other in kept_concepts(settings.keep, concept)]
+    further += [len(pairs.safe)] if settings.target is not None else []
+    count, left = len(pairs.safe) + sum(further), [reading.left() for reading in readings]
+    experts = len(model.denoisers)
+    run, repeated = passes(settings, model.defaults.steps, experts)
+    sides = [(experts, 2 * experts)] * bool(text) + [(run, run + repeated)] * bool(video)
+    read = zip(sides, left or [0] * len(sides), strict=True)
+    total = sum(count * of_pair + rest * of_prompt for (of_prompt, of_pair), rest in read)
+    most = max(left, default=0)
+    tokens = sum(map(len, model.tokens([*pairs.unsafe, *pairs.safe, *neutral])))
+    widths = {(site.kind, site.inputs) for site in text}  # sites of a kind share what enters them
+    size = 4 * tokens * sum(width for _, width in widths) + video_bytes(video, settings)
+    return CapturePrice(2 * count, most, len(neutral) - most, total, size / 1e6)
+
+
+def _asked(
+    model: Model, concept: Concept, settings: CaptureSettings
+) -> tuple[tuple[Site, ...], PairedPrompts, list[str]]:
+    """Return the sites, the pairs and the neutral prompts of a capture; raises as ``capture`` does."""
+    sites = select(model.sites, settings.kinds, settings.layers)
+    pairs = PairedPrompts(
+        check_prompts(model, (p.unsafe for p in concept.pairs)),
+        check_prompts(model, (p.safe for p in concept.pairs)),
+        [(p.unsafe_image, p.safe_image) for p in concept.pairs],
+    )
+    ordinary = neutral_prompts(concept, settings.neutral, settings.neutral_count)
+    return tuple(sites), pairs, check_prompts(model, ordinary) if ordinary else []
 
 
 def _sides(model: Model, sites: Sequence[Site]) -> tuple[list[Site], list[Site]]:
@@ -128,12 +188,11 @@ def _text_reading(model: Model, prompts: Sequence[str], sites: Sequence[Site]) -
 
 
 def _neutral(
-    model: Model, prompts: Sequence[str], sites: Sequence[Site], settings: CaptureSettings, progress: Progress
+    sites: Sequence[Site], readings: Sequence[NeutralReading], progress: Progress
 ) -> tuple[dict[Site, Tensor], tuple[str, ...]]:
     """Return the rows of neutral prompts at each site, and what is to be said of where they are kept."""
     rows = {site: torch.empty(0, site.inputs) for site in sites}
     notes: dict[str, None] = {}
-    readings = neutral_readings(model, prompts, sites, settings)
     for reading, step in each(progress, readings):
         found, said = reading.rows(step)
         rows |= found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -28,3 +29,22 @@ def each(progress: Progress, items: Sequence[T]) -> Iterator[tuple[T, Progress]]
 def named(progress: Progress, sentence: str) -> Progress:
     """Return a progress that always tells one sentence."""
     return lambda fraction, _sentence: progress(fraction, sentence)
+
+
+def timed(progress: Progress) -> Progress:
+    """Return a progress that also tells how long the rest takes, once a part of equal steps is done."""
+    start = time.monotonic()
+
+    def tell(fraction: float, sentence: str) -> None:
+        left = (time.monotonic() - start) * (1 / fraction - 1) if fraction > 0 else 0.0
+        progress(fraction, f"{sentence}, about {in_words(left)} left" if left >= 10 else sentence)
+
+    return tell
+
+
+def in_words(seconds: float) -> str:
+    """Return a time such as 40 s, 3 min, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

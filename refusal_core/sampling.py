@@ -14,7 +14,7 @@ from refusal_core.errors import InputError, MemoryLimitError, ModelError
 from refusal_core.io.video import Video, VideoPair
 from refusal_core.models.calling import Request, call_pipeline, check_prompts
 from refusal_core.models.model import Model
-from refusal_core.progress import Progress, part, silent
+from refusal_core.progress import Progress, part, silent, timed
 from refusal_core.settings import SamplingSettings
 
 
@@ -81,7 +81,7 @@ def generate_batch(
     request = Request(cleaned, seeds, settings, image=settings.image)
     try:
         with model.lock, torch.inference_mode():
-            result = call_pipeline(model, request, _Steps(model, settings, progress))
+            result = call_pipeline(model, request, _Steps(model, settings, timed(progress)))
     except (torch.OutOfMemoryError, MemoryError) as e:
         raise MemoryLimitError("Out of memory; ask for fewer frames or a smaller size.") from e
     frames = np.asarray(result.frames)
@@ -89,6 +89,13 @@ def generate_batch(
         raise ModelError("The model gave NaN; load it in float32, or lower the strength.")
     progress(1.0, "Video is ready")
     return [Video(clip, model.defaults.fps) for clip in np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)]
+
+
+def asked_size(model: Model, settings: SamplingSettings) -> str:
+    """Return what is asked for, such as ``81 frames of 832x480 in 50 steps``."""
+    d = model.defaults
+    size = f"{settings.width or d.width}x{settings.height or d.height}"
+    return f"{settings.frames or d.frames} frames of {size} in {settings.steps or d.steps} steps"
 
 
 def size_note(model: Model, settings: SamplingSettings, made: Video) -> tuple[str, ...]:

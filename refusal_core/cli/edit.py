@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refusal_core.cli.options import Changes, ConceptOptions, Json, ModelOptions
-from refusal_core.cli.screen import progress_bar, save_json, show_rows
+from refusal_core.cli.screen import announce, progress_bar, save_json, show_rows
 from refusal_core.models.load_settings import LoadSettings
 from refusal_core.settings import Knob, SamplingSettings
 
@@ -28,6 +28,7 @@ def edit(
     loading: LoadSettings,
 ) -> None:
     """Make an edit from prompt pairs and save it as one small file."""
+    from refusal_core.capturing import capture_price
     from refusal_core.edit import save_edit, sound_note
     from refusal_core.errors import InputError
     from refusal_core.recipe import build
@@ -37,6 +38,7 @@ def edit(
     with progress_bar("Loading") as progress:
         loaded = model.load(loading, progress)
         _, recipe = concept.recipe(loaded, changes)
+        announce(capture_price(loaded, recipe.concept, recipe.capture).sentence())
         made, directions = build(loaded, recipe, held_out=True, progress=progress)
         save_edit(made, out)
     _print_made(concept, recipe)
@@ -63,7 +65,7 @@ class ShownOptions:
 
 
 BESIDE_A_RECIPE = frozenset(
-    ("recipe", "out", "model", "guess", "device", "offload", "denoiser", "denoiser_2", "image")
+    ("recipe", "out", "model", "guess", "device", "offload", "denoiser", "denoiser_2", "image", "cache")
 )
 """What may stand beside ``--recipe``: where things lie and run. All else is told by the recipe."""
 
@@ -80,10 +82,11 @@ def compare(
 
     With --recipe its video is made again: on the same machine every frame is the same.
     """
+    from refusal_core.capturing import capture_price
     from refusal_core.progress import part
     from refusal_core.recipe import build_together
+    from refusal_core.sampling import asked_size, size_note
     from refusal_core.sampling import compare as compare_videos
-    from refusal_core.sampling import size_note
     from refusal_core.workbench.remaking import as_told, describe, other_versions
 
     told = None if shown.recipe is None else _told(shown.recipe, changes.given, sampling, loading)
@@ -98,6 +101,9 @@ def compare(
             named = model if "model" in changes.given else replace(model, model=told.model)
             loaded = as_told(told, named.load(told.loading, step))
             recipes, text, sampling = told.edits, told.prompt, told.sampling
+        for one in recipes:
+            announce(capture_price(loaded, one.concept, one.capture).sentence())
+        announce(f"Then 2 videos, {asked_size(loaded, sampling)}")
         made, clamped = build_together(loaded, recipes, progress=part(progress, 0.1, 0.3))
         written = describe(loaded, recipes, made, text, sampling)
         pair = compare_videos(loaded, made, text, sampling, progress=part(progress, 0.3, 1.0))

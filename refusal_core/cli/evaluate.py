@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from refusal_core.cli.options import MODEL, PRESETS, OutputOptions
-from refusal_core.cli.screen import progress_bar
+from refusal_core.cli.screen import announce, progress_bar
 from refusal_core.models.load_settings import LoadSettings
 from refusal_core.settings import Knob
 
@@ -95,6 +95,7 @@ def evaluate(
         judging = Judging(j.judge, j.judge_settings, more.clip, j.judge_again, more.questions)
         goal = (t.model, t.preset, t.videos, t.methods, t.together)
         plan = Evaluation(*goal, suite.chosen(), judging, loading, folder, output.workers)
+        announce(plan.price())
         with progress_bar("Loading") as progress:
             reports = run_shared(plan.compiled_where_it_pays(), progress)
         if reports is None:  # another process prints

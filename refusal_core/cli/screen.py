@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,12 @@ def progress_bar(title: str) -> Iterator[Progress]:
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda fraction, sentence: bar.update(task, completed=fraction, description=sentence)
+
+
+def announce(sentence: str) -> None:
+    """Say on stderr what is about to be paid; of several processes the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{sentence}.", file=sys.stderr)
 
 
 def show_rows(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from refusal_core.cli.options import MODEL, PRESET, PRESETS, Json
-from refusal_core.cli.screen import progress_bar, save_json
+from refusal_core.cli.screen import announce, progress_bar, save_json
 from refusal_core.models.load_settings import LoadSettings
 from refusal_core.settings import Knob
 
@@ -55,6 +55,7 @@ def sweep(lists: GridOptions, options: SweepOptions, loading: LoadSettings, json
     o, grid = options, parse_grid(asdict(lists))
     kept = o.work or (o.out / "readings" if o.out else None)
     job = Sweep(o.model, o.preset, grid, o.videos, o.split, kept, o.workers, loading)
+    announce(job.price())
     with progress_bar("Loading") as progress:
         found = run_shared(job.compiled_where_it_pays(), progress)
         if found is None:  # another process prints

@@ -15,7 +15,7 @@ from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.methods.treatments import DEFAULT_METHODS, METHOD_NAMES
 from refusal_core.evaluate.reports.report import Report
 from refusal_core.evaluate.run import check_disjoint, evaluate, unused
-from refusal_core.evaluate.setup import Setup, compiled_where_it_pays
+from refusal_core.evaluate.setup import Setup, compiled_where_it_pays, run_price
 from refusal_core.evaluate.suites.files import Long, Selection
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.made import MADE, made_suite
@@ -110,6 +110,10 @@ class Evaluation:
     def compiled_where_it_pays(self) -> Evaluation:
         """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
         return compiled_where_it_pays(self, [suite for _, suite in self.runs()], len(self.chosen_methods()))
+
+    def price(self) -> str:
+        """Return what the run takes at most, in words."""
+        return run_price(self.runs(), len(self.chosen_methods()))
 
     def runs(self) -> list[tuple[tuple[Preset, ...], Suite]]:
         """Return what is erased at once, and the suite it is tried on."""

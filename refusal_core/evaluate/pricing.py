@@ -16,9 +16,9 @@ from refusal_core.errors import ModelError
 from refusal_core.models.families.family import Defaults, Family, Network
 from refusal_core.models.inventory import Inventory, build_on_meta, inventory
 from refusal_core.models.load import read_defaults
-from refusal_core.models.sites import Site, select
+from refusal_core.models.sites import select
 from refusal_core.models.text_encoders import text_encoder_on_meta
-from refusal_core.reading.video_side import SHORT_FRAMES, chosen_steps, schedule_steps
+from refusal_core.reading.video_side import SHORT_FRAMES, passes, video_bytes
 from refusal_core.recipe import Recipe, changed
 from refusal_core.settings import CaptureSettings, SiteKind
 
@@ -85,7 +85,8 @@ def price(source: str, preset: Preset, values: Mapping[str, object] | None = Non
             of_pair, of_neutral = count.capture(chosen)
             edits[name] = pairs * of_pair + neutral * of_neutral
             if seen := count.of_video(kinds):
-                memory[f"rows, {name}"] = _rows_bytes(found.sites, replace(chosen, kinds=seen)) / 1e9
+                read = select(found.sites, seen, settings.layers)
+                memory[f"rows, {name}"] = video_bytes(read, settings) / 1e9
     reading = _reading(found.family, source, sizes.text_length)
     if reading is not None:
         memory["text encoder"] = reading[1]
@@ -139,17 +140,14 @@ class _Counter:
         if not seen:
             return 2 * text, text
         sizes = self._sizes
-        steps = schedule_steps(settings, sizes.steps, self._experts)
-        chosen = chosen_steps(settings.timesteps * self._experts, steps)
+        run, repeated = passes(settings, sizes.steps, self._experts)
         frames = SHORT_FRAMES if self._ratio > 1 or self._family.name == "unet3d" else sizes.frames
         forward = self.forward(
             settings.frames or min(sizes.frames, frames),
             settings.height or sizes.height,
             settings.width or sizes.width,
         )
-        run = (chosen[-1] + 1) * forward
-        repeated = run if settings.trajectory == "own" else len(chosen) * forward
-        return 2 * text + run + repeated, text + run
+        return 2 * text + (run + repeated) * forward, text + run * forward
 
     def smallest(self) -> float:
         """Return the PFLOP of a forward on the smallest video, as capture tries it."""
@@ -210,9 +208,3 @@ def _pflop(networks: Weighted, arguments: Mapping[str, torch.Tensor]) -> float:
             network(**arguments)
         total += times * counter.get_total_flops()
     return total / 1e15
-
-
-def _rows_bytes(sites: Sequence[Site], settings: CaptureSettings) -> int:
-    """Return what the rows of a video-side capture take at most."""
-    rows = 4 * (2 * settings.pair_rows + settings.neutral_rows)
-    return sum(rows * site.inputs for site in select(sites, settings.kinds, settings.layers))

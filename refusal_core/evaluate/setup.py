@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from filelock import FileLock
 
+from refusal_core.concepts import Preset
 from refusal_core.evaluate.judging import Judging
 from refusal_core.evaluate.measures.journal import Journal
 from refusal_core.evaluate.methods.treatments import ORIGINAL
@@ -116,6 +117,16 @@ def _compile(setup: Setup) -> None:
     work, size = setup.journal.folder, setup.scoring.batch if setup.model.is_small else 1
     with FileLock(work / "turn.lock") if work is not None else nullcontext():
         generate_batch(setup.model, ["a video"] * size, range(size))
+
+
+def run_price(runs: Sequence[tuple[Sequence[Preset], Suite]], treatments: int) -> str:
+    """Return what a run takes at most, before anything is loaded: videos, and prompts that its edits read."""
+    prompts = sum(len(group.items) for _, suite in runs for group in suite)
+    concepts = {preset.concept.name: preset.concept for presets, _ in runs for preset in presets}.values()
+    pairs = sum(2 * len(concept.pairs) for concept in concepts)
+    neutral = len({prompt for concept in concepts for prompt in concept.neutral})
+    videos = f"At most {treatments * prompts} videos: {treatments} treatments of {prompts} prompts"
+    return f"{videos}; an edit reads {pairs} prompts of pairs and, once, {neutral} neutral ones"
 
 
 def compiled_where_it_pays(job: Compiling, suites: Sequence[Suite], treatments: int) -> Compiling:

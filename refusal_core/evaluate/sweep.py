@@ -32,7 +32,7 @@ from refusal_core.evaluate.reports.tables import (
     with_bounds,
 )
 from refusal_core.evaluate.run import check_disjoint, run_planned
-from refusal_core.evaluate.setup import Setup, compiled_where_it_pays
+from refusal_core.evaluate.setup import Setup, compiled_where_it_pays, run_price
 from refusal_core.evaluate.suites.items import Suite
 from refusal_core.evaluate.suites.made import made_suite
 from refusal_core.io.files import write_atomic
@@ -159,6 +159,10 @@ class Sweep:
         """Return the same with compiled blocks where a bundled model makes so many videos that it pays."""
         suites = [suite for _, suite in self.runs()]
         return compiled_where_it_pays(self, suites, 1 + len(tuple(self.grid)))
+
+    def price(self) -> str:
+        """Return what the run takes at most, in words."""
+        return run_price([((preset,), suite) for preset, suite in self.runs()], 1 + len(tuple(self.grid)))
 
     def runs(self) -> list[tuple[Preset, Suite]]:
         """Return each preset with its prompts; raises as ``presets_named`` and ``toyworld_suite`` do."""

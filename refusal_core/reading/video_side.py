@@ -87,6 +87,26 @@ def schedule_steps(settings: CaptureSettings, own: int, experts: int) -> int:
     return settings.steps or min(own, max(FEWEST_STEPS, settings.timesteps * experts))
 
 
+def passes(settings: CaptureSettings, own: int, experts: int) -> tuple[int, int]:
+    """Return the denoiser's passes of one prompt's run, and of the unsafe prompt of its pair.
+
+    Args:
+        settings: of the capture.
+        own: steps of the model's own schedule.
+        experts: denoisers that take turns.
+    """
+    steps = schedule_steps(settings, own, experts)
+    chosen = chosen_steps(settings.timesteps * experts, steps)
+    run = chosen[-1] + 1
+    return run, run if settings.trajectory == "own" else len(chosen)
+
+
+def video_bytes(sites: Sequence[Site], settings: CaptureSettings) -> int:
+    """Return what the rows of sites on the video's side take at most."""
+    rows = 4 * (2 * settings.pair_rows + settings.neutral_rows)
+    return sum(rows * site.inputs for site in sites)
+
+
 def short_frames(model: Model) -> int:
     """Return the fewest frames of two latent frames; all, where a denoiser takes no other number."""
     if any("video_length" in getattr(d, "config", {}) for d in model.denoisers):  # Latte's positions

@@ -193,7 +193,7 @@ def load_video_recipe(path: Path, given: Mapping[str, Any]) -> VideoRecipe:
     ):
         if file is None and option in given:
             raise InputError(f"The recipe in {path.name} has no {option}; leave that option out.")
-    machine = {name: given[name] for name in ("device", "offload") if name in given}
+    machine = {name: given[name] for name in ("device", "offload", "cache") if name in given}
     files = {name: find(getattr(told.loading, name), name) for name in ("denoiser", "denoiser_2")}
     return replace(
         told,
