@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -154,7 +155,8 @@ def _twins(
     text, video = _sides(model, sites)
     twins: dict[Site, Twins] = {}
     if text:
-        everything = [*pairs.unsafe, *pairs.safe]
+        sees = model.family.image_in_text is not None
+        everything = [(prompt, image if sees else None) for prompt, image in pairs.sides()]
         share, size = part(progress, 0, TEXT_SHARE if video else 1), smallest_video(model, text)
         read = _read_text(model, everything, range(len(everything)), text, size, share)
         made = {first: _aligned(rows, read.tokens) for first, rows in read.rows.items()}
@@ -179,7 +181,7 @@ def _text_reading(model: Model, prompts: Sequence[str], sites: Sequence[Site]) -
     size = cache(lambda: smallest_video(model, sites))
 
     def read(block: range, progress: Progress) -> Rows:
-        found = _read_text(model, prompts, block, sites, size(), progress)
+        found = _read_text(model, [(p, None) for p in prompts], block, sites, size(), progress)
         made = {first: torch.cat(own) for first, own in found.rows.items()}
         return {site: made[found.first[site]] for site in sites}
 
@@ -227,19 +229,22 @@ class _TextRows:
 
 def _read_text(
     model: Model,
-    prompts: Sequence[str],
+    prompts: Sequence[tuple[str, Path | None]],
     block: range,
     sites: Sequence[Site],
     size: SamplingSettings,
     progress: Progress,
 ) -> _TextRows:
-    """Return what enters text-side sites under each prompt of a block, on a video of this size."""
+    """Return what enters text-side sites under each prompt of a block, on a video of this size.
+
+    Where the text encoder reads an image, too, a prompt stands beside its image.
+    """
     read = _TextRows([], {}, {})
     for batch in batches(model, block):
-        chunk = [prompts[i] for i in batch]
+        chunk = [prompts[i][0] for i in batch]
         tokens = model.tokens(chunk)
         ended = [[*own, LEARNED] for own in tokens] if model.family.registers else tokens
-        call = begin(model, chunk, None, size)
+        call = begin(model, chunk, prompts[batch.start][1], size)
         for denoiser in model.denoisers:  # a second expert has a text entry of its own
             first_of: dict[int, Site] = {}
             for site, x in listen(Call(denoiser, call.arguments), model, sites).items():

@@ -201,6 +201,8 @@ def valid_rows(model: Model, call: Call, shape: tuple[int, int], tokens: Sequenc
     mask = call.arguments.get("encoder_attention_mask")
     if torch.is_tensor(mask) and not (model.family.registers and bool(mask.all())):
         own = mask.reshape(shape[0], -1).bool().cpu()
+        if (fewer := model.family.image_in_text) is not None:
+            own[:, : fewer - model.defaults.text_length] = False
         before = shape[1] - own.shape[1]  # rows of a first image
         if before == 0 or (before > 0 and not model.family.templated):
             return F.pad(own, (before, 0))

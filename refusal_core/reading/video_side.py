@@ -61,6 +61,11 @@ class PairedPrompts:
     safe: Sequence[str]
     images: Sequence[tuple[Path | None, Path | None]]  # unsafe and safe
 
+    def sides(self) -> list[tuple[str, Path | None]]:
+        """Return all unsafe prompts with their images, then all safe ones."""
+        prompts = ((self.unsafe, 0), (self.safe, 1))
+        return [(text, own[i]) for texts, i in prompts for text, own in zip(texts, self.images, strict=True)]
+
 
 def chosen_steps(count: int, total: int) -> list[int]:
     """Return ``count`` step indices spread evenly over ``total`` steps; all, where fewer are taken."""

@@ -119,6 +119,9 @@ class Family:
     latents: Latents = "BCFHW"
     latents_argument: str = "hidden_states"
     image_optional: bool = False  # of a pipeline that takes one: it makes a video without, too
+    # Its text encoder reads the image, too: the image's rows come first, the prompt's are so many fewer
+    # than ``text_length``.
+    image_in_text: int | None = None
     templated: bool = False  # the text encoder reads more than the prompt: rows are pooled per prompt
     registers: bool = (
         False  # learned tokens, which have read the prompt, lie behind its own in place of padding

@@ -37,7 +37,51 @@ _COG_5B: dict[str, Any] = {
     "use_rotary_positional_embeddings": True,
 }
 
-_COMMUNITY = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers"
+_COMMUNITY = "hunyuanvideo-community"
+_REPLACED = {"image_condition_type": "token_replace"}
+_CONCATENATED: dict[str, Any] = {
+    "image_condition_type": "latent_concat",
+    "in_channels": 33,
+    "out_channels": 16,
+    "guidance_embeds": False,
+}
+_HUNYUAN_CLASS = "HunyuanVideoTransformer3DModel"
+_HUNYUAN = Family(
+    name="hunyuan",
+    title="HunyuanVideo",
+    pipelines=("HunyuanVideoPipeline", "HunyuanSkyreelsImageToVideoPipeline"),
+    blocks=(
+        Blocks(("transformer_blocks.*",), joint_attention_sites("attn"), text="text-stream"),
+        Blocks(
+            ("single_transformer_blocks.*",),
+            {"feed-forward": ("proj_mlp",), "feed-forward-out": ("proj_out",)},
+            "text-last",
+        ),
+    ),
+    entry=("context_embedder.proj_in",),
+    text_arguments=(*_MASKED, "pooled_projections"),
+    guidance="embedded",
+    defaults=Defaults(129, 720, 1280, 24.0, 50, 6.0, 256),
+    variants=(
+        # SkyReels V1, image to video: guided by a second pass, not by the scale that is an input
+        Variant(Defaults(97, 544, 960, 24.0, 50, 1.0, 256), {"transformer.in_channels": 32}),
+    ),
+    templated=True,
+    unguided={"true_cfg_scale": 1.0},  # the guidance scale is an input of the network, not a second pass
+    comfyui={
+        r"context_embedder\.proj_in": "txt_in.input_embedder",
+        r"transformer_blocks\.(\d+)\.attn\.add_k_proj": Stacked(r"double_blocks.\1.txt_attn_qkv", 1, 1),
+        r"transformer_blocks\.(\d+)\.attn\.add_v_proj": Stacked(r"double_blocks.\1.txt_attn_qkv", 2),
+        r"transformer_blocks\.(\d+)\.attn\.to_out\.0": r"double_blocks.\1.img_attn_proj",
+        r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj": r"double_blocks.\1.img_mlp.fc1",
+        r"transformer_blocks\.(\d+)\.ff\.net\.2": r"double_blocks.\1.img_mlp.fc2",
+        r"single_transformer_blocks\.(\d+)\.proj_mlp": Stacked(r"single_blocks.\1.linear1", 3),
+        r"single_transformer_blocks\.(\d+)\.proj_out": r"single_blocks.\1.linear2",
+    },
+    checkpoints=(published(f"{_COMMUNITY}/HunyuanVideo", _HUNYUAN_CLASS, CARD),),
+    note=f"{_TEXT_STREAM} In a single block feed-forward-out reads attention and feed-forward alike.",
+)
+
 _HUNYUAN15_CLASS = "HunyuanVideo15Transformer3DModel"
 _HUNYUAN15 = Family(
     name="hunyuan-1.5",
@@ -53,47 +97,24 @@ _HUNYUAN15 = Family(
     guidance="component",
     guided_by="guider",
     lora="model",
-    checkpoints=(published(f"{_COMMUNITY}-480p_t2v", _HUNYUAN15_CLASS, CARD),),
+    checkpoints=(published(f"{_COMMUNITY}/HunyuanVideo-1.5-Diffusers-480p_t2v", _HUNYUAN15_CLASS, CARD),),
     note=_TEXT_STREAM,
 )
 
 JOINT_ATTENTION: tuple[Family, ...] = (
-    Family(
-        name="hunyuan",
-        title="HunyuanVideo",
-        pipelines=("HunyuanVideoPipeline", "HunyuanSkyreelsImageToVideoPipeline"),
-        blocks=(
-            Blocks(("transformer_blocks.*",), joint_attention_sites("attn"), text="text-stream"),
-            Blocks(
-                ("single_transformer_blocks.*",),
-                {"feed-forward": ("proj_mlp",), "feed-forward-out": ("proj_out",)},
-                "text-last",
-            ),
-        ),
-        entry=("context_embedder.proj_in",),
-        text_arguments=(*_MASKED, "pooled_projections"),
-        guidance="embedded",
-        defaults=Defaults(129, 720, 1280, 24.0, 50, 6.0, 256),
-        variants=(
-            # SkyReels V1, image to video: guided by a second pass, not by the scale that is an input
-            Variant(Defaults(97, 544, 960, 24.0, 50, 1.0, 256), {"transformer.in_channels": 32}),
-        ),
-        templated=True,
-        unguided={"true_cfg_scale": 1.0},  # the guidance scale is an input of the network, not a second pass
-        comfyui={
-            r"context_embedder\.proj_in": "txt_in.input_embedder",
-            r"transformer_blocks\.(\d+)\.attn\.add_k_proj": Stacked(r"double_blocks.\1.txt_attn_qkv", 1, 1),
-            r"transformer_blocks\.(\d+)\.attn\.add_v_proj": Stacked(r"double_blocks.\1.txt_attn_qkv", 2),
-            r"transformer_blocks\.(\d+)\.attn\.to_out\.0": r"double_blocks.\1.img_attn_proj",
-            r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj": r"double_blocks.\1.img_mlp.fc1",
-            r"transformer_blocks\.(\d+)\.ff\.net\.2": r"double_blocks.\1.img_mlp.fc2",
-            r"single_transformer_blocks\.(\d+)\.proj_mlp": Stacked(r"single_blocks.\1.linear1", 3),
-            r"single_transformer_blocks\.(\d+)\.proj_out": r"single_blocks.\1.linear2",
-        },
+    _HUNYUAN,
+    replace(
+        _HUNYUAN,
+        name="hunyuan-i2v",
+        title="HunyuanVideo, image to video",
+        pipelines=("HunyuanVideoImageToVideoPipeline",),
+        image_in_text=4,
+        variants=(Variant(Defaults(129, 720, 1280, 24.0, 50, 1.0, 256), {"transformer.in_channels": 33}),),
         checkpoints=(
-            published("hunyuanvideo-community/HunyuanVideo", "HunyuanVideoTransformer3DModel", CARD),
+            published(f"{_COMMUNITY}/HunyuanVideo-I2V", _HUNYUAN_CLASS, CARD, **_REPLACED),
+            published(f"{_COMMUNITY}/HunyuanVideo-I2V-33ch", _HUNYUAN_CLASS, CARD, **_CONCATENATED),
         ),
-        note=f"{_TEXT_STREAM} In a single block feed-forward-out reads attention and feed-forward alike.",
+        note=f"{_TEXT_STREAM} Its text encoder reads the image with the prompt: give pairs their images.",
     ),
     _HUNYUAN15,
     replace(
@@ -103,8 +124,16 @@ JOINT_ATTENTION: tuple[Family, ...] = (
         pipelines=("HunyuanVideo15ImageToVideoPipeline",),
         defaults=Defaults(121, 480, 848, 24.0, 50, 6.0, 1000),
         checkpoints=(
-            published(f"{_COMMUNITY}-480p_i2v", _HUNYUAN15_CLASS, CARD, task_type="i2v"),
-            published(f"{_COMMUNITY}-720p_i2v", _HUNYUAN15_CLASS, CARD, task_type="i2v", target_size=960),
+            published(
+                f"{_COMMUNITY}/HunyuanVideo-1.5-Diffusers-480p_i2v", _HUNYUAN15_CLASS, CARD, task_type="i2v"
+            ),
+            published(
+                f"{_COMMUNITY}/HunyuanVideo-1.5-Diffusers-720p_i2v",
+                _HUNYUAN15_CLASS,
+                CARD,
+                task_type="i2v",
+                target_size=960,
+            ),
         ),
         note=f"{_TEXT_STREAM} The image stands in that stream, too, before the text.",
     ),

@@ -47,10 +47,6 @@ _GROUPS: dict[str, str] = {
         "frames."
     ): "AnyFlowFAR Helios HeliosPyramid HunyuanVideoFramepack LTXI2VLongMultiPrompt",
     "its denoiser is of a class of its own, which was not tried yet.": ("ChronoEdit"),
-    (
-        "its text encoder reads the image together with the prompt, so that no row of the text is the "
-        "prompt alone."
-    ): "HunyuanVideoImageToVideo",
     "a pooled text enters its denoiser beside the blocks, which was not tried yet.": "AnimateDiffSDXL",
     "its guidance adds a pass with perturbed attention; load its weights with AnimateDiffPipeline.": (
         "AnimateDiffPAG"

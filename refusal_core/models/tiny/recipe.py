@@ -31,5 +31,5 @@ class TinyRecipe:
     size: tuple[int, int, int]  # frames, height and width, text tokens
     scheduler: Part = field(default=part("FlowMatchEulerDiscreteScheduler"))
     more: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline: parts and plain arguments
-    eye: str = ""  # an image encoder, see ``text``
+    eye: str = ""  # what reads an image, see ``text``
     extras: Mapping[str, Any] = field(default_factory=dict)  # arguments of each call

@@ -126,11 +126,11 @@ _MOCHI = part(
 )  # fmt: skip
 
 
-def _hunyuan(channels: int = 4) -> Part:
+def _hunyuan(channels: int = 4, **more: Any) -> Part:
     return part(
         "HunyuanVideoTransformer3DModel", **_TWO, in_channels=channels, out_channels=4, attention_head_dim=10,
         num_single_layers=2, num_refiner_layers=1, patch_size=1, text_embed_dim=16, pooled_projection_dim=8,
-        rope_axes_dim=(2, 4, 4),
+        rope_axes_dim=(2, 4, 4), **more,
     )  # fmt: skip
 
 
@@ -159,6 +159,16 @@ _EASY = part(
 _T5, _UMT5, _CLIP, _QWEN = ("t5",), ("umt5",), ("clip",), ("qwen",)
 _LLAMA, _QWEN_CLIP, _QWEN_BYT5 = ("llama", "narrow clip"), ("qwen", "narrow clip"), ("qwen", "byt5")
 _PLAIN = {"prompt_template": {"template": "{}", "crop_start": 0}}
+_TURNS = "a <|end_header_id|> <image> the <|end_header_id|> {} the a the <|end_header_id|>"
+_SEEN = {
+    "prompt_template": {
+        "template": _TURNS,
+        "crop_start": 5,
+        "image_emb_start": 2,
+        "image_emb_end": 6,
+        "image_emb_len": 4,
+    }
+}
 _UNTOLD = {"complex_human_instruction": None}
 _MOTION_DDIM = part("DDIMScheduler", beta_schedule="linear", clip_sample=False)
 _UNIPC = part(
@@ -181,6 +191,13 @@ def _skyreels(kind: str, denoiser: Part = _SKYREELS, size: tuple[int, int, int] 
     return TinyRecipe(
         f"SkyReelsV2{kind}", _UMT5, _WAN_VAE, denoiser, size, _UNIPC, {}, "clip" * (size == _NINE_EYE)
     )
+
+
+def _hunyuan_i2v(denoiser: Part) -> TinyRecipe:
+    return TinyRecipe(
+        "HunyuanVideoImageToVideoPipeline", ("llava", "narrow clip"), _HUNYUAN_VAE, denoiser, _NINE, _SHIFTED, {},
+        "processor", _SEEN,
+    )  # fmt: skip
 
 
 RECIPES: dict[str, TinyRecipe] = {
@@ -222,6 +239,10 @@ RECIPES: dict[str, TinyRecipe] = {
     ),
     "hunyuan": TinyRecipe(
         "HunyuanVideoPipeline", _LLAMA, _HUNYUAN_VAE, _hunyuan(), _NINE, _SHIFTED, extras=_PLAIN
+    ),
+    "hunyuan-i2v": _hunyuan_i2v(_hunyuan(image_condition_type="token_replace")),
+    "hunyuan-i2v-33ch": _hunyuan_i2v(
+        _hunyuan(9, image_condition_type="latent_concat", guidance_embeds=False)
     ),
     "hunyuan-skyreels-i2v": TinyRecipe(
         "HunyuanSkyreelsImageToVideoPipeline",

@@ -43,6 +43,12 @@ def _words(before: int = 0) -> Any:
     return tokenizer
 
 
+def _marked_words() -> Any:
+    tokenizer = _words()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>", "<|end_header_id|>"]})
+    return tokenizer
+
+
 def _sizes(**sizes: Any) -> dict[str, Any]:
     return sizes
 
@@ -64,6 +70,11 @@ _VISION = _sizes(
     hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32,
     patch_size=16,
 )  # fmt: skip
+_LLAVA = _sizes(
+    text_config=_LANGUAGE | {"model_type": "llama"},
+    vision_config=_VISION | {"model_type": "clip_vision_model"},
+    image_token_index=len(WORDS) + 4, pad_token_id=0,
+)  # fmt: skip
 _SEEING = {"text_config": _LANGUAGE | {"head_dim": 4, "dropout_rate": 0.0}, "vision_config": _VISION}
 
 # By name: what makes the tokenizer, the class of the encoder in transformers, its configuration.
@@ -78,6 +89,7 @@ _ENCODERS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
     "qwen of kandinsky6": (lambda: _words(2), "Qwen2Model", _LANGUAGE),  # whose template has as many tokens
     "gemma": (_words, "Gemma2Model", _LANGUAGE | {"head_dim": 4}),
     "t5gemma2": (_words, "T5Gemma2Encoder", _SEEING),
+    "llava": (_marked_words, "LlavaForConditionalGeneration", _LLAVA),
     "gemma3": (_words, "Gemma3ForConditionalGeneration", _SEEING),
 }
 
@@ -107,8 +119,8 @@ def image_parts(kind: str) -> dict[str, Any]:
         if kind == "siglip":  # else the network is inside the text encoder
             parts["image_encoder"] = tf.SiglipVisionModel(tf.SiglipVisionConfig(**_VISION))
         return parts
-    config = tf.CLIPVisionConfig(projection_dim=8, **_VISION)
-    return {
-        "image_encoder": tf.CLIPVisionModelWithProjection(config),
-        "image_processor": tf.CLIPImageProcessor(size=32, crop_size=_SIDES),
-    }
+    parts = {"image_processor": tf.CLIPImageProcessor(size=32, crop_size=_SIDES)}
+    if kind == "clip":
+        config = tf.CLIPVisionConfig(projection_dim=8, **_VISION)
+        parts["image_encoder"] = tf.CLIPVisionModelWithProjection(config)
+    return parts
