@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from refusal_core.apply import applied
 from refusal_core.edit import Edit
 from refusal_core.errors import InputError, MemoryLimitError, ModelError
-from refusal_core.io.video import Video, VideoPair
+from refusal_core.io.video import Sound, Video, VideoPair
 from refusal_core.models.calling import Request, call_pipeline, check_prompts
 from refusal_core.models.model import Model
 from refusal_core.progress import Progress, part, silent, timed
@@ -87,8 +88,22 @@ def generate_batch(
     frames = np.asarray(result.frames)
     if not np.isfinite(frames).all():
         raise ModelError("The model gave NaN; load it in float32, or lower the strength.")
+    sounds: list[Sound | None] = [*_sounds(model, result)] or [None] * n
     progress(1.0, "Video is ready")
-    return [Video(clip, model.defaults.fps) for clip in np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)]
+    clips = np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
+    return [Video(clip, model.defaults.fps, sound) for clip, sound in zip(clips, sounds, strict=True)]
+
+
+def _sounds(model: Model, result: Any) -> list[Sound]:
+    """Return the sound of each video, no longer than its picture; nothing where the model makes none."""
+    if not model.family.makes_sound:
+        return []
+    samples = torch.as_tensor(result.audio).float().cpu().numpy()  # [B, N] or [B, channels, N]
+    if not np.isfinite(samples).all():
+        raise ModelError("The model's sound is NaN; load it in float32, or lower the strength.")
+    rate = int(attrgetter(model.family.sound_rate)(model.pipeline))
+    most = round(np.asarray(result.frames).shape[1] / model.defaults.fps * rate)
+    return [Sound(own.reshape(-1, own.shape[-1])[:, :most], rate) for own in samples]
 
 
 def asked_size(model: Model, settings: SamplingSettings) -> str:
@@ -113,7 +128,8 @@ class _Steps:
     """Tells progress at each denoiser call: every pipeline has those, whatever callbacks it knows."""
 
     def __init__(self, model: Model, settings: SamplingSettings, progress: Progress) -> None:
-        self._total = settings.steps or model.defaults.steps
+        pieces = model.pieces(settings.frames or model.defaults.frames)
+        self._total = pieces * (settings.steps or model.defaults.steps)
         self._progress, self._step = progress, 0
         self._time: float | None = None
 

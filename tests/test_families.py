@@ -23,11 +23,13 @@ from refusal_core.models import hub_files
 from refusal_core.models.families import FAMILIES, LEFT_OUT
 from refusal_core.models.families.family import Defaults
 from refusal_core.models.inventory import inventory
+from refusal_core.models.layouts import call_shape, video_rows
 from refusal_core.models.model import family_of, wrap_pipeline
-from refusal_core.models.recording import begin, listen, valid_rows
+from refusal_core.models.recording import begin, listen, record, valid_rows
 from refusal_core.models.sites import select
 from refusal_core.models.tiny import NAMES, tiny_model
 from refusal_core.models.tiny.recipes import RECIPES
+from refusal_core.reading.video_side import plan
 from refusal_core.recipe import preset_recipe
 from refusal_core.sampling import size_note
 from refusal_core.settings import CaptureSettings, SamplingSettings
@@ -66,6 +68,7 @@ PUBLISHED = {
     "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers": (48, 11.80, 48, 3072),
     "Lightricks/LTX-2": (48, 18.88, 48, 4096),
     "nvidia/AnyFlow-Wan2.1-T2V-1.3B-Diffusers": (30, 1.42, 30, 1536),
+    "BestWishYsh/Helios-Base": (40, 14.31, 40, 5120),
     "nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers": (40, 14.32, 40, 5120),
 }
 
@@ -230,6 +233,25 @@ def test_blocks_that_see_no_text_are_no_sites_and_layers_may_be_missing() -> Non
     assert model.block_count == 4, "the last is the decoder's"
     shared = [site.block for site in model.sites if "cross_attn" in site.name]
     assert shared == [2, 2, 3, 3], "only the single blocks have it here"
+
+
+def test_a_piece_that_sees_none_and_one_that_sees_the_first_are_both_read() -> None:
+    model = tiny_model("helios")
+    sites = [site for site in model.sites if site.kind == "feed-forward"]
+    settings = CaptureSettings(kinds=("feed-forward",), timesteps=1, pool="frame")
+    with torch.inference_mode():
+        clip = plan(model, sites, settings)
+        calls = record(model, ["a robot"], [0], clip.sampling, 0, None)
+        sees = [bool(call.arguments["latents_history_short"].any()) for call in calls]
+        assert sees == [False, False, True, True]
+        assert [sees[i] for i in clip.chosen] == [False, True]
+        rows = listen(calls[2], model, sites[:1])[sites[0]]
+    shape = call_shape(model.family, model.denoisers[0], calls[2].arguments, 1)
+    piece = video_rows(rows, "piece-last", shape)
+    assert piece.shape[:3] == (1, 2, 1) and rows.shape[1] > 2, "rows of earlier pieces lie before it"
+    assert torch.equal(piece.flatten(1, 2), rows[:, -2:])
+    seen = rc.capture(model, CONCEPT, settings)
+    assert {len(s.unsafe) for s in seen.sites.values()} == {len(CONCEPT.pairs) * 2 * 2}, "pieces and frames"
 
 
 @pytest.mark.parametrize("name", NAMES)

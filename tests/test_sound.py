@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -14,6 +16,8 @@ from refusal_core.concepts import load_preset
 from refusal_core.edit import save_edit, sound_note
 from refusal_core.evaluate.family_steps import CONCEPT
 from refusal_core.hooks import watch_calls
+from refusal_core.io.decoding import decoding
+from refusal_core.io.video import load_video
 from refusal_core.models.model import Model
 from refusal_core.models.recording import begin, listen, record_calls
 from refusal_core.models.sites import select
@@ -81,3 +85,21 @@ def test_rows_of_the_sound_are_its_latents(model: Model) -> None:
     counts = {site.kind: len(rows.unsafe) // len(CONCEPT.pairs) for site, rows in seen.sites.items()}
     latents = begin(model, ["a"], None, rc.SamplingSettings(steps=2)).arguments["audio_hidden_states"]
     assert counts == {"sound": latents.shape[1], "cross-attention": 2}
+
+
+@pytest.mark.parametrize("name", ["ltx2", "kandinsky6"])
+def test_an_mp4_keeps_the_sound(name: str, tmp_path: Path) -> None:
+    video = rc.generate(tiny_model(name), "a robot", rc.SamplingSettings(steps=1))
+    assert video.sound is not None and video.sound.samples.any()
+    path = rc.save_video(video, tmp_path / "heard.mp4", {"prompt": "a robot"})
+    with path.open("rb") as file, decoding(file, "-map 0:a -f s16le") as stream:
+        heard = np.frombuffer(stream.read(), "<i2").reshape(-1, len(video.sound.samples)).T / 32767
+    length = video.sound.samples.shape[1]
+    assert heard.shape[1] >= length
+    likeness = np.corrcoef(heard[:, :length].ravel(), video.sound.samples.ravel())[0, 1]
+    assert likeness > 0.5, "aac loses some of what is nearly noise"
+    read, recipe = load_video(path)
+    assert recipe == {"prompt": "a robot"} and len(read.frames) == len(video.frames)
+    silent = rc.save_video(replace(video, sound=None), tmp_path / "silent.mp4")
+    with silent.open("rb") as file, pytest.raises(ValueError), decoding(file, "-map 0:a -f s16le") as stream:
+        stream.read()

@@ -6,8 +6,9 @@ import json
 import os
 import re
 import subprocess
+import wave
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -31,17 +32,38 @@ MAX_RECIPE = 1 << 20  # characters
 _COLOURS = "-f mp4 -crf 16 -vf scale=flags=accurate_rnd:out_color_matrix=bt709:out_range=tv,format=yuv420p"
 _COLOURS += ",setparams=color_primaries=bt709:color_trc=bt709"
 # The recipe comes as a file of ffmpeg's: on the command line it may not be longer than 128 kB.
-_RECIPE = "-f ffmetadata -i pipe:0 -map 0:v -map_metadata 1 -c copy -f mp4 -movflags +faststart"
+_RECIPE_INPUT = "-f ffmetadata -i pipe:0"
+_RECIPE = "-map 0:v -map_metadata 1 -c:v copy -c:a aac -f mp4 -movflags +faststart"
 _FRAMES = "-map 0:v:0 -fps_mode passthrough -f yuv4mpegpipe"
 _FRAMES += " -vf format=gbrp,mergeplanes=map0p=2:map1p=0:map2p=1:format=yuv444p"  # red, green, blue
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Sound:
+    """Samples float32 [channels, N] from -1 to 1, ``rate`` a second."""
+
+    samples: NDArray[np.float32]
+    rate: int
+
+    def save(self, path: Path) -> None:
+        """Write a WAV file of 16 bits."""
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(len(self.samples))
+            file.setsampwidth(2)
+            file.setframerate(self.rate)
+            file.writeframes(np.rint(self.samples.clip(-1, 1).T * 32767).astype("<i2").tobytes())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Video:
-    """Frames uint8 [T, height, width, 3] at ``fps`` frames a second."""
+    """Frames uint8 [T, height, width, 3] at ``fps`` frames a second, and their sound where there is one.
+
+    Side by side, and read from a file, it has none.
+    """
 
     frames: NDArray[np.uint8]
     fps: float
+    sound: Sound | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[3] != 3 or self.frames.dtype != np.uint8:
@@ -71,13 +93,14 @@ def side_by_side(left: Video, right: Video) -> Video:
 def enlarged(video: Video, height: int = DISPLAY_HEIGHT) -> Video:
     """Return the video enlarged by a whole factor to about a height, nearest neighbour."""
     factor = max(1, height // video.frames.shape[1])
-    return Video(video.frames.repeat(factor, axis=1).repeat(factor, axis=2), video.fps)
+    return replace(video, frames=video.frames.repeat(factor, axis=1).repeat(factor, axis=2))
 
 
 def save_video(
     video: Video, path: Path, recipe: Mapping[str, Any] | None = None, *, height: int = DISPLAY_HEIGHT
 ) -> Path:
-    """Write an mp4 that every browser plays (h264, yuv420p, faststart), the recipe in its comment tag.
+    """Write an mp4 that every browser plays (h264, yuv420p, faststart; the sound as aac), the recipe in its
+    comment tag.
 
     Args:
         video: what to write.
@@ -102,7 +125,7 @@ def _encode(video: Video, target: Path, recipe: dict[str, Any]) -> None:
     os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
     frames = video.frames
     margin = ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0))  # yuv420p wants even sizes
-    plain = target.with_suffix(".frames.tmp")
+    plain, heard = target.with_suffix(".frames.tmp"), target.with_suffix(".sound.tmp")
     text = "".join(f"\\{c}" if c in "\\=;#\n" else c for c in json.dumps(recipe, ensure_ascii=True))
     try:
         iio.imwrite(
@@ -116,12 +139,17 @@ def _encode(video: Video, target: Path, recipe: dict[str, Any]) -> None:
             macro_block_size=2,
             output_params=_COLOURS.split(),
         )
-        command = [ffmpeg(), "-v", "quiet", "-y", "-i", str(plain), *_RECIPE.split(), str(target)]
+        command = [ffmpeg(), "-v", "quiet", "-y", "-i", str(plain), *_RECIPE_INPUT.split()]
+        if video.sound is not None:
+            video.sound.save(heard)
+            command += ["-f", "wav", "-i", str(heard), "-map", "2:a"]
+        command += [*_RECIPE.split(), str(target)]
         subprocess.run(command, input=f";FFMETADATA1\ncomment={text}\n".encode(), check=True)
     except (OSError, subprocess.CalledProcessError) as e:
         raise OSError("ffmpeg failed, as on a full disk") from e
     finally:
         plain.unlink(missing_ok=True)
+        heard.unlink(missing_ok=True)
 
 
 def load_video(path: Path, *, limit: int = MAX_READ_BYTES) -> tuple[Video, dict[str, Any]]:

@@ -18,6 +18,7 @@ class Shape:
     prompts: int  # B
     frames: int  # F, latent frames as the blocks see them
     text: int  # T, text tokens
+    rows: int = 0  # F*S of a video that is made piece by piece
 
 
 def call_shape(family: Family, denoiser: nn.Module, arguments: Mapping[str, Any], prompts: int) -> Shape:
@@ -29,7 +30,13 @@ def call_shape(family: Family, denoiser: nn.Module, arguments: Mapping[str, Any]
     else:
         latents = arguments[family.latents_argument]
         frames = latents.shape[family.latents.index("F")] // _frame_patch(denoiser)
-    return Shape(prompts, frames, arguments["encoder_hidden_states"].shape[1])
+    rows = 0
+    if family.piece:
+        *_, height, width = arguments[family.latents_argument].shape
+        config: Any = denoiser.config
+        _, down, across = config.patch_size
+        rows = frames * (height // down) * (width // across)
+    return Shape(prompts, frames, arguments["encoder_hidden_states"].shape[1], rows)
 
 
 def _frame_patch(denoiser: nn.Module) -> int:
@@ -52,6 +59,8 @@ def video_rows(x: Tensor, layout: Layout, shape: Shape) -> Tensor:
         return x.unflatten(0, (shape.prompts, shape.frames))
     if layout == "pixels-in-batch":
         return x.unflatten(0, (shape.prompts, -1)).transpose(1, 2)
+    if layout == "piece-last":
+        x = x[:, -shape.rows :]
     if layout == "sound":
         return x.unflatten(1, (-1, 1))
     if layout == "text-first":

@@ -96,6 +96,19 @@ class Model:
         """Move the networks off the GPU where offloading moves them one by one; nothing elsewhere."""
         self.pipeline.maybe_free_model_hooks()
 
+    def pieces(self, frames: int) -> int:
+        """Return how many pieces a video of so many frames is made in, one after the other."""
+        return -(-frames // self.piece_frames) if self.piece_frames else 1
+
+    @property
+    def piece_frames(self) -> int:
+        """Frames of a piece, where a video is made piece by piece; else 0."""
+        if self.family.piece is None:
+            return 0
+        name, usual = self.family.piece
+        ratio = int(self.pipeline.vae_scale_factor_temporal)
+        return (int(self.extras.get(name, usual)) - 1) * ratio + 1
+
     @property
     def takes_image(self) -> bool:
         """Whether a video starts, or may start, from an image."""

@@ -114,6 +114,8 @@ def video_bytes(sites: Sequence[Site], settings: CaptureSettings) -> int:
 
 def short_frames(model: Model) -> int:
     """Return the fewest frames of two latent frames; all, where a denoiser takes no other number."""
+    if model.piece_frames:  # two pieces: the second sees the first
+        return min(model.defaults.frames, 2 * model.piece_frames)
     if any("video_length" in getattr(d, "config", {}) for d in model.denoisers):  # Latte's positions
         return model.defaults.frames
     ratios = [getattr(model.pipeline, name, None) for name in _FRAMES_A_LATENT]
@@ -123,13 +125,18 @@ def short_frames(model: Model) -> int:
 def plan(model: Model, sites: Sequence[Site], settings: CaptureSettings) -> Clip:
     """Return what is run and read; of two experts, each is read at steps of its own.
 
+    Of a video that is made piece by piece the first two are read, at the same steps: one that sees nothing
+    of earlier pieces, and one that does.
+
     Raises:
         InputError: one of the experts takes none of the steps.
     """
     sampling = short_clip(model, settings)
     steps = sampling.steps or 1
     if len(model.denoisers) == 1:
-        return Clip(sampling, tuple(chosen_steps(settings.timesteps, steps)))
+        of_piece = chosen_steps(settings.timesteps, steps)
+        pieces = min(2, model.pieces(sampling.frames or model.defaults.frames))
+        return Clip(sampling, tuple(piece * steps + step for piece in range(pieces) for step in of_piece))
     # Which expert takes which step depends on the schedule alone.
     smallest = replace(smallest_video(model, sites), steps=steps)
     took = [call.denoiser for call in record(model, ["a"], [0], smallest, 0, None)]

@@ -21,6 +21,7 @@ Layout = Literal[
     "text-first",  # [B, T + F*S, H]
     "text-last",  # [B, F*S + T, H]
     "sound",  # [B, A, H]: A latents of the sound
+    "piece-last",  # [B, E + F*S, H]: what a piece has seen of earlier ones before it
 ]
 # How a pipeline runs the prompt and the empty prompt: the prompt's pass first, then the other; both in one
 # batch, the prompt's rows last; not at all, as the scale is an input; or as a component of its own decides.
@@ -129,6 +130,9 @@ class Family:
     batches: bool = True  # several prompts in one call
     needs_negative: bool = False  # its guidance fails without a negative prompt
     size_multiple: int = 16
+    # Of a video made piece by piece: the pipeline's argument for a piece's latent frames, and its default.
+    piece: tuple[str, int] | None = None
+    sound_rate: str = ""  # where in a pipeline the samples a second of its sound stand
     fewest_frames: int = 1  # of a video that is decoded
     arguments: Mapping[str, Any] = field(default_factory=dict)  # always handed to the pipeline
     unguided: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})

@@ -36,16 +36,28 @@ _GROUPS: dict[str, str] = {
     (
         "its prompt has no encoder and no batch: text, picture and sound are one packed sequence of varying "
         "length, which the record of a family cannot say yet; and it starts only with the package "
-        "cosmos_guardrail (pip install cosmos_guardrail) or with enable_safety_checker=False. Its classes were "
-        "read, not run."
+        "cosmos_guardrail (pip install cosmos_guardrail) or with enable_safety_checker=False. It was read, "
+        "not run."
     ): "Cosmos3Omni",
     "it refines or decodes what another pipeline has made; edit that one.": (
         "Kandinsky6SR LTX2LatentUpsample LTX2VideoDiffusionDecode LTXLatentUpsample"
     ),
     (
-        "it makes a video piece by piece, each from those before, so that a step of it does not see all "
-        "frames."
-    ): "AnyFlowFAR Helios HeliosPyramid HunyuanVideoFramepack LTXI2VLongMultiPrompt",
+        "it makes a video piece by piece, and its blocks keep the keys of earlier pieces in a cache that "
+        "calls change, so that no call can be repeated with another prompt. It was read, not run."
+    ): "AnyFlowFAR",
+    (
+        "it draws each piece at several sizes in turn, with a list of steps in place of their number; the "
+        "pieces of HeliosPipeline are supported. It was read, not run."
+    ): "HeliosPyramid",
+    (
+        "it makes a video piece by piece; rows of earlier pieces lie before the video and the text behind it "
+        "in one block, which no layout of ours says yet. It was read, not run."
+    ): "HunyuanVideoFramepack",
+    (
+        "it blends overlapping windows, each with a part of the prompt as its own, while a pair has one "
+        "prompt for the whole video. It was read, not run."
+    ): "LTXI2VLongMultiPrompt",
     "its denoiser is of a class of its own, which was not tried yet.": ("ChronoEdit"),
     "a pooled text enters its denoiser beside the blocks, which was not tried yet.": "AnimateDiffSDXL",
     "its guidance adds a pass with perturbed attention; load its weights with AnimateDiffPipeline.": (

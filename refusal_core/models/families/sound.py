@@ -66,6 +66,7 @@ _LTX2 = Family(
     ),
     latents="packed",
     registers=True,
+    sound_rate="vocoder.config.output_sampling_rate",
     defaults=Defaults(121, 512, 768, 24.0, 30, 3.0, 1024),
     size_multiple=32,
     arguments={"image_crf": 0},  # else a first image is compressed and read again, by a package of its own
@@ -116,6 +117,7 @@ SOUND: tuple[Family, ...] = (
         defaults=Defaults(121, 512, 768, 24.0, 50, 5.0, 1024),
         templated=True,
         image_optional=True,
+        sound_rate="audio_sample_rate",
         lora="model",
         note="The pooled text that steers all blocks at once is left as it is.",
     ),

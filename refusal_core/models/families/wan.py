@@ -147,4 +147,18 @@ WAN: tuple[Family, ...] = (
             published("nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers", _ANYFLOW, CARD),
         ),
     ),
+    replace(
+        _TEXT,
+        name="helios",
+        title="Helios",
+        pipelines=("HeliosPipeline",),
+        denoisers=("transformer",),
+        blocks=(Blocks(("blocks.*",), cross_attention_sites("attn2", "ffn"), "piece-last"),),
+        piece=("num_latent_frames_per_chunk", 9),
+        image_optional=True,
+        defaults=Defaults(132, 384, 640, 24.0, 50, 5.0, 512),
+        variants=(),
+        checkpoints=(published("BestWishYsh/Helios-Base", "HeliosTransformer3DModel", CARD),),
+        note="It makes a video piece by piece; what is read at the video's side is of the first two.",
+    ),
 )

@@ -81,6 +81,9 @@ _WAN = part("WanTransformer3DModel", **_WAN_SIZES)
 _WAN_I2V = part("WanTransformer3DModel", in_channels=36, **_WAN_SIZES)
 _WAN_EYE = part("WanTransformer3DModel", **_EYE, **_WAN_SIZES)
 _VACE = part("WanVACETransformer3DModel", vace_layers=[0], vace_in_channels=96, **_WAN_SIZES)
+_HELIOS = part(
+    "HeliosTransformer3DModel", **_TWO, attention_head_dim=12, ffn_dim=32, text_dim=32, rope_dim=(4, 4, 4)
+)
 _ANYFLOW = part("AnyFlowTransformer3DModel", **_WAN_SIZES)
 _SKYREELS = part("SkyReelsV2Transformer3DModel", **_WAN_SIZES)
 _SKYREELS_EYE = part("SkyReelsV2Transformer3DModel", **_EYE, **_WAN_SIZES)
@@ -219,6 +222,15 @@ RECIPES: dict[str, TinyRecipe] = {
     "wan-vace": _wan("WanVACEPipeline", _VACE),
     "anyflow": TinyRecipe(
         "AnyFlowPipeline", _UMT5, _WAN_VAE, _ANYFLOW, _NINE, part("FlowMapEulerDiscreteScheduler", shift=5.0)
+    ),
+    "helios": TinyRecipe(
+        "HeliosPipeline",
+        _UMT5,
+        _WAN_VAE,
+        _HELIOS,
+        (10, 16, 16),
+        part("HeliosScheduler", stages=1, stage_range=[0, 1]),
+        extras={"num_latent_frames_per_chunk": 2},
     ),
     "skyreels-v2": _skyreels("Pipeline"),
     "skyreels-v2-df": _skyreels("DiffusionForcingPipeline"),

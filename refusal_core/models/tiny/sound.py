@@ -67,7 +67,7 @@ _KANDINSKY6 = part(
 _MMAUDIO: dict[str, Part] = {
     "audio_vae": part(
         "MMAudioVAE", mel_bins=8, latent_channels=4, hidden_channels=8, channel_multipliers=(1, 2), layers_per_block=1,
-        sample_rate=1600, n_fft=64, hop_length=16,
+        sample_rate=16000, n_fft=64, hop_length=16,
     ),
     "vocoder": part(
         "MMAudioVocoder", num_mels=8, upsample_initial_channel=8, upsample_rates=(4, 4), upsample_kernel_sizes=(4, 4),
