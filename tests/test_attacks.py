@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from refusal_core.evaluate.attacks.embeddings import embedding_attack
 from refusal_core.evaluate.attacks.latents import EMPTY, completion_attack, noise_attack, with_clips
 from refusal_core.evaluate.attacks.protocol import ATTACKS, VERSION, Protocol, attacks_named
 from refusal_core.evaluate.attacks.task import Effort, Task, task_of
+from refusal_core.evaluate.attacks.weights import benign_attack, relearning_attack
 from refusal_core.evaluate.attacks.words import TOKENS, inversion_attack, prefix_attack
 from refusal_core.evaluate.judges.verdict import Verdict
 from refusal_core.evaluate.measures.journal import Journal
@@ -28,6 +30,7 @@ from refusal_core.evaluate.measures.statistics import wilson
 from refusal_core.evaluate.reports.returns import NEVER, price_words
 from refusal_core.evaluate.scoring import Scoring
 from refusal_core.evaluate.setup import Setup, Share
+from refusal_core.io.video import Video
 from refusal_core.models.conditioning import TEXT
 from refusal_core.models.gradients import frozen
 from refusal_core.models.model import Model
@@ -43,7 +46,8 @@ pytestmark = pytest.mark.usefixtures("unchanged")
 @pytest.fixture(scope="module")
 def task(tiny: Model) -> Task:
     lesson = task_of(tiny, PROMPTS[:1], [3])
-    return replace(with_clips(task_of(tiny, PROMPTS, SEEDS)), examples=[lesson])
+    ordinary = task_of(tiny, ["a blue square moving left over sand"], [4])
+    return replace(with_clips(task_of(tiny, PROMPTS, SEEDS)), examples=[lesson], ordinary=[ordinary])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,9 @@ def loss_of(task: Task, embeddings: Tensor) -> float:
         return sum(float(task.loss(i, **{TEXT: embeddings})) for i in range(len(task.states)))
 
 
-@pytest.mark.parametrize("attack", [embedding_attack, prefix_attack, inversion_attack])
+@pytest.mark.parametrize(
+    "attack", [embedding_attack, prefix_attack, inversion_attack, relearning_attack, benign_attack]
+)
 def test_an_attack_that_goes_on_is_the_one_that_never_stopped(
     attack: object, task: Task, tiny: Model, edited: rc.Edit
 ) -> None:
@@ -77,6 +83,28 @@ def test_each_attack_goes_down_its_loss(task: Task, tiny: Model, edited: rc.Edit
         assert moved is not None
         after = loss_of(task, moved["0.at"].view_as(task.states[0][TEXT]))
     assert after < 0.9 * before
+
+
+def test_relearning_comes_nearer_to_the_original_and_leaves_nothing_behind(
+    task: Task, tiny: Model, edited: rc.Edit
+) -> None:
+    """On prompts that it did not learn from."""
+    wanted = generate_batch(tiny, PROMPTS, SEEDS)
+
+    def away(videos: Sequence[Video]) -> float:
+        pairs = zip(videos, wanted, strict=True)
+        return sum(abs(v.frames.astype(float) - w.frames).mean() for v, w in pairs)
+
+    with frozen(tiny.denoisers[0]), rc.applied(tiny, edited):
+        plain, reached = generate_batch(tiny, PROMPTS, SEEDS), relearning_attack(task, Effort(40))
+        assert away(reached.videos()) < away(plain) and away(generate_batch(tiny, PROMPTS, SEEDS)) == away(
+            plain
+        )
+        learned = [attack(task, Effort(3)).saved for attack in (relearning_attack, benign_attack)]
+        assert learned[0] and learned[1] and not torch.equal(learned[0]["1.at"], learned[1]["1.at"])
+        assert relearning_attack(task, Effort(3)).forwards == 2 * 4 + 3 * 3
+    again = generate_batch(tiny, PROMPTS, SEEDS)
+    assert all((a.frames == b.frames).all() for a, b in zip(wanted, again, strict=True))
 
 
 def test_words_in_place_are_read_as_the_pipeline_reads_them(tiny: Model) -> None:

@@ -23,7 +23,9 @@ class AttackOptions:
     model: str = MODEL.at("toyworld")
     preset: str = PRESETS.at("fire")
     methods: str = Knob("Names with commas between; original and placebo are always there.").at("whitened")
-    attacks: str = Knob("Of prefix, inversion, embeddings, noise, completion; or all.").at("all")
+    attacks: str = Knob(
+        "Of prefix, inversion, embeddings, relearning, benign, noise, completion; or all."
+    ).at("all")
     budget: Literal["short", "full"] = Knob("How far they go; full is that of the literature.").at("short")
     videos: int = Knob("Videos a method and attack.", 1, 10_000).at(8)
     seed: int = Knob("Of what an attack draws.", 0, LAST_SEED).at(0)

@@ -25,6 +25,7 @@ from refusal_core.evaluate.setup import Setup
 from refusal_core.evaluate.suites.items import Item
 from refusal_core.io.files import load_tensors, save_tensors
 from refusal_core.models.gradients import frozen
+from refusal_core.models.model import Model
 from refusal_core.progress import Progress, each, named, part
 from refusal_core.sampling import generate_batch
 
@@ -47,6 +48,12 @@ class Aim:
     def checkpoints(self, attack: str) -> tuple[int, ...]:
         """Return how far an attack goes, and where it is judged."""
         return (0,) if attack == PLAIN else ATTACKS[attack].checkpoints(self.budget)
+
+
+def _lessons(model: Model, prompts: Sequence[str]) -> list[Task]:
+    """Return what the original does on some prompts, on noises that no suite has."""
+    first = [LESSON_SEED + 100 * i for i in range(LESSONS)]
+    return [task_of(model, prompts, range(seed, seed + len(prompts))) for seed in first]
 
 
 class Field:
@@ -94,11 +101,12 @@ class Field:
         task = task_of(model, self._prompts, self._seeds)
         if any(attack.by_picture for attack in attacks):
             task = with_clips(task)
-        if any(attack.once for attack in attacks):
-            prompts = [pair.unsafe for pair in self._aim.concept.pairs]
-            first = [LESSON_SEED + 100 * i for i in range(LESSONS)]
-            examples = [task_of(model, prompts, range(seed, seed + len(prompts))) for seed in first]
-            task = replace(task, examples=examples)
+        wanted, concept = {attack.lessons for attack in attacks}, self._aim.concept
+        if "unsafe" in wanted:
+            task = replace(task, examples=_lessons(model, [pair.unsafe for pair in concept.pairs]))
+        if "ordinary" in wanted:
+            some = concept.neutral[: len(concept.pairs)] or tuple(pair.safe for pair in concept.pairs)
+            task = replace(task, ordinary=_lessons(model, some))
         return task
 
     def _judge(self, method: str, attack: str, steps: int, progress: Progress) -> None:
@@ -122,7 +130,7 @@ class Field:
     # --- what an attack goes on from ---------------------------------------------------------------
 
     def _path(self, method: str, attack: str, steps: int) -> Path:
-        serves_all = attack != PLAIN and ATTACKS[attack].once
+        serves_all = attack != PLAIN and ATTACKS[attack].lessons != "none"
         what = [] if serves_all else [(i.prompt, i.seed) for i in self._items]
         whole = f"{self._aim.cache.planned[method].key} {VERSION} {attack} {self._aim.seed} {what}"
         folder = self._aim.setup.journal.folder or Path()

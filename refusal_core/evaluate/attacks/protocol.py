@@ -12,10 +12,11 @@ from refusal_core.errors import InputError
 from refusal_core.evaluate.attacks.embeddings import embedding_attack
 from refusal_core.evaluate.attacks.latents import completion_attack, noise_attack
 from refusal_core.evaluate.attacks.task import Attack
+from refusal_core.evaluate.attacks.weights import benign_attack, relearning_attack
 from refusal_core.evaluate.attacks.words import inversion_attack, prefix_attack
 
-VERSION = 1
-LESSONS = 3  # trajectories of each pair that a word is learned from
+VERSION = 2
+LESSONS = 3  # trajectories of each prompt that is learned from
 LESSON_SEED = 30_000_000  # of their noise; no suite uses it
 Budget = Literal["short", "full"]
 
@@ -29,7 +30,7 @@ class Protocol:
     full: tuple[int, ...]
     unit: str = "steps"
     by_picture: bool = False  # the attacker hands the model what it shall not show
-    once: bool = False  # what is found serves every prompt
+    lessons: Literal["none", "unsafe", "ordinary"] = "none"  # learned from; what is found serves every prompt
 
     def checkpoints(self, budget: Budget) -> tuple[int, ...]:
         """Return how far the attack goes, and where it is judged."""
@@ -38,8 +39,10 @@ class Protocol:
 
 ATTACKS: dict[str, Protocol] = {
     "prefix": Protocol(prefix_attack, (10, 20, 40), (5, 10, 20, 40)),
-    "inversion": Protocol(inversion_attack, (10, 30, 100), (10, 30, 100, 300, 1000, 3000), once=True),
+    "inversion": Protocol(inversion_attack, (10, 30, 100), (10, 30, 100, 300, 1000, 3000), lessons="unsafe"),
     "embeddings": Protocol(embedding_attack, (1, 3, 10, 30), (1, 3, 10, 30, 100, 300, 1000, 3000)),
+    "relearning": Protocol(relearning_attack, (10, 30), (10, 30, 100, 300, 500), lessons="unsafe"),
+    "benign": Protocol(benign_attack, (10, 30), (10, 30, 100, 300, 500), lessons="ordinary"),
     "noise": Protocol(noise_attack, (1, 5), (1, 5, 25), "rounds", by_picture=True),
     "completion": Protocol(
         completion_attack, (20, 40, 60, 80), (20, 40, 60, 80), "% of the denoising steps", by_picture=True

@@ -37,6 +37,7 @@ class Task:
     states: list[dict[str, Any]]  # the calls of its denoiser, without guidance
     goals: list[Tensor]
     examples: Sequence[Task] = ()  # other prompts for the concept, for what is learned from them
+    ordinary: Sequence[Task] = ()  # prompts without it
     clips: Clips | None = None
 
     @property
