@@ -8,13 +8,14 @@ import sys
 import time
 import types
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import refusal_core as rc
 from refusal_core.errors import Cancelled, FileError, InputError
@@ -571,11 +572,13 @@ def test_work_in_a_gpu_call_gives_the_same_and_leaves_the_model_alone(
     from refusal_core.studio import gpu
 
     calls: list[str] = []
+    asked_for: list[int] = []
 
-    def GPU(duration: int):
+    def GPU(duration: Callable[..., int]):
         def decorate(function):
             def remote(*arguments):
                 calls.append(arguments[0].__qualname__)
+                asked_for.append(duration(*arguments))
                 for found in function(*pickle.loads(pickle.dumps(arguments))):
                     yield pickle.loads(pickle.dumps(found))
 
@@ -597,4 +600,38 @@ def test_work_in_a_gpu_call_gives_the_same_and_leaves_the_model_alone(
     assert states[0].unlearned is None
     assert states[-1].unlearned.path.read_bytes()[-2000:] == here.unlearned.path.read_bytes()[-2000:]
     assert gpu.call(Workbench.cosines, bench, asked, progress=told["progress"]).names == ("fire",)
+    assert asked_for[0] == gpu.SECONDS, "there is no former call to tell"
+    assert asked_for[1] == gpu.LEAST, "nothing is to be read or made"
+    list(gpu.stream(Workbench.compare, bench, asked, PROMPT, SamplingSettings(3), **told))
+    list(gpu.stream(Workbench.compare, bench, asked, PROMPT, SamplingSettings(3, steps=200), **told))
+    assert gpu.LEAST < asked_for[2] < asked_for[3], "more steps, more seconds"
+    list(gpu.stream(make_tiles, bench, seed_jobs(asked, PROMPT, 0, 2), **told))
+    assert asked_for[4] >= asked_for[2]
     assert hashes(bench.cached("toyworld").model) == before
+
+
+def test_what_a_gpu_call_has_read_is_there_when_its_process_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two workbenches stand for the two processes: they share a folder and no memory."""
+    here, there = Workbench("toyworld"), Workbench("toyworld")
+    here.share_activations()
+    there.cached().shared = here._shared
+    asked = request(here)
+    assert here.spectrum(asked) is None
+    made, _ = there.make(asked)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the model was run again")
+
+    monkeypatch.setattr("refusal_core.workbench.cached.capture", never)
+    assert here.spectrum(asked) is not None, "the page's own process shows it live"
+    again, _ = here.make(asked)
+    assert all(torch.equal(again.sites[s].detect, made.sites[s].detect) for s in made.sites)
+    folder = here._shared
+    assert folder is not None and len(list(folder.iterdir())) == 1
+    here.purge(age=-1.0)
+    assert list(folder.iterdir()) == []
+    for one in (here, there):
+        one.close()
+    assert not folder.exists()

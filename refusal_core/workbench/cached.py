@@ -6,13 +6,17 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
+from refusal_core.activations import Activations, load_activations, save_activations
 from refusal_core.apply import applied
 from refusal_core.capturing import capture
 from refusal_core.concepts import Concept, Preset, list_presets
 from refusal_core.directions import Directions, Estimator
 from refusal_core.edit import Edit
+from refusal_core.errors import FileError
 from refusal_core.evaluate.judges.sources import open_judge
 from refusal_core.evaluate.judges.toyworld import toyworld_aspect
 from refusal_core.evaluate.judges.verdict import Verdict
@@ -37,6 +41,7 @@ class CachedModel:
         self.model: Model = load_model(name, settings, progress=progress)
         self.name = name
         self.is_toy = name in BUNDLED
+        self.shared: Path | None = None  # where activations go and come from, too: other processes' as well
         self._judge = open_judge(world_of(name)) if self.is_toy else None
         self._lock = threading.Lock()
         self._estimators: OrderedDict[str, Estimator] = OrderedDict()
@@ -64,13 +69,34 @@ class CachedModel:
             return recall(
                 self._estimators,
                 digest(recipe.concept, recipe.capture),
-                lambda: Estimator(capture(self.model, recipe.concept, recipe.capture, progress=progress)),
+                lambda: self._from_file(recipe) or Estimator(self._captured(recipe, progress)),
                 CACHED_CAPTURES,
             )
 
     def ready_estimator(self, recipe: Recipe) -> Estimator | None:
         """Return the estimator where its activations are there, None otherwise. Never runs the model."""
-        return self._estimators.get(digest(recipe.concept, recipe.capture))
+        key = digest(recipe.concept, recipe.capture)
+        if key not in self._estimators and (found := self._from_file(recipe)) is not None:
+            recall(self._estimators, key, lambda: found, CACHED_CAPTURES)
+        return self._estimators.get(key)
+
+    def _captured(self, recipe: Recipe, progress: Progress) -> Activations:
+        seen = capture(self.model, recipe.concept, recipe.capture, progress=progress)
+        if self.shared is not None:
+            with suppress(FileError):  # a full disk: they are read again where they are needed again
+                save_activations(seen, self._file(self.shared, recipe))
+        return seen
+
+    def _from_file(self, recipe: Recipe) -> Estimator | None:
+        """Return the estimator on activations that another process has read, None where there are none."""
+        if self.shared is None or not (path := self._file(self.shared, recipe)).is_file():
+            return None
+        with suppress(FileError):
+            return Estimator(load_activations(path))
+        return None
+
+    def _file(self, folder: Path, recipe: Recipe) -> Path:
+        return folder / f"{digest(self.model.fingerprint, recipe.concept, recipe.capture)}.safetensors"
 
     def directions(
         self, recipe: Recipe, progress: Progress = silent, *, held_out: bool = False

@@ -73,7 +73,14 @@ class Workbench:
         self._kept = kept_models
         self._guard, self._loading = threading.Lock(), threading.Lock()
         self._models: OrderedDict[str, CachedModel] = OrderedDict()
+        self._shared: Path | None = None
         self.cached(model)
+
+    def share_activations(self) -> None:
+        """From now on pass activations through files: work runs in processes that end with it."""
+        self._shared = Path(tempfile.mkdtemp(prefix="refusal-studio-activations-"))
+        for cached in self._models.values():
+            cached.shared = self._shared
 
     def model_names(self) -> tuple[str, ...]:
         """Return the models that can be chosen without typing."""
@@ -93,6 +100,7 @@ class Workbench:
         with self._loading:  # not under the guard: whoever has a model works on meanwhile
             if name not in self._models:
                 loaded = CachedModel(name, LoadSettings(), progress)
+                loaded.shared = self._shared
                 with self._guard:
                     others = [held for held in self._models if held != self.default_model]
                     for oldest in others[: max(0, len(self._models) + 1 - self._kept)]:
@@ -311,6 +319,9 @@ class Workbench:
         for folder in self.folder.glob("*"):
             if time.time() - _last_written(folder) > age:
                 shutil.rmtree(folder, ignore_errors=True)
+        for path in self._shared.glob("*") if self._shared else ():
+            if time.time() - _last_written(path) > age:
+                path.unlink(missing_ok=True)
 
     def forget(self, session: str) -> None:
         """Delete the files of a session."""
@@ -318,7 +329,8 @@ class Workbench:
 
     def close(self) -> None:
         """Delete the files of all sessions."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in filter(None, (self.folder, self._shared)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def overall(verdicts: Mapping[str, Verdict]) -> Outcome:
