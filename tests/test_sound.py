@@ -18,6 +18,8 @@ from refusal_core.evaluate.family_steps import CONCEPT
 from refusal_core.hooks import watch_calls
 from refusal_core.io.decoding import decoding
 from refusal_core.io.video import load_video
+from refusal_core.models.load import load_model
+from refusal_core.models.load_settings import LoadSettings
 from refusal_core.models.model import Model
 from refusal_core.models.recording import begin, listen, record_calls
 from refusal_core.models.sites import select
@@ -103,3 +105,12 @@ def test_an_mp4_keeps_the_sound(name: str, tmp_path: Path) -> None:
     silent = rc.save_video(replace(video, sound=None), tmp_path / "silent.mp4")
     with silent.open("rb") as file, pytest.raises(ValueError), decoding(file, "-map 0:a -f s16le") as stream:
         stream.read()
+
+
+def test_every_network_of_a_folder_is_loaded_in_the_precision_asked(model: Model, tmp_path: Path) -> None:
+    """LTX-2's connectors and vocoder are classes of its pipeline's own module."""
+    model.pipeline.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path), LoadSettings(dtype="bfloat16"))
+    parts = {n: p for n, p in loaded.pipeline.components.items() if isinstance(p, torch.nn.Module)}
+    assert {"connectors", "vocoder"} <= set(parts)
+    assert {part.dtype for part in parts.values()} == {torch.bfloat16}

@@ -40,6 +40,7 @@ from refusal_core.models.model import Model
 from refusal_core.progress import Progress, each, named, silent
 from refusal_core.sampling import generate_batch
 
+UNHEARD = "The videos' sound was not judged: no judge here listens."
 Table = dict[tuple[str, str], list[Measured]]
 """What was measured, batch by batch, for each method and group."""
 
@@ -186,6 +187,7 @@ def report_of(setup: Setup, concept: str, suite: Suite, cache: TreatmentCache, t
             *cache.troubles(),
             *unjudged(chain.from_iterable(table.values())),
             *_unanswered(cells),
+            *([UNHEARD] if setup.model.family.makes_sound else []),
         ),
     )
 

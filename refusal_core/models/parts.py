@@ -36,12 +36,14 @@ def network_class(entry: object) -> type[Any] | None:
     import diffusers
     import transformers
 
-    bases = {"diffusers": diffusers.ModelMixin, "transformers": transformers.PreTrainedModel}
-    libraries: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
-    if not (isinstance(entry, (list, tuple)) and len(entry) == 2 and entry[0] in libraries):
+    if not (isinstance(entry, (list, tuple)) and len(entry) == 2 and all(isinstance(x, str) for x in entry)):
         return None
-    kind = getattr(libraries[entry[0]], str(entry[1]), None)
-    return kind if isinstance(kind, type) and issubclass(kind, bases[entry[0]]) else None
+    libraries: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
+    # A class that no other pipeline has stands beside its pipeline, as LTX-2's connectors do.
+    library = libraries.get(entry[0]) or getattr(diffusers.pipelines, entry[0], None)
+    kind = getattr(library, entry[1], None)
+    known = (diffusers.ModelMixin, transformers.PreTrainedModel)
+    return kind if isinstance(kind, type) and issubclass(kind, known) else None
 
 
 def load_parts(
