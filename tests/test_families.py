@@ -37,12 +37,14 @@ from refusal_core.settings import CaptureSettings, SamplingSettings
 # (blocks, parameters in billions, cross-attention sites and their width): diffusers' own published models
 PUBLISHED = {
     "cerspense/zeroscope_v2_576w": (16, 1.41, 16, 320),
+    "stabilityai/stable-diffusion-xl-base-1.0": (70, 2.80, 70, 640),
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": (30, 1.42, 30, 1536),
     "Wan-AI/Wan2.1-T2V-14B-Diffusers": (40, 14.29, 40, 5120),
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers": (40, 28.58, 80, 5120),
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": (30, 5.00, 30, 3072),
     "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers": (40, 16.39, 40, 5120),
     "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers": (40, 16.39, 40, 5120),
+    "nvidia/ChronoEdit-14B-Diffusers": (40, 16.39, 40, 5120),
     "Wan-AI/Wan2.1-VACE-1.3B-diffusers": (30, 2.15, 30, 1536),
     "Wan-AI/Wan2.1-VACE-14B-diffusers": (40, 17.34, 40, 5120),
     "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers": (40, 14.29, 40, 5120),

@@ -58,8 +58,6 @@ _GROUPS: dict[str, str] = {
         "it blends overlapping windows, each with a part of the prompt as its own, while a pair has one "
         "prompt for the whole video. It was read, not run."
     ): "LTXI2VLongMultiPrompt",
-    "its denoiser is of a class of its own, which was not tried yet.": ("ChronoEdit"),
-    "a pooled text enters its denoiser beside the blocks, which was not tried yet.": "AnimateDiffSDXL",
     "its guidance adds a pass with perturbed attention; load its weights with AnimateDiffPipeline.": (
         "AnimateDiffPAG"
     ),

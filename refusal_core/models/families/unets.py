@@ -16,6 +16,24 @@ from refusal_core.models.families.family import (
 _UNET: dict[str, Any] = {"block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2}
 _UNET3D = _UNET | {"cross_attention_dim": 1024, "attention_head_dim": 64}
 
+_SDXL: dict[str, Any] = {
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlockMotion", "CrossAttnDownBlockMotion", "CrossAttnDownBlockMotion"),
+    "up_block_types": ("CrossAttnUpBlockMotion", "CrossAttnUpBlockMotion", "UpBlockMotion"),
+    "cross_attention_dim": 2048,
+    "num_attention_heads": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10),
+    "use_linear_projection": True,
+    "use_motion_mid_block": False,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+_BASE = (
+    "The published model is only the base for images: put it together with a motion adapter"
+    " in diffusers, save_pretrained, and give that folder."
+)
+
 _UNET_PATHS = tuple(
     f"{part}.attentions.*.transformer_blocks.*" for part in ("down_blocks.*", "mid_block", "up_blocks.*")
 )
@@ -66,9 +84,26 @@ UNETS: tuple[Family, ...] = (
                 **_UNET,
             ),
         ),
-        note=(
-            "The published model is only the base for images: put it together with a motion adapter"
-            " in diffusers, save_pretrained, and give that folder."
+        note=_BASE,
+    ),
+    Family(
+        name="animatediff-sdxl",
+        title="AnimateDiff on SDXL",
+        pipelines=("AnimateDiffSDXLPipeline",),
+        denoisers=("unet",),
+        blocks=(_UNET_SPATIAL, _temporal("motion_modules")),
+        latents_argument="sample",
+        text_arguments=("encoder_hidden_states", "added_cond_kwargs"),
+        defaults=Defaults(16, 1024, 1024, 8.0, 50, 5.0, 77),
+        size_multiple=8,
+        checkpoints=(
+            published(
+                "stabilityai/stable-diffusion-xl-base-1.0",
+                "UNetMotionModel",
+                "CreativeML OpenRAIL++-M; a base without motion",
+                **_SDXL,
+            ),
         ),
+        note=f"{_BASE} The pooled text that steers all blocks at once is left as it is.",
     ),
 )

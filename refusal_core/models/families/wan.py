@@ -101,6 +101,19 @@ WAN: tuple[Family, ...] = (
     ),
     replace(
         _TEXT,
+        name="chronoedit",
+        title="ChronoEdit",
+        pipelines=("ChronoEditPipeline",),
+        denoisers=("transformer",),
+        defaults=Defaults(5, 720, 1280, 16.0, 50, 5.0, 512),
+        variants=(),
+        checkpoints=(
+            published("nvidia/ChronoEdit-14B-Diffusers", "ChronoEditTransformer3DModel", CARD, **_IMAGE),
+        ),
+        note="It edits the image: five frames lead to the result. Temporal reasoning is off.",
+    ),
+    replace(
+        _TEXT,
         name="wan-vace",
         title="Wan VACE",
         pipelines=("WanVACEPipeline",),

@@ -70,6 +70,12 @@ _UNET2D = part(
     "UNet2DConditionModel", down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
     up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), **_UNET,
 )  # fmt: skip
+_SDXL = part(
+    "UNet2DConditionModel", down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 2),
+    addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=80,
+    **_UNET | {"cross_attention_dim": 64},
+)  # fmt: skip
 _MOTION = part(
     "MotionAdapter", block_out_channels=(8, 8), motion_layers_per_block=1, motion_norm_num_groups=2,
     motion_num_attention_heads=4,
@@ -80,6 +86,7 @@ _EYE = {"in_channels": 36, "image_dim": 8, "added_kv_proj_dim": 24}  # the image
 _WAN = part("WanTransformer3DModel", **_WAN_SIZES)
 _WAN_I2V = part("WanTransformer3DModel", in_channels=36, **_WAN_SIZES)
 _WAN_EYE = part("WanTransformer3DModel", **_EYE, **_WAN_SIZES)
+_CHRONO = part("ChronoEditTransformer3DModel", **_EYE, **_WAN_SIZES)
 _VACE = part("WanVACETransformer3DModel", vace_layers=[0], vace_in_channels=96, **_WAN_SIZES)
 _HELIOS = part(
     "HeliosTransformer3DModel", **_TWO, attention_head_dim=12, ffn_dim=32, text_dim=32, rope_dim=(4, 4, 4)
@@ -214,11 +221,23 @@ RECIPES: dict[str, TinyRecipe] = {
         _MOTION_DDIM,
         {"motion_adapter": _MOTION},
     ),
+    "animatediff-sdxl": TinyRecipe(
+        "AnimateDiffSDXLPipeline",
+        ("clip", "projecting clip"),
+        _IMAGE_VAE,
+        _SDXL,
+        (4, 64, 77),
+        _MOTION_DDIM,
+        {"motion_adapter": part("MotionAdapter", use_motion_mid_block=False, **_MOTION.config)},
+    ),
     "wan": _wan("WanPipeline", _WAN),
     "wan-2.2": _wan("WanPipeline", _WAN, boundary_ratio=0.875),
     "wan-i2v": _wan("WanImageToVideoPipeline", _WAN_I2V),
     "wan-2.1-i2v": _wan("WanImageToVideoPipeline", _WAN_EYE, _NINE_EYE),
     "wan-2.2-i2v": _wan("WanImageToVideoPipeline", _WAN_I2V, boundary_ratio=0.9),
+    "chronoedit": TinyRecipe(
+        "ChronoEditPipeline", _UMT5, _WAN_VAE, _CHRONO, (5, 16, 512), _SHIFTED, eye="clip"
+    ),
     "wan-vace": _wan("WanVACEPipeline", _VACE),
     "anyflow": TinyRecipe(
         "AnyFlowPipeline", _UMT5, _WAN_VAE, _ANYFLOW, _NINE, part("FlowMapEulerDiscreteScheduler", shift=5.0)

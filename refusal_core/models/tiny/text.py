@@ -83,6 +83,7 @@ _ENCODERS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
     "umt5": (_sentence_pieces, "UMT5EncoderModel", _T5),
     "byt5": (tf.ByT5Tokenizer, "T5EncoderModel", _T5),
     "clip": (_letters, "CLIPTextModel", _CLIP),
+    "projecting clip": (_letters, "CLIPTextModelWithProjection", _CLIP),
     "narrow clip": (_letters, "CLIPTextModel", _CLIP | {"hidden_size": 8, "projection_dim": 8}),
     "llama": (_words, "LlamaModel", _LANGUAGE),
     "qwen": (_words, "Qwen2Model", _LANGUAGE),
