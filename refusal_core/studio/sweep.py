@@ -24,8 +24,8 @@ VIDEO = """<video src="{{video.url}}" {{#if clear}}data-clear{{/if}} autoplay lo
 GRID = """{{#if value}}<div class="rs-sweep">
 <figure title="{{value.original.verdict}}"><figcaption>{{value.title}}</figcaption>
 {{#with value.original}}VIDEO{{/with}}</figure>
-<div class="rs-scroll"><table class="rs-grid">
-<thead><tr><td>{{value.corner}}</td>{{#each value.columns}}<th scope="col">{{this}}</th>{{/each}}</tr></thead>
+<div class="rs-scroll"><table class="rs-grid"><caption>{{value.caption}}</caption>
+<thead><tr><td></td>{{#each value.columns}}<th scope="col">{{this}}</th>{{/each}}</tr></thead>
 <tbody>{{#each value.rows}}<tr><th scope="row">{{head}}</th>{{#each cells}}<td>{{#if video}}
 <button type="button" data-cell="{{place}}" aria-label="{{name}}: {{pill}}" title="{{verdict}}">VIDEO</button>
 {{/if}}</td>{{/each}}</tr>{{/each}}</tbody>
@@ -99,7 +99,7 @@ def _grid(
     return {
         "title": TEXT["original"],
         "original": _shown(videos[0]),
-        "corner": texts.SWEEP_CORNER.format(rows=_label(first), columns=_label(second)),
+        "caption": texts.SWEEP_AXES.format(rows=_label(first), columns=_label(second)),
         "columns": [_head(second, value) for value in columns],
         "rows": [
             {"head": _head(first, value), "cells": cells[i * width : (i + 1) * width]}

@@ -214,7 +214,7 @@ TALLY = (
 )
 VOTE_SHOWN = "Which one shows '{concept}'?"
 VOTE_PLACE = "Pair {place} of {count}: {prompt}"
-SWEEP_CORNER = "{rows} down, {columns} across"
+SWEEP_AXES = "{rows} down, {columns} across"
 OUTCOME = "Concept shown where it is asked for: this edit {after}, original {before}"
 OUTCOME_PLACEBO = ", placebo {placebo}"
 OUTCOME_KEPT = "; ordinary prompts kept: {kept}"
