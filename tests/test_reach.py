@@ -80,4 +80,10 @@ def test_a_phone_has_prompt_result_and_the_rest_in_one_column(browser: Browser, 
     print(f"phone: {figures}, layout shift {page.evaluate('shift'):.3f}")
     assert wide <= 390 and figures["page height"] <= 3000 and page.evaluate("shift") <= 0.05
     assert ends == sorted(ends) and ends[1] < 500, "what is asked for, the result, then the rest"
+    for pane in ("#vid-orig", "#vid-edit"):  # the picture is whole: its download stands above it
+        icon, video = (page.locator(f"{pane} {part}").first for part in (".icon-button-wrapper", "video"))
+        assert bottom(page, f"{pane} .icon-button-wrapper") <= video.bounding_box()["y"]  # type: ignore[index]
+        icon.scroll_into_view_if_needed()
+        middle = "const b = e.getBoundingClientRect(), x = b.x + b.width / 2, y = b.y + b.height / 2"
+        assert icon.evaluate(f"e => {{ {middle}; return e.contains(document.elementFromPoint(x, y)) }}")
     page.context.close()

@@ -19,6 +19,7 @@ from refusal_core.studio import (
     gpu,
     handlers,
     history,
+    opening,
     player,
     review,
     strip,
@@ -28,7 +29,7 @@ from refusal_core.studio import (
 from refusal_core.studio.form import Form
 from refusal_core.studio.inputs import Studio
 from refusal_core.studio.jobs import GLUE, Runner, Stops, session_of
-from refusal_core.studio.layout import parts
+from refusal_core.studio.layout import card, parts
 from refusal_core.studio.limits import PRIVATE, Limits
 from refusal_core.studio.texts import TEXT
 from refusal_core.studio.theme import css, theme
@@ -97,7 +98,9 @@ def build_app(workbench: Workbench, runs: History | None = None, limits: Limits 
                         edit.build(facts, start.recipe.values(), lambda: concept.others(workbench, first))
                     with gr.Column(min_width=300, elem_id="right"):
                         compare.build(shown, lambda: examples.build(cards))
-                        compare.more()
+                        with card("more-card"):
+                            compare.more()
+                            opening.build()
             form = Form(workbench, parts())
             refresh, outputs = _pages(runner, kept, form)
         gr.HTML(f"<p>{TEXT['safety']}</p>", elem_classes="rs-foot")

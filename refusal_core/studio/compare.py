@@ -97,11 +97,13 @@ def build(shown: RunCard | None, beside: Callable[[], None]) -> None:
                 gr.DownloadButton(
                     TEXT[key], size="sm", interactive=False, elem_id=elem_id, min_width=130, scale=0
                 )
+            gr.Button(TEXT["save_link"], size="sm", elem_id="save-link", min_width=100, scale=0)
+        gr.Textbox(label=TEXT["link"], visible=False, interactive=False, buttons=["copy"], elem_id="link")
 
 
 def more() -> None:
     """Lay out what may follow a comparison: other seeds, and prompts without the concept."""
-    with card("more-card"), gr.Accordion(TEXT["check_more"], open=False, elem_id="more"):
+    with gr.Accordion(TEXT["check_more"], open=False, elem_id="more"):
         with gr.Row(elem_classes="rs-end"):
             about = {"label": TEXT["seeds"], "info": TEXT["seeds_info"]}
             gr.Slider(2, MAX_SEEDS, 4, step=1, elem_id="seeds", scale=3, **about)  # type: ignore[arg-type]

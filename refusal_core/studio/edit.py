@@ -33,9 +33,8 @@ def widget(knob: Knob, value: Any, **more: Any) -> Any:  # whose events Gradio m
     label = f"{knob.label} ({knob.symbol})" if knob.symbol else knob.label
     about = {"label": label, "info": knob.help, "elem_id": knob.name, **more}
     choices = [(TEXT.get(f"{knob.name}_{choice}", choice), choice) for choice in knob.choices]
-    if (
-        knob.input in NUMBERS and (knob.high or 0) < LAST_SEED and not knob.optional
-    ):  # a slider is never empty
+    # A slider cannot be empty: it would ask for its lowest number where the model's own is meant.
+    if knob.input in NUMBERS and (knob.high or 0) < LAST_SEED and not knob.optional:
         low, high = knob.usual or (knob.low or 0, knob.high or 0)
         return gr.Slider(low, high, value, step=knob.step, **about)
     if knob.input in NUMBERS:

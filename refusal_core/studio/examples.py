@@ -13,6 +13,7 @@ from refusal_core.studio.form import Form
 from refusal_core.studio.history import served
 from refusal_core.studio.jobs import QUICK, Values, guarded
 from refusal_core.studio.layout import status
+from refusal_core.studio.opening import from_link, linked_parts
 from refusal_core.studio.texts import TEXT, escaped
 from refusal_core.workbench.values import RunCard
 
@@ -70,7 +71,7 @@ def join(form: Form, cards: Sequence[RunCard]) -> None:
 
 
 def opening(form: Form, shown: RunCard | None) -> tuple[Callable[..., Values], list[Any]]:
-    """Return what a fresh page does for its two videos, and the panes that they go to.
+    """Return what a fresh page shows, and the parts that it changes: a link's form, else an example's videos.
 
     They are each visitor's own copies: the page itself, which everyone can read, names no file.
     """
@@ -78,10 +79,12 @@ def opening(form: Form, shown: RunCard | None) -> tuple[Callable[..., Values], l
 
     @guarded
     def show(request: gr.Request) -> Values:
+        if (linked := from_link(form, request)) is not None:
+            return linked
         if shown is None:
             return {}
         paths = (video.path for video in (shown.original, shown.unlearned))
         copies = [served(form.workbench, request, shown.run, path) for path in paths]
         return dict(zip(panes, copies, strict=True))
 
-    return show, panes
+    return show, [*panes, *linked_parts(form)]

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+
 from refusal_core.errors import InputError
 from refusal_core.settings import SamplingSettings, recipe_knobs, show_layers
-from refusal_core.studio.concept import rows_of
-from refusal_core.studio.edit import LAYERS
+from refusal_core.studio.concept import preset_choices, rows_message, rows_of
+from refusal_core.studio.edit import LAYERS, site_choices
 from refusal_core.studio.jobs import Values
 from refusal_core.studio.layout import heading, status
 from refusal_core.studio.texts import TEXT
@@ -67,24 +69,50 @@ class Form:
         return SamplingSettings(int(seed), image=Path(image) if image else None)
 
     @property
-    def filled_parts(self) -> list[Any]:
-        """The components that ``filled`` sets."""
+    def kept_parts(self) -> list[Any]:
+        """The components that ``filled`` sets and that hold a value to go back to."""
         return [*self.parts_of("preset", "pairs", "also", "strengths", *LAYERS), *self.settings.values()]
 
+    @property
+    def filled_parts(self) -> list[Any]:
+        """The components that ``filled`` sets."""
+        return [*self.kept_parts, *self.parts_of("rows-state", "site", "images", "start-image")]
+
     def filled(self, request: EditRequest) -> Values:
-        """Return what the form shows of an edit, whatever it was before."""
-        facts, values = self.workbench.facts(request.model), request.recipe.values()
-        values["sites"] = [kind for kind in request.recipe.capture.kinds if kind in facts.site_kinds]
-        layers = request.recipe.capture.layers or range(facts.layer_count)
+        """Return what the form shows of an edit, whatever it was before, and offers for its model."""
+        model, preset = request.model, request.preset
+        facts, values = self.workbench.facts(model), request.recipe.values()
+        kinds = [kind for kind in request.recipe.capture.kinds if kind in facts.site_kinds]
+        layers, last = request.recipe.capture.layers or range(facts.layer_count), facts.layer_count - 1
+        presets, sites = preset_choices(self.workbench, model), site_choices(facts.site_names)
+        pairs = [(pair.unsafe, pair.safe) for pair in request.recipe.concept.pairs]
+        further = [recipe.concept.name for recipe in request.further]
         return {
-            self["preset"]: request.preset,
-            self["pairs"]: [[pair.unsafe, pair.safe] for pair in request.recipe.concept.pairs],
-            self["also"]: [recipe.concept.name for recipe in request.further],
-            self["strengths"]: ", ".join(f"{recipe.edit.strength:g}" for recipe in request.further),
-            self["first-layer"]: layers[0],
-            self["last-layer"]: layers[-1],
             **self.set(values),
+            self["preset"]: gr.Dropdown(presets, value=preset),
+            self["pairs"]: [list(pair) for pair in pairs],
+            self["rows-state"]: rows_message(self.workbench.check_pairs(pairs, model)),
+            self["also"]: gr.CheckboxGroup([made for made in presets if made[1] != preset], value=further),
+            self["strengths"]: ", ".join(f"{recipe.edit.strength:g}" for recipe in request.further),
+            self["sites"]: gr.CheckboxGroup(list(facts.site_kinds), value=kinds),
+            self["first-layer"]: gr.Slider(maximum=last, value=layers[0]),
+            self["last-layer"]: gr.Slider(maximum=last, value=layers[-1]),
+            self["site"]: gr.Dropdown(sites, value=sites[0][1]),
+            self["images"]: gr.Accordion(visible=facts.takes_image),
+            self["start-image"]: gr.Image(visible=facts.takes_image),
         }
+
+    def filling(self, undo: gr.State) -> tuple[set[Any], list[Any]]:
+        """Return the inputs and the outputs of what fills the form and can be undone."""
+        outputs = [*self.filled_parts, *self.parts_of("prompt", "undo-preset"), *self.stale(), undo]
+        return {*self.kept_parts, *self.parts_of("prompt", "model"), undo}, outputs
+
+    def undoing(self, undo: gr.State, values: Values, old: str, new: str) -> Values:
+        """Return what brings back the form as it was, with its old preset, once it is filled with another."""
+        before = {part.elem_id: values[part] for part in (*self.kept_parts, self["prompt"])}
+        known = {preset.concept.name for preset in self.workbench.presets(values[self["model"]])}
+        state = {"now": new, "before": {**before, "preset": old}}
+        return {self["undo-preset"]: gr.Button(interactive=old in known), undo: state}  # of no other model
 
     def set(self, values: Mapping[str, object]) -> Values:
         """Return what the components of these settings show."""

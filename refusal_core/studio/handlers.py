@@ -10,8 +10,8 @@ import gradio as gr
 
 from refusal_core.errors import RefusalError
 from refusal_core.settings import SubspaceSettings, knobs
-from refusal_core.studio import charts, compare, edit, texts
-from refusal_core.studio.concept import preset_choices, rows_message, rows_of
+from refusal_core.studio import charts, compare, edit, opening, texts
+from refusal_core.studio.concept import rows_message, rows_of
 from refusal_core.studio.form import Form
 from refusal_core.studio.jobs import GLUE, QUICK, Runner, SessionJob, Values, guarded, in_line
 from refusal_core.studio.layout import Chip, State, heading, message, status
@@ -30,6 +30,7 @@ CHIPS: dict[State, Chip] = {"working": "working", "stopped": "stale", "failed": 
 def join(runner: Runner, runs: History, form: Form) -> Any:
     """Join the three steps; return the event of a comparison, for what shall follow it."""
     undo = gr.State({"now": form["preset"].value})
+    opening.join(form, undo)
     _join_models(runner, form, undo)
     _join_presets(form, undo)
     _join_phrase(form, undo)
@@ -53,64 +54,42 @@ def _join_models(runner: Runner, form: Form, undo: gr.State) -> None:
     def load(values: Values, job: SessionJob) -> Iterator[Values]:
         model = str(values[form["model"]] or "")
         workbench.cached(model, job.progress)
-        facts, presets = workbench.facts(model), preset_choices(workbench, model)
-        last = facts.layer_count - 1
-        names = edit.site_choices(facts.site_names)
-        words = texts.MODEL_READY.format(title=facts.title, last=last)
+        facts = workbench.facts(model)
+        words = texts.MODEL_READY.format(title=facts.title, last=facts.layer_count - 1)
         yield {
             form["model-state"]: f"<p>{escaped(words)}</p>",
-            form["preset"]: gr.Dropdown(presets, value=presets[0][1]),
-            form["also"]: gr.CheckboxGroup(presets, value=[]),
-            form["images"]: gr.Accordion(visible=facts.takes_image),
-            form["sites"]: gr.CheckboxGroup(list(facts.site_kinds), value=list(facts.site_kinds[:1])),
-            form["first-layer"]: gr.Slider(maximum=last, value=0),
-            form["last-layer"]: gr.Slider(maximum=last, value=last),
-            form["site"]: gr.Dropdown(names, value=names[0][1]),
             form["spectrum"]: message("spectrum_wait"),
             form["map"]: message("map_none"),
-            form["start-image"]: gr.Image(visible=facts.takes_image),
-            form["status"]: status("stale", "stale"),
         }
 
-    outputs = [
-        "model-state", "preset", "also", "images", "sites", *edit.LAYERS, "site", "spectrum", "map",
-        "start-image", "status",
-    ]  # fmt: skip
+    outputs = form.parts_of("model-state", "spectrum", "map")
+    shown_on = [form["model-state"]]
     form["model-look"].click(look, form["model"], form["model-state"], **QUICK)
-    loaded = runner.on(
-        form["model-load"].click,
-        load,
-        [form["model"]],
-        form.parts_of(*outputs),
-        show_progress_on=[form["model-state"]],
-    )
-    _fill_from_preset(form, loaded.success, undo)
+    loaded = runner.on(form["model-load"].click, load, [form["model"]], outputs, show_progress_on=shown_on)
+
+    def by_link(model: str, request: gr.Request) -> Values:
+        return opening.from_link(form, request, model) or {}
+
+    filled = _fill_from_preset(form, loaded.success, undo)
+    filled.success(by_link, form["model"], opening.linked_parts(form), **GLUE)  # it waited for its model
 
 
-def _fill_from_preset(form: Form, event: Callable[..., Any], undo: gr.State) -> None:
-    """Fill the form from its preset at an event; what it held before goes into ``undo``."""
+def _fill_from_preset(form: Form, event: Callable[..., Any], undo: gr.State) -> Any:
+    """Fill the form from its preset at an event, or from its model's first one; ``undo`` holds the old."""
     workbench = form.workbench
 
     def fill(values: Values) -> Values:
-        name, model = values[form["preset"]], values[form["model"]]
-        preset, request = workbench.preset(name, model), workbench.request(name, model)
-        before = {part.elem_id: values[part] for part in kept} | {"preset": values[undo]["now"]}
-        known = before["preset"] in {p.concept.name for p in workbench.presets(model)}  # not another model's
-        pairs = [(p.unsafe, p.safe) for p in preset.concept.pairs]
-        others = [choice for choice in preset_choices(workbench, model) if choice[1] != name]
+        model, name = values[form["model"]], values[form["preset"]]
+        names = [preset.concept.name for preset in workbench.presets(model)]
+        name = name if name in names else names[0]
         return {
-            **form.filled(request),
+            **form.filled(workbench.request(name, model)),
             **form.stale(),
-            form["rows-state"]: rows_message(workbench.check_pairs(pairs, model)),
-            form["also"]: gr.CheckboxGroup(others, value=[]),
-            form["prompt"]: preset.prompt,
-            form["undo-preset"]: gr.Button(interactive=known),
-            undo: {"now": name, "before": before},
+            form["prompt"]: workbench.preset(name, model).prompt,
+            **form.undoing(undo, values, values[undo]["now"], name),
         }
 
-    kept = [*form.filled_parts, form["prompt"]]
-    outputs = [*kept, *form.parts_of("rows-state", "undo-preset"), *form.stale(), undo]
-    event(fill, {*kept, form["model"], undo}, outputs, **GLUE)
+    return event(fill, *form.filling(undo), **GLUE)
 
 
 def _join_presets(form: Form, undo: gr.State) -> None:
@@ -129,8 +108,7 @@ def _join_presets(form: Form, undo: gr.State) -> None:
             undo: {"now": before["preset"]},
         }
 
-    outputs = [*form.filled_parts, *form.parts_of("prompt", "rows-state", "undo-preset"), *form.stale(), undo]
-    form["undo-preset"].click(restore, [undo, form["model"]], outputs, **GLUE)
+    form["undo-preset"].click(restore, [undo, form["model"]], form.filling(undo)[1], **GLUE)
     typed = [*form.parts_of("pairs", "also", "strengths", *edit.LAYERS), *form.settings.values()]
     given = [part.change for part in form.parts_of("images_unsafe", "images_safe")]
     for event in (*(part.input for part in typed), *given):
@@ -139,26 +117,23 @@ def _join_presets(form: Form, undo: gr.State) -> None:
 
 def _join_phrase(form: Form, undo: gr.State) -> None:
     """Let a phrase write the table of pairs, the prompt and the rank; what they held can be brought back."""
-    kept = [*form.filled_parts, form["prompt"]]
 
     @guarded
     def write(values: Values) -> Values:
-        model, preset = str(values[form["model"]] or ""), values[form["preset"]]
+        model = str(values[form["model"]] or "")
         made = phrase_preset(str(values[form["phrase"]] or ""), values[form["phrase-kind"]], model)
         rows = [(pair.unsafe, pair.safe) for pair in made.concept.pairs]
-        before = {part.elem_id: values[part] for part in kept} | {"preset": preset}
         return {
             form["pairs"]: rows,
             form["rows-state"]: rows_message(form.workbench.check_pairs(rows, model)),
             form["prompt"]: made.prompt,
-            form["undo-preset"]: gr.Button(interactive=True),
-            undo: {"now": preset, "before": before},
+            **form.undoing(undo, values, values[form["preset"]], values[form["preset"]]),
             **form.set(made.recommended),
             **form.stale(),
         }
 
-    outputs = [*kept, *form.parts_of("rows-state", "undo-preset"), *form.stale(), undo]
-    inputs = {*kept, *form.parts_of("model", "phrase", "phrase-kind")}
+    inputs, outputs = form.filling(undo)
+    inputs |= {*form.parts_of("phrase", "phrase-kind")}
     form["phrase-write"].click(write, inputs, outputs, **QUICK)
 
 

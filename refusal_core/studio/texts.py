@@ -100,6 +100,14 @@ TEXT = {
     "unlearned": "Unlearned",
     "save_both": "Side-by-side video",
     "save_edit": "Edit file",
+    "save_link": "Copy link",
+    "link": "The link: whoever opens it has this form; nothing runs by itself",
+    "link_failed": "The link cannot be opened.",
+    "open": "Open a video of ours or its recipe",
+    "open_file": "A video, or its recipe.json",
+    "opened": "The form is as it made the video.",
+    "opened_file": "The form is filled from the file: press Compare to make the videos.",
+    "opened_link": "The form is filled by the link: press Compare to make the videos.",
     "no_video": "no video yet",
     "shown": "concept shown",
     "not_shown": "concept not shown",
@@ -214,6 +222,7 @@ TALLY = (
 )
 VOTE_SHOWN = "Which one shows '{concept}'?"
 VOTE_PLACE = "Pair {place} of {count}: {prompt}"
+LEFT_OUT = "Not in the form: {parts}; the command line has all: compare --recipe FILE."
 SWEEP_AXES = "{rows} down, {columns} across"
 OUTCOME = "Concept shown where it is asked for: this edit {after}, original {before}"
 OUTCOME_PLACEBO = ", placebo {placebo}"
