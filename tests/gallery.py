@@ -1,4 +1,4 @@
-"""The picture of the README: each toy concept, original above unlearned, as an animated GIF."""
+"""The picture of the README: each concept of the language model, original above unlearned, as an animated GIF."""
 
 from __future__ import annotations
 
@@ -50,4 +50,4 @@ def _page(pairs: dict[str, VideoPair], t: int) -> Image.Image:
 
 
 if __name__ == "__main__":
-    save_gallery(load_model("toyworld"), Path(__file__).parents[1] / "assets" / "gallery.gif")
+    save_gallery(load_model("toyworld-language"), Path(__file__).parents[1] / "assets" / "gallery.gif")
