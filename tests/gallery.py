@@ -1,4 +1,4 @@
-"""The picture of the README: each concept of the language model, original above unlearned, as an animated GIF."""
+"""The picture of the README: each concept of the language model, original above unlearned, as a GIF."""
 
 from __future__ import annotations
 

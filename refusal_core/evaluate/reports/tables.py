@@ -93,7 +93,7 @@ def figures(reports: Sequence[Report], by: Sequence[str] = ("report", "concept",
 
     Columns: the shares of ``tidy`` over all videos, with their Wilson 95 % intervals as ``_low`` and
     ``_high``, but ``kept``, ``others`` and ``near``, which are parts of what the original gets, means over
-    reports, and have the intervals of the shares before that; ``worst``, the largest share of one concept
+    reports, and so are the ends of their intervals; ``worst``, the largest share of one concept
     that is shown, over both phrasings; ``ssim``; ``prepared`` and ``stored``, medians over reports.
     """
     cells, keys = tidy(reports), list(by)
@@ -103,7 +103,11 @@ def figures(reports: Sequence[Report], by: Sequence[str] = ("report", "concept",
         table[share] = [_number(rate.rate) for rate in rates]
         table[f"{share}_low"] = [_number(rate.low) for rate in rates]
         table[f"{share}_high"] = [_number(rate.high) for rate in rates]
-    table[PARTS] = groups[[f"{share}_part" for share in PARTS]].mean()
+    parts = groups[[f"{share}_part" for share in PARTS]].mean()
+    for share in PARTS:  # the interval is that of the share, in the part's measure
+        scale = (parts[f"{share}_part"] / table[share]).where(table[share] > 0, 1.0)
+        table[[f"{share}_low", f"{share}_high"]] = table[[f"{share}_low", f"{share}_high"]].mul(scale, axis=0)
+        table[share] = parts[f"{share}_part"]
     table["worst"] = groups[["seen", "unseen"]].max().max(axis=1)
     once = cells.drop_duplicates(["report", "method"]).groupby(keys, sort=False)
     table[["prepared", "stored"]] = once[["prepared", "stored"]].median()
