@@ -122,6 +122,19 @@ def test_shares_are_parts_of_what_the_original_gets() -> None:
     assert trade([found])["ours"] == (pytest.approx(0.9), 1.0)
 
 
+def test_the_interval_of_a_part_is_in_its_measure() -> None:
+    cells = tuple(cell(m, "other-concepts", 0, shown=n) for m, n in (("original", 5), ("rv", 4), ("none", 0)))
+    found = method_figures(Report("model", "fire", cells), "rv")
+    share = wilson(4, 10)
+    assert found["others"] == pytest.approx(0.8)
+    assert (found["others_low"], found["others_high"]) == (
+        pytest.approx(2 * share.low),
+        pytest.approx(2 * share.high),
+    )
+    gone = method_figures(Report("model", "fire", cells), "none")
+    assert gone["others"] == 0 and gone["others_high"] == pytest.approx(wilson(0, 10).high)
+
+
 def test_a_share_of_what_was_not_judged_is_no_figure() -> None:
     unread = replace(cell("original", "other-concepts", 0), shown=wilson(0, 0))
     mine = replace(unread, method="rv")

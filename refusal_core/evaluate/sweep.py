@@ -55,8 +55,8 @@ class Swept:
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each concept and point: its settings and its figures, shares from 0 to 1.
 
-        "kept" and "others" are parts of what the original gets; "low" and "high" the Wilson 95 % interval,
-        of "kept" for the attribute that is least often right, before it is put beside the original.
+        "kept" and "others" are parts of what the original gets; "low" and "high" the ends of the Wilson 95 %
+        interval, of "kept" for the attribute that is least often right, put beside the original as well.
         Where there is nothing to remove at a point, it has no row.
         """
         return [
