@@ -240,17 +240,29 @@ def test_the_space_runs_the_versions_that_were_tested() -> None:
 def test_the_tables_of_figures_are_what_the_commands_print() -> None:
     """From the reports in assets/reports, which `evaluate --json` wrote."""
     from refusal_core.evaluate.reports.report import load_report
-    from refusal_core.evaluate.reports.tables import as_markdown, matrix_table, overview_table, summary
+    from refusal_core.evaluate.reports.tables import (
+        as_markdown,
+        matrix_table,
+        overview_table,
+        summary_table,
+    )
     from refusal_core.toyworld import world
+    from refusal_core.toyworld.language import looks
 
     folder = ROOT / "assets" / "reports"
     reports = [load_report(folder / f"{name}.json") for name in world.CONCEPTS]
-    whole = summary(reports)
-    assert whole in (folder / "README.md").read_text(encoding="utf-8")
-    assert as_markdown(overview_table(reports)) in README
+    english = [load_report(folder / "language" / f"{name}.json") for name in looks.CONCEPTS]
+    assert as_markdown(overview_table(english)) in README
+    assert {c.n for report in english for c in report.cells} == {16}
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    for table in (overview_table(english), matrix_table(english), summary_table(english)):
+        assert as_markdown(table) in page
+    card = (ROOT / "assets" / "models" / "toyworld-language" / "README.md").read_text(encoding="utf-8")
+    assert as_markdown(overview_table(english)) in card
+    assert as_markdown(summary_table(reports)) in page
+    assert as_markdown(overview_table(reports)) in page
     card = (ROOT / "assets" / "models" / "toyworld-wan" / "README.md").read_text(encoding="utf-8")
     assert as_markdown(overview_table(reports)) in card
-    page = (folder / "README.md").read_text(encoding="utf-8")
     attacked = [load_report(folder / "adversarial" / f"{name}.json") for name in world.CONCEPTS]
     for more in ([load_report(folder / "together.json")], attacked):
         assert as_markdown(matrix_table(more)) in page
