@@ -126,7 +126,7 @@ def test_edit_reads_the_neutral_prompts_that_are_named_and_no_more(
     assert run(monkeypatch, *edit, "--neutral-count", "3") == 0
     assert read[0] == ["a red circle", "a green circle"]
     neutral = load_preset("fire").concept.neutral
-    assert read[1] == [neutral[0], neutral[len(neutral) // 3], neutral[2 * len(neutral) // 3]]
+    assert read[-1] == [neutral[0], neutral[len(neutral) // 3], neutral[2 * len(neutral) // 3]]
 
 
 def test_edit_then_info_prints_recipe_and_figures(

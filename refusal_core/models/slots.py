@@ -155,7 +155,7 @@ def sampled_hash(pipeline: Any) -> str | None:
                 return None
             for name, tensor in found.items():
                 digest.update(f"{part}.{path}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                for values in _plain(tensor.detach()):
+                for values in _plain(tensor):
                     flat = values.reshape(-1)
                     few = flat[:: max(1, flat.numel() // SAMPLED)].contiguous().cpu()
                     digest.update(few.view(torch.uint8).numpy().data)
@@ -168,4 +168,4 @@ def _plain(tensor: Any) -> Iterator[Tensor]:
         for name in tensor.__tensor_flatten__()[0]:
             yield from _plain(getattr(tensor, name))
     else:
-        yield tensor.as_subclass(Tensor)
+        yield tensor.as_subclass(Tensor).detach()
