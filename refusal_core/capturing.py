@@ -38,6 +38,7 @@ from refusal_core.settings import CaptureSettings, SamplingSettings
 
 LEARNED = -1  # stands for the learned tokens behind a prompt's own
 TEXT_SHARE = 0.3  # of the time, where both sides are read
+Asked = tuple[tuple[Site, ...], PairedPrompts, list[str]]  # sites, pairs, neutral prompts
 
 
 def capture(
@@ -64,11 +65,12 @@ def capture(
         SiteError: no site is left by the choice of kinds and layers.
     """
     settings = settings or CaptureSettings(kinds=model.family.default_kinds)
-    sites, pairs, neutral = _asked(model, concept, settings)
+    asked = _asked(model, concept, settings)
+    sites, pairs, neutral = asked
     try:
         with model.lock, torch.inference_mode():
             readings = neutral_readings(model, neutral, sites, settings)
-            price = _price(model, concept, settings, readings)
+            price = _price(model, concept, settings, asked, readings)
             progress(0.0, price.sentence())
             told, share = timed(progress), price.prompts / (price.prompts + price.neutral)
             twins = _twins(model, pairs, sites, settings, part(told, 0, share))
@@ -103,15 +105,20 @@ class CapturePrice:
 
 def capture_price(model: Model, concept: Concept, settings: CaptureSettings) -> CapturePrice:
     """Return what a capture takes here and now; nothing runs. Raises as ``capture`` does before it reads."""
-    sites, _, neutral = _asked(model, concept, settings)
+    asked = _asked(model, concept, settings)
+    sites, _, neutral = asked
     with model.lock:
-        return _price(model, concept, settings, neutral_readings(model, neutral, sites, settings))
+        return _price(model, concept, settings, asked, neutral_readings(model, neutral, sites, settings))
 
 
 def _price(
-    model: Model, concept: Concept, settings: CaptureSettings, readings: Sequence[NeutralReading]
+    model: Model,
+    concept: Concept,
+    settings: CaptureSettings,
+    asked: Asked,
+    readings: Sequence[NeutralReading],
 ) -> CapturePrice:
-    sites, pairs, neutral = _asked(model, concept, settings)
+    sites, pairs, neutral = asked
     text, video = _sides(model, sites)
     further = [len(other.pairs) for other in kept_concepts(settings.keep, concept)]
     further += [len(pairs.safe)] if settings.target is not None else []
@@ -128,9 +135,7 @@ def _price(
     return CapturePrice(2 * count, most, len(neutral) - most, total, size / 1e6)
 
 
-def _asked(
-    model: Model, concept: Concept, settings: CaptureSettings
-) -> tuple[tuple[Site, ...], PairedPrompts, list[str]]:
+def _asked(model: Model, concept: Concept, settings: CaptureSettings) -> Asked:
     """Return the sites, the pairs and the neutral prompts of a capture; raises as ``capture`` does."""
     sites = select(model.sites, settings.kinds, settings.layers)
     pairs = PairedPrompts(

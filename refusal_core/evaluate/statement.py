@@ -8,7 +8,6 @@ a law of one layer. How much of the concept goes round the edited layers is meas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +20,7 @@ from refusal_core.models.calling import check_prompts
 from refusal_core.models.gradients import predicted
 from refusal_core.models.model import Model
 from refusal_core.models.recording import Call, record, text_of
-from refusal_core.progress import Progress, part, silent
+from refusal_core.progress import Progress, silent
 from refusal_core.reading.video_side import short_clip
 from refusal_core.settings import CaptureSettings
 
@@ -97,8 +96,8 @@ def statement(
     unsafe, safe = (check_prompts(model, side) for side in zip(*pairs, strict=True))
     with model.lock, torch.inference_mode():
         sites = _passing(model, edit)
-        concept = _arriving(model, edit, safe, unsafe, part(progress, 0.0, 0.5))
-        ordinary = _arriving(model, edit, safe, [*safe[1:], safe[0]], part(progress, 0.5, 1.0))
+        others = [*zip(unsafe, [*safe[1:], safe[0]], strict=True)]
+        concept, ordinary = _arriving(model, edit, safe, others, progress)
     return Statement(sites, concept, ordinary)
 
 
@@ -126,25 +125,41 @@ def _along(model: Model, rows: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _arriving(
-    model: Model, edit: Edit, prompts: Sequence[str], others: Sequence[str], progress: Progress
-) -> Arriving:
-    """Compare what the denoiser predicts for prompts and for others, on the noisy videos of the first."""
+    model: Model,
+    edit: Edit,
+    prompts: Sequence[str],
+    others: Sequence[tuple[str, ...]],
+    progress: Progress,
+) -> list[Arriving]:
+    """Compare what the denoiser predicts for prompts and for others, on the noisy videos of the first.
+
+    Returns:
+        One for the first of each prompt's others, one for the second ...
+    """
     shares, steps, clip = [], 0, short_clip(model, CaptureSettings())
-    for number, (prompt, other) in enumerate(zip(prompts, others, strict=True)):
+    for number, (prompt, compared) in enumerate(zip(prompts, others, strict=True)):
         calls = record(model, [prompt], [number], clip, 0, None)
-        text = text_of(model, [other], None, clip)
-        twins = [[Call(c.denoiser, c.arguments | more) for c in calls] for more in ({}, text)]
-        sizes = []
-        for context in (nullcontext, lambda: applied(model, edit)):
-            with context():
-                here, there = (_predictions(twin) for twin in twins)
-            sizes.append(sum(float((a - b).square().sum()) for a, b in zip(here, there, strict=True)))
-        if sizes[0] == 0:
+        texts = [{}, *(text_of(model, [other], None, clip) for other in compared)]
+        sides = [[Call(c.denoiser, c.arguments | text) for c in calls] for text in texts]
+        before = _differences(sides)
+        if 0 in before:
+            other = compared[before.index(0)]
             raise InputError(f"'{prompt}' and '{other}' make no difference to this model; give other pairs.")
-        shares.append((sizes[1] / sizes[0]) ** 0.5)
+        with applied(model, edit):
+            after = _differences(sides)
+        shares.append([(a / b) ** 0.5 for a, b in zip(after, before, strict=True)])
         steps = len(calls)
         progress((number + 1) / len(prompts), f"Comparing prompts, {number + 1} of {len(prompts)}")
-    return Arriving(sum(shares) / len(shares), min(shares), max(shares), len(shares), steps)
+    return [
+        Arriving(sum(own) / len(own), min(own), max(own), len(own), steps)
+        for own in zip(*shares, strict=True)
+    ]
+
+
+def _differences(sides: Sequence[Sequence[Call]]) -> list[float]:
+    """Return |f(x, other) - f(x, first)|^2 over all steps of each side but the first."""
+    first, *others = (_predictions(side) for side in sides)
+    return [sum(float((a - b).square().sum()) for a, b in zip(first, other, strict=True)) for other in others]
 
 
 def _predictions(calls: Sequence[Call]) -> Guesses:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from refusal_core.evaluate.attacks.task import WITH_GRADIENT, Descent, Effort, Reached, Task
 from refusal_core.io.video import Video
+from refusal_core.models.slots import Change
 from refusal_core.sampling import generate_batch
 
 RANK, RATE = 4, 1e-3  # of a LoRA; as fine-tuning of small models takes them
@@ -36,8 +37,7 @@ def _trained(task: Task, effort: Effort, examples: Sequence[Task]) -> Reached:
         start += [a, torch.zeros(site.outputs, RANK)]
     descent = Descent([tensor.to(task.goals[0].device) for tensor in start], RATE, effort)
     halves = zip(descent.tensors[::2], descent.tensors[1::2], strict=True)
-    factors = {site.name: pair for site, pair in zip(sites, halves, strict=True)}
-    layers = task.model.layers
+    changes = {task.model.layers[s.name]: Change(a, b) for s, (a, b) in zip(sites, halves, strict=True)}
     steps_each = len(examples[0].states)
 
     def loss(choice: int) -> Tensor:
@@ -45,29 +45,26 @@ def _trained(task: Task, effort: Effort, examples: Sequence[Task]) -> Reached:
         return examples[lesson].loss(step)
 
     def videos() -> list[Video]:
-        with beside(layers, factors):
+        with also(changes):
             return generate_batch(task.model, task.prompts, task.seeds, cut=True)
 
     count = len(examples[0].prompts)
     paid = sum(example.paid * len(example.prompts) for example in examples)
-    with beside(layers, factors):
+    with also(changes):
         saved = descent.run(loss, len(examples) * steps_each)
     return Reached(paid + WITH_GRADIENT * count * effort.steps, videos, saved)
 
 
 @contextmanager
-def beside(layers: Mapping[str, nn.Module], factors: Mapping[str, Sequence[Tensor]]) -> Iterator[None]:
-    """Let each layer give y + B A x while the block runs, with its A [r, H] and B [O, r]."""
-
-    def adding(a: Tensor, b: Tensor) -> object:
-        def add(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return output + ((inputs[0].to(a.dtype) @ a.T) @ b.T).to(output.dtype)
-
-        return add
-
-    hooks = [layer.register_forward_hook(adding(*factors[name])) for name, layer in layers.items()]  # type: ignore[arg-type]
+def also(changes: Mapping[nn.Linear, Change]) -> Iterator[None]:
+    """Let each layer give its change as well while the block runs, beside an edit that may ride there."""
+    hooks = [layer.register_forward_hook(_adding(change)) for layer, change in changes.items()]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _adding(change: Change) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    return lambda _layer, inputs, output: change.added(inputs[0], output)
