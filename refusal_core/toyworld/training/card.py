@@ -52,7 +52,8 @@ Studio so that removing a concept can be seen and measured on two CPU cores. It 
 
 ## Figures
 
-Printed by `python -m refusal_core toyworld check --model {name}`, on prompts of the evaluation split.
+Printed by `python -m refusal_core toyworld check --model {name} --videos {videos}`, on prompts of
+the evaluation split.
 
 {figures}
 {unlearned}
@@ -127,6 +128,7 @@ def write_card(model: Model, name: str, folder: Path, report: CheckReport) -> Pa
     length = f"\n    max_sequence_length={d.text_length}," if model.family.name == "wan" else ""
     known = {
         "name": name,
+        "videos": report.cells[0].n,
         "folder": folder.name,
         "pipeline": type(model.pipeline).__name__,
         "steps": d.steps,
