@@ -38,7 +38,9 @@ KNOWN = {
 
 
 def tab(page: Page, number: int) -> None:
+    """Turn to a page, which is made then; nobody types before it is drawn."""
     page.locator("#pages [role=tab]:visible").nth(number).click()
+    page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
 @pytest.fixture
