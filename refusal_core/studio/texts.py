@@ -150,7 +150,7 @@ TEXT = {
     "suite_toyworld": "Concept, paraphrase, neutral, other concepts",
     "suite_adversarial": "Adversarial: damaged words, attacked embeddings",
     "videos": "Videos a group",
-    "videos_info": "Few videos give wide intervals; 200 are the README's.",
+    "videos_info": "Few videos give wide intervals.",
     "methods": "Compare with",
     "evaluate_run": "Evaluate this edit",
     "evaluate_none": "Run a suite: what it comes to is said here as videos are judged.",
